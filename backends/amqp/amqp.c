@@ -1,0 +1,140 @@
+/*
+ * amqp - RabbitMQ over AMQP 0-9-1, with publisher confirms and mandatory routing.
+ *
+ * A message counts as CONFIRMED only when the broker acked it and did not return it.
+ */
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "connection.h"
+#include "frames.h"
+#include "publish.h"
+
+int64_t session_now_ms(void)
+{
+    struct timespec now;
+    (void)clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+struct timeval session_left(int64_t deadline_ms)
+{
+    int64_t left_ms = deadline_ms - session_now_ms();
+    if (left_ms < 0) {
+        left_ms = 0;
+    }
+    return (struct timeval){.tv_sec = left_ms / 1000, .tv_usec = left_ms % 1000 * 1000};
+}
+
+int session_error(struct outbox_error *error, enum outbox_error_kind kind, const char *format, ...)
+{
+    if (error->text[0] != '\0') {
+        return -1; /* the first cause is the one to tell */
+    }
+    va_list args;
+    va_start(args, format);
+    error->kind = kind;
+    (void)vsnprintf(error->text, sizeof error->text, format, args);
+    va_end(args);
+    return -1;
+}
+
+static int amqp_open(void **backend, const struct outbox_host *host, const struct outbox_settings *from,
+                     struct outbox_error *error)
+{
+    struct settings *settings = calloc(1, sizeof *settings);
+    if (!settings) {
+        return session_error(error, OUTBOX_ERROR_UNAVAILABLE, "out of memory");
+    }
+    if (settings_read(settings, host, from, error) != 0) {
+        free(settings);
+        return -1;
+    }
+    *backend = settings;
+    return 0;
+}
+
+static void amqp_close(void *backend)
+{
+    free(backend);
+}
+
+static int amqp_session_new(void *backend, void **out, struct outbox_error *error)
+{
+    struct session *session = calloc(1, sizeof *session);
+    if (!session) {
+        return session_error(error, OUTBOX_ERROR_UNAVAILABLE, "out of memory");
+    }
+    session->settings = backend;
+    session->interrupt_fd = -1;
+    (void)pthread_mutex_init(&session->interrupt_lock, NULL);
+    *out = session;
+    return 0;
+}
+
+static void amqp_session_free(void *object)
+{
+    struct session *session = object;
+    confirms_finish(&session->confirms);
+    exchanges_clear(&session->exchanges);
+    (void)pthread_mutex_destroy(&session->interrupt_lock);
+    free(session->entries);
+    free(session);
+}
+
+static int amqp_connect(void *object, int64_t deadline_ms, struct outbox_error *error)
+{
+    return connection_open(object, deadline_ms, error);
+}
+
+static void amqp_disconnect(void *object)
+{
+    connection_close(object);
+}
+
+static enum outbox_session_state amqp_publish(void *object, struct outbox_batch *batch, int64_t deadline_ms,
+                                              struct outbox_error *error)
+{
+    return publish_batch(object, batch, deadline_ms, error);
+}
+
+static enum outbox_session_state amqp_check(void *object, int64_t deadline_ms, struct outbox_error *error)
+{
+    (void)deadline_ms; /* never waits */
+    struct session *session = object;
+    if (frames_drain(session, error) == FRAMES_LOST) {
+        return OUTBOX_SESSION_LOST;
+    }
+    if (session->blocked) {
+        (void)session_error(error, OUTBOX_ERROR_UNAVAILABLE, "the broker blocks publishers: %s",
+                            session->blocked_reason);
+        return OUTBOX_SESSION_BUSY;
+    }
+    return OUTBOX_SESSION_OK;
+}
+
+static void amqp_interrupt(void *object)
+{
+    connection_interrupt(object);
+}
+
+static const struct outbox_backend amqp_backend = {
+    .size = sizeof(struct outbox_backend),
+    .name = "amqp",
+    .version = "1.0.0",
+    .options = amqp_options,
+    .open = amqp_open,
+    .close = amqp_close,
+    .session_new = amqp_session_new,
+    .session_free = amqp_session_free,
+    .connect = amqp_connect,
+    .disconnect = amqp_disconnect,
+    .publish = amqp_publish,
+    .check = amqp_check,
+    .interrupt = amqp_interrupt,
+};
+
+OUTBOX_BACKEND("amqp", "1.0.0", amqp_backend);

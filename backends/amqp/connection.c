@@ -1,0 +1,244 @@
+#define _GNU_SOURCE /* F_DUPFD_CLOEXEC */
+#include "connection.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <openssl/ssl.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+enum { FRAME_MAX_BYTES = 131072 };
+
+/* ---- interrupting ---- */
+
+static int allow_interrupt(struct session *session, struct outbox_error *error)
+{
+    (void)pthread_mutex_lock(&session->interrupt_lock);
+    session->interrupt_fd = fcntl(amqp_get_sockfd(session->connection), F_DUPFD_CLOEXEC, 0);
+    bool interrupted = session->interrupted;
+    (void)pthread_mutex_unlock(&session->interrupt_lock);
+    if (interrupted || session->interrupt_fd < 0) {
+        return session_error(error, OUTBOX_ERROR_UNAVAILABLE,
+                             interrupted ? "interrupted while connecting" : "no descriptor is left");
+    }
+    return 0;
+}
+
+static void set_interrupted(struct session *session, bool interrupted)
+{
+    (void)pthread_mutex_lock(&session->interrupt_lock);
+    session->interrupted = interrupted;
+    (void)pthread_mutex_unlock(&session->interrupt_lock);
+}
+
+void connection_interrupt(struct session *session)
+{
+    (void)pthread_mutex_lock(&session->interrupt_lock);
+    session->interrupted = true;
+    if (session->interrupt_fd >= 0) {
+        (void)shutdown(session->interrupt_fd, SHUT_RDWR);
+    }
+    (void)pthread_mutex_unlock(&session->interrupt_lock);
+}
+
+/* ---- socket
+ * ---------------------------------------------------------------------------------------------------------
+ */
+
+static int configure_tls(struct session *session, amqp_socket_t *socket, struct outbox_error *error)
+{
+    const struct settings *settings = session->settings;
+    SSL_CTX *context = amqp_ssl_socket_get_context(socket);
+    amqp_ssl_socket_set_verify_peer(socket, 1);
+    amqp_ssl_socket_set_verify_hostname(socket, 1);
+    if (amqp_ssl_socket_set_ssl_versions(socket, AMQP_TLSv1_2, AMQP_TLSvLATEST) != AMQP_STATUS_OK) {
+        return session_error(error, OUTBOX_ERROR_CONFIG, "TLS 1.2 is not available in this librabbitmq");
+    }
+    /* librabbitmq has a call for the system's certificates only since 0.14. */
+    if (settings->ca_file ? amqp_ssl_socket_set_cacert(socket, settings->ca_file) != AMQP_STATUS_OK
+                          : SSL_CTX_set_default_verify_paths(context) != 1) {
+        return session_error(error, OUTBOX_ERROR_CONFIG, "amqp.tls.ca_file: cannot read certificates from %s",
+                             settings->ca_file ? settings->ca_file : "the system's store");
+    }
+    if (settings->cert_file &&
+        amqp_ssl_socket_set_key(socket, settings->cert_file, settings->key_file) != AMQP_STATUS_OK) {
+        return session_error(error, OUTBOX_ERROR_CONFIG, "amqp.tls: cannot use certificate %s with key %s",
+                             settings->cert_file, settings->key_file);
+    }
+    return 0;
+}
+
+/* A silent peer must not hold unsent data longer than two heartbeats (tcp(7), TCP_USER_TIMEOUT). */
+static void bound_silence(const struct session *session)
+{
+    unsigned timeout_ms = (unsigned)session->settings->heartbeat_s * 2000;
+    (void)setsockopt(amqp_get_sockfd(session->connection), IPPROTO_TCP, TCP_USER_TIMEOUT, &timeout_ms,
+                     sizeof timeout_ms);
+}
+
+static int open_socket(struct session *session, const struct amqp_connection_info *broker,
+                       int64_t deadline_ms, struct outbox_error *error)
+{
+    amqp_socket_t *socket =
+        broker->ssl ? amqp_ssl_socket_new(session->connection) : amqp_tcp_socket_new(session->connection);
+    if (!socket) {
+        return session_error(error, OUTBOX_ERROR_UNAVAILABLE, "out of memory for a socket");
+    }
+    if (broker->ssl && configure_tls(session, socket, error) != 0) {
+        return -1;
+    }
+    struct timeval left = session_left(deadline_ms);
+    int status = amqp_socket_open_noblock(socket, broker->host, broker->port, &left);
+    if (status != AMQP_STATUS_OK) {
+        return session_error(error, OUTBOX_ERROR_UNAVAILABLE, "cannot connect to %s:%d: %s", broker->host,
+                             broker->port, amqp_error_string2(status));
+    }
+    bound_silence(session);
+    return allow_interrupt(session, error);
+}
+
+/* ---- login
+ * -----------------------------------------------------------------------------------------------------------
+ */
+
+static amqp_table_entry_t entry_text(const char *key, const char *value)
+{
+    return (amqp_table_entry_t){
+        .key = amqp_cstring_bytes(key),
+        .value = {.kind = AMQP_FIELD_KIND_UTF8, .value.bytes = amqp_cstring_bytes(value)}};
+}
+
+static amqp_table_entry_t entry_true(const char *key)
+{
+    return (amqp_table_entry_t){.key = amqp_cstring_bytes(key),
+                                .value = {.kind = AMQP_FIELD_KIND_BOOLEAN, .value.boolean = 1}};
+}
+
+static int login_failed(const struct amqp_connection_info *broker, amqp_rpc_reply_t reply,
+                        struct outbox_error *error)
+{
+    if (reply.reply_type == AMQP_RESPONSE_SERVER_EXCEPTION &&
+        reply.reply.id == AMQP_CONNECTION_CLOSE_METHOD) {
+        const amqp_connection_close_t *close = reply.reply.decoded;
+        bool no_vhost = close->reply_code == AMQP_NOT_ALLOWED &&
+                        memmem(close->reply_text.bytes, close->reply_text.len, "not found", 9);
+        return session_error(error, no_vhost ? OUTBOX_ERROR_CONFIG : OUTBOX_ERROR_REFUSED,
+                             "%s:%d refused user '%s' at vhost '%s': %d %.*s", broker->host, broker->port,
+                             broker->user, broker->vhost, close->reply_code, (int)close->reply_text.len,
+                             (const char *)close->reply_text.bytes);
+    }
+    return session_error(error, OUTBOX_ERROR_UNAVAILABLE, "%s:%d does not answer as an AMQP broker: %s",
+                         broker->host, broker->port,
+                         reply.reply_type == AMQP_RESPONSE_LIBRARY_EXCEPTION
+                             ? amqp_error_string2(reply.library_error)
+                             : "unexpected reply");
+}
+
+static int log_in(struct session *session, const struct amqp_connection_info *broker, int64_t deadline_ms,
+                  struct outbox_error *error)
+{
+    /* The broker tells connection.blocked only to clients that announce it; librabbitmq alone does not. */
+    amqp_table_entry_t abilities[] = {entry_true("connection.blocked"), entry_true("publisher_confirms"),
+                                      entry_true("basic.nack")};
+    amqp_table_entry_t properties[] = {
+        entry_text("product", "outbox-relay"),
+        entry_text("connection_name", session->settings->host->client_name),
+        {.key = amqp_cstring_bytes("capabilities"),
+         .value = {.kind = AMQP_FIELD_KIND_TABLE,
+                   .value.table = {sizeof abilities / sizeof abilities[0], abilities}}},
+    };
+    const amqp_table_t table = {sizeof properties / sizeof properties[0], properties};
+    struct timeval left = session_left(deadline_ms);
+    (void)amqp_set_handshake_timeout(session->connection, &left);
+    (void)amqp_set_rpc_timeout(session->connection, &left);
+    amqp_rpc_reply_t reply = amqp_login_with_properties(
+        session->connection, broker->vhost, 0, FRAME_MAX_BYTES, (int)session->settings->heartbeat_s, &table,
+        AMQP_SASL_METHOD_PLAIN, broker->user, broker->password);
+    if (reply.reply_type != AMQP_RESPONSE_NORMAL) {
+        return login_failed(broker, reply, error);
+    }
+    session->frame_max = amqp_get_frame_max(session->connection);
+    if (!amqp_channel_open(session->connection, CHANNEL_PUBLISH) ||
+        !amqp_confirm_select(session->connection, CHANNEL_PUBLISH)) {
+        return login_failed(broker, amqp_get_rpc_reply(session->connection), error);
+    }
+    confirms_reset(&session->confirms);
+    return 0;
+}
+
+/* ---- the whole ---- */
+
+static int open_one(struct session *session, const char *url, int64_t deadline_ms, struct outbox_error *error)
+{
+    struct amqp_connection_info broker;
+    char *copy = strdup(url);
+    session->connection = copy ? amqp_new_connection() : NULL;
+    if (!session->connection || amqp_parse_url(copy, &broker) != AMQP_STATUS_OK) {
+        free(copy);
+        return session_error(error, OUTBOX_ERROR_UNAVAILABLE, "out of memory for a connection");
+    }
+    if (broker.vhost[0] == '\0') {
+        broker.vhost = "/"; /* amqp://host/ means what amqp://host means */
+    }
+    int result = open_socket(session, &broker, deadline_ms, error);
+    if (result == 0) {
+        result = log_in(session, &broker, deadline_ms, error);
+    }
+    free(copy);
+    return result;
+}
+
+int connection_open(struct session *session, int64_t deadline_ms, struct outbox_error *error)
+{
+    size_t count = session->settings->url_count;
+    set_interrupted(session, false);
+    for (size_t tried = 0; tried < count; tried++) {
+        size_t url = (session->url + tried) % count;
+        int64_t now_ms = session_now_ms();
+        int64_t share_ms = now_ms + (deadline_ms - now_ms) / (int64_t)(count - tried);
+        error->text[0] = '\0';
+        error->kind = OUTBOX_ERROR_UNAVAILABLE;
+        if (open_one(session, session->settings->urls[url], share_ms, error) == 0) {
+            session->url = url;
+            return 0;
+        }
+        connection_close(session);
+    }
+    return -1;
+}
+
+/* Politely, but without waiting: connection.close needs no answer to be heard, and a full socket gets none.
+ */
+static void say_goodbye(struct session *session)
+{
+    amqp_connection_close_t goodbye = {.reply_code = AMQP_REPLY_SUCCESS,
+                                       .reply_text = amqp_cstring_bytes("bye")};
+    struct pollfd socket = {.fd = session->interrupt_fd, .events = POLLOUT};
+    if (socket.fd >= 0 && !session->interrupted && poll(&socket, 1, 0) == 1 && socket.revents == POLLOUT) {
+        (void)amqp_send_method(session->connection, 0, AMQP_CONNECTION_CLOSE_METHOD, &goodbye);
+    }
+}
+
+void connection_close(struct session *session)
+{
+    if (session->connection) {
+        say_goodbye(session);
+        (void)amqp_destroy_connection(session->connection);
+        session->connection = NULL;
+    }
+    (void)pthread_mutex_lock(&session->interrupt_lock);
+    if (session->interrupt_fd >= 0) {
+        (void)close(session->interrupt_fd);
+        session->interrupt_fd = -1;
+    }
+    (void)pthread_mutex_unlock(&session->interrupt_lock);
+    exchanges_clear(&session->exchanges);
+    session->returning = (struct returning){0};
+    session->declare_channel_open = false;
+    session->blocked = false;
+}

@@ -1,0 +1,19 @@
+/* envelope - a message as AMQP wants it: exchange, routing key, properties; checked before anything reaches
+ * the wire. */
+#ifndef AMQP_ENVELOPE_H
+#define AMQP_ENVELOPE_H
+
+#include "session.h"
+
+struct envelope {
+    char exchange[256];
+    char routing_key[256];
+    char expiration[24];
+    amqp_basic_properties_t properties; /* borrows from the message and from the session's entries */
+};
+
+/* false with *reason (256 bytes) filled when AMQP cannot carry the message: it must be REJECTED. */
+bool envelope_seal(struct session *session, const struct outbox_message *message, struct envelope *envelope,
+                   char reason[256]);
+
+#endif

@@ -1,0 +1,230 @@
+#include "frames.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static const char seq_header[] = "outbox-seq";
+
+static void copy_text(char *out, size_t out_bytes, amqp_bytes_t text)
+{
+    (void)snprintf(out, out_bytes, "%.*s", (int)text.len, (const char *)text.bytes);
+}
+
+/* ---- confirms and returns ---- */
+
+static void settled(void *context, size_t index, enum confirm_result result, const char *reply)
+{
+    struct session *session = context;
+    struct outbox_batch *batch = session->batch;
+    const struct outbox_message *message = batch->messages[index];
+    if (result == CONFIRM_ACKED || (result == CONFIRM_RETURNED && session->settings->unroutable_accepted &&
+                                    message->kind == OUTBOX_EVENT)) {
+        batch->settle(batch, index, OUTBOX_CONFIRMED, NULL, 0);
+    } else if (result == CONFIRM_RETURNED) {
+        batch->settle(batch, index, OUTBOX_RETRY, reply, 0);
+    } else {
+        batch->settle(batch, index, OUTBOX_HOLD,
+                      "the broker refused it (basic.nack): a queue is full (reject-publish) or not available",
+                      0);
+    }
+}
+
+static enum frames_result on_confirm(struct session *session, uint64_t tag, bool multiple, bool ack,
+                                     struct outbox_error *error)
+{
+    if (!confirms_answer(&session->confirms, tag, multiple, ack, settled, session)) {
+        (void)session_error(error, OUTBOX_ERROR_UNAVAILABLE,
+                            "the broker confirmed delivery tag %llu, which was never used",
+                            (unsigned long long)tag);
+        return FRAMES_LOST;
+    }
+    return FRAMES_SOME;
+}
+
+static void on_return(struct session *session, const amqp_basic_return_t *returned)
+{
+    char text[80];
+    char exchange[100];
+    char key[100];
+    copy_text(text, sizeof text, returned->reply_text);
+    copy_text(exchange, sizeof exchange, returned->exchange);
+    copy_text(key, sizeof key, returned->routing_key);
+    session->returning = (struct returning){.active = true};
+    (void)snprintf(session->returning.reply, sizeof session->returning.reply,
+                   "unroutable: %d %s at exchange '%s' with routing key '%s': bind a queue",
+                   returned->reply_code, text, exchange, key);
+}
+
+static int64_t seq_of(const amqp_basic_properties_t *properties)
+{
+    for (int at = 0; properties->_flags & AMQP_BASIC_HEADERS_FLAG && at < properties->headers.num_entries;
+         at++) {
+        const amqp_table_entry_t *entry = &properties->headers.entries[at];
+        if (entry->key.len == sizeof seq_header - 1 &&
+            memcmp(entry->key.bytes, seq_header, entry->key.len) == 0 &&
+            entry->value.kind == AMQP_FIELD_KIND_I64) {
+            return entry->value.value.i64;
+        }
+    }
+    return 0;
+}
+
+static enum frames_result end_return(struct session *session, struct outbox_error *error)
+{
+    struct returning *returning = &session->returning;
+    returning->active = false;
+    if (returning->seq != 0) {
+        (void)confirms_returned(&session->confirms, returning->seq, returning->reply); /* else late news */
+        return FRAMES_SOME;
+    }
+    /* Without knowing which message came back, an ack could delete it. */
+    (void)session_error(error, OUTBOX_ERROR_UNAVAILABLE,
+                        "the broker returned a message without its header %s", seq_header);
+    return FRAMES_LOST;
+}
+
+static enum frames_result on_content(struct session *session, const amqp_frame_t *frame,
+                                     struct outbox_error *error)
+{
+    struct returning *returning = &session->returning;
+    if (!returning->active || (frame->frame_type == AMQP_FRAME_HEADER) == returning->has_header) {
+        (void)session_error(error, OUTBOX_ERROR_UNAVAILABLE,
+                            "the broker sent content that does not belong to a return");
+        return FRAMES_LOST;
+    }
+    if (frame->frame_type == AMQP_FRAME_HEADER) {
+        returning->has_header = true;
+        returning->body_left = frame->payload.properties.body_size;
+        returning->seq = seq_of(frame->payload.properties.decoded);
+    } else {
+        uint64_t length = frame->payload.body_fragment.len;
+        returning->body_left -= length < returning->body_left ? length : returning->body_left;
+    }
+    return returning->body_left == 0 ? end_return(session, error) : FRAMES_SOME;
+}
+
+/* ---- closes
+ * ----------------------------------------------------------------------------------------------------------
+ */
+
+/* The channel died of the one message in flight, and the broker says that it never will take it. */
+static void blame_single(struct session *session, int code, const char *text)
+{
+    size_t index = 0;
+    struct outbox_batch *batch = session->batch;
+    if (!batch || !confirms_only_one(&session->confirms, &index)) {
+        return;
+    }
+    if (code == AMQP_PRECONDITION_FAILED && strstr(text, "size")) {
+        batch->settle(batch, index, OUTBOX_REJECTED, text, 0);
+    } else if (code == AMQP_ACCESS_REFUSED || code == AMQP_NOT_FOUND) {
+        batch->settle(batch, index, OUTBOX_HOLD, text, 0);
+    }
+}
+
+static enum frames_result on_channel_close(struct session *session, amqp_channel_t channel,
+                                           const amqp_channel_close_t *close, struct outbox_error *error)
+{
+    char text[256];
+    copy_text(text, sizeof text, close->reply_text);
+    amqp_channel_close_ok_t ok = {0};
+    int status = amqp_send_method(session->connection, channel, AMQP_CHANNEL_CLOSE_OK_METHOD, &ok);
+    if (channel == CHANNEL_DECLARE && status == AMQP_STATUS_OK) {
+        exchange_refused(session, close->reply_code, text);
+        return FRAMES_SOME;
+    }
+    blame_single(session, close->reply_code, text);
+    (void)session_error(error, OUTBOX_ERROR_UNAVAILABLE, "the broker closed the channel: %d %s",
+                        close->reply_code, text);
+    return FRAMES_LOST;
+}
+
+static enum frames_result on_connection_close(struct session *session, const amqp_connection_close_t *close,
+                                              struct outbox_error *error)
+{
+    char text[256];
+    copy_text(text, sizeof text, close->reply_text);
+    amqp_connection_close_ok_t ok = {0};
+    (void)amqp_send_method(session->connection, 0, AMQP_CONNECTION_CLOSE_OK_METHOD, &ok);
+    (void)session_error(error, OUTBOX_ERROR_UNAVAILABLE, "the broker closed the connection: %d %s",
+                        close->reply_code, text);
+    return FRAMES_LOST;
+}
+
+/* ---- the loop ---- */
+
+static enum frames_result on_method(struct session *session, const amqp_frame_t *frame,
+                                    struct outbox_error *error)
+{
+    const void *decoded = frame->payload.method.decoded;
+    switch (frame->payload.method.id) {
+    case AMQP_BASIC_ACK_METHOD: {
+        const amqp_basic_ack_t *ack = decoded;
+        return on_confirm(session, ack->delivery_tag, ack->multiple, true, error);
+    }
+    case AMQP_BASIC_NACK_METHOD: {
+        const amqp_basic_nack_t *nack = decoded;
+        return on_confirm(session, nack->delivery_tag, nack->multiple, false, error);
+    }
+    case AMQP_BASIC_RETURN_METHOD:
+        on_return(session, decoded);
+        return FRAMES_SOME;
+    case AMQP_CHANNEL_OPEN_OK_METHOD:
+        return FRAMES_SOME;
+    case AMQP_EXCHANGE_DECLARE_OK_METHOD:
+        exchange_declared(session);
+        return FRAMES_SOME;
+    case AMQP_CHANNEL_CLOSE_METHOD:
+        return on_channel_close(session, frame->channel, decoded, error);
+    case AMQP_CONNECTION_CLOSE_METHOD:
+        return on_connection_close(session, decoded, error);
+    case AMQP_CONNECTION_BLOCKED_METHOD:
+        session->blocked = true;
+        copy_text(session->blocked_reason, sizeof session->blocked_reason,
+                  ((const amqp_connection_blocked_t *)decoded)->reason);
+        return FRAMES_SOME;
+    case AMQP_CONNECTION_UNBLOCKED_METHOD:
+        session->blocked = false;
+        return FRAMES_SOME;
+    default:
+        break;
+    }
+    (void)session_error(error, OUTBOX_ERROR_UNAVAILABLE, "the broker sent %s, which nobody asked for",
+                        amqp_method_name(frame->payload.method.id)
+                            ? amqp_method_name(frame->payload.method.id)
+                            : "an unknown method");
+    return FRAMES_LOST;
+}
+
+enum frames_result frames_pump(struct session *session, int64_t deadline_ms, struct outbox_error *error)
+{
+    amqp_frame_t frame;
+    struct timeval left = session_left(deadline_ms);
+    int status = amqp_simple_wait_frame_noblock(session->connection, &frame, &left);
+    if (status == AMQP_STATUS_TIMEOUT) {
+        return FRAMES_NONE;
+    }
+    if (status != AMQP_STATUS_OK) {
+        (void)session_error(error, OUTBOX_ERROR_UNAVAILABLE, "the connection was lost: %s",
+                            amqp_error_string2(status));
+        return FRAMES_LOST;
+    }
+    enum frames_result result = FRAMES_SOME;
+    if (frame.frame_type == AMQP_FRAME_METHOD) {
+        result = on_method(session, &frame, error);
+    } else if (frame.frame_type == AMQP_FRAME_HEADER || frame.frame_type == AMQP_FRAME_BODY) {
+        result = on_content(session, &frame, error);
+    }
+    /* Never amqp_release_buffers(): it aborts in the middle of a frame. */
+    amqp_maybe_release_buffers(session->connection);
+    return result;
+}
+
+enum frames_result frames_drain(struct session *session, struct outbox_error *error)
+{
+    enum frames_result result = FRAMES_SOME;
+    while (result == FRAMES_SOME) {
+        result = frames_pump(session, 0, error);
+    }
+    return result;
+}

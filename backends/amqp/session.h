@@ -1,0 +1,57 @@
+/* session - what one worker's connection to RabbitMQ consists of. */
+#ifndef AMQP_SESSION_H
+#define AMQP_SESSION_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "confirm.h"
+#include "exchange.h"
+#include "library.h"
+#include "outbox_backend.h"
+#include "settings.h"
+
+enum { CHANNEL_PUBLISH = 1, CHANNEL_DECLARE = 2 };
+
+/* A basic.return arrives as a method, a header and body frames. */
+struct returning {
+    bool active;
+    bool has_header;
+    uint64_t body_left;
+    int64_t seq; /* 0 = not found */
+    char reply[400];
+};
+
+struct session {
+    const struct settings *settings;
+    amqp_connection_state_t connection; /* NULL = not connected */
+    size_t url;                         /* index of the one that last worked */
+    int frame_max;
+    struct confirms confirms;
+    struct exchanges exchanges;
+    struct returning returning;
+    struct outbox_batch *batch; /* during publish() */
+    amqp_table_entry_t *entries;
+    size_t entry_capacity;
+    bool declare_channel_open;
+    bool blocked;
+    char blocked_reason[256];
+
+    pthread_mutex_t interrupt_lock;
+    int interrupt_fd; /* a dup of the socket, so that shutdown() never hits a stranger's descriptor; -1 = none
+                       */
+    bool interrupted;
+};
+
+/* Milliseconds of CLOCK_MONOTONIC. */
+int64_t session_now_ms(void);
+
+/* What is left until the deadline, at least 0. */
+struct timeval session_left(int64_t deadline_ms);
+
+/* Fills error->text; always returns -1. */
+int session_error(struct outbox_error *error, enum outbox_error_kind kind, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+#endif

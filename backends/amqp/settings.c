@@ -1,0 +1,124 @@
+#include "settings.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "library.h"
+
+const struct outbox_option amqp_options[] = {
+    {"url", OUTBOX_OPT_LIST, OUTBOX_OPT_URL, "amqp://guest:guest@localhost/", NULL, 0, 0,
+     "brokers, tried in turn: amqp://user:password@host:port/vhost, or amqps:// for TLS"},
+    {"exchange", OUTBOX_OPT_STRING, 0, "${channel}", NULL, 0, 0, "exchange of events"},
+    {"routing_key", OUTBOX_OPT_STRING, 0, "${type}", NULL, 0, 0, "routing key of events"},
+    {"command_exchange", OUTBOX_OPT_STRING, 0, "", NULL, 0, 0,
+     "exchange of commands and replies; empty = the default exchange"},
+    {"command_routing_key", OUTBOX_OPT_STRING, 0, "${channel}", NULL, 0, 0,
+     "routing key of commands; a reply's is its reply_to"},
+    {"declare", OUTBOX_OPT_CHOICE, 0, "passive", "passive|ensure", 0, 0,
+     "passive: an exchange must exist; ensure: create it"},
+    {"exchange_type", OUTBOX_OPT_CHOICE, 0, "topic", "topic|direct|fanout|headers", 0, 0,
+     "of exchanges that ensure creates"},
+    {"unroutable", OUTBOX_OPT_CHOICE, 0, "fail", "fail|accept", 0, 0,
+     "accept: an event that no queue wants is done"},
+    {"app_id", OUTBOX_OPT_STRING, 0, "outbox-relay", NULL, 0, 0, "property app_id"},
+    {"allowed_headers", OUTBOX_OPT_LIST, 0, "", NULL, 0, 0,
+     "headers with a meaning to the broker (x-..., CC, BCC) that may pass"},
+    {"heartbeat", OUTBOX_OPT_DURATION_MS, 0, "10s", NULL, 1000, 600000,
+     "of the connection, in whole seconds"},
+    {"max_unconfirmed", OUTBOX_OPT_INT, 0, "1000", NULL, 1, 65535, "messages in flight per session"},
+    {"max_message_bytes", OUTBOX_OPT_BYTES, 0, "128MiB", NULL, 1, 536870912,
+     "larger payloads are dead letters; RabbitMQ 4 takes 16MiB"},
+    {"tls.ca_file", OUTBOX_OPT_STRING, 0, NULL, NULL, 0, 0, "certificates to trust; default: the system's"},
+    {"tls.cert_file", OUTBOX_OPT_STRING, 0, NULL, NULL, 0, 0, "our certificate, PEM"},
+    {"tls.key_file", OUTBOX_OPT_STRING, 0, NULL, NULL, 0, 0, "its key, PEM"},
+    {0},
+};
+
+static int bad(struct outbox_error *error, const char *text)
+{
+    error->kind = OUTBOX_ERROR_CONFIG;
+    (void)snprintf(error->text, sizeof error->text, "%s", text);
+    return -1;
+}
+
+/* Renders once with a message of our own: an unknown variable shows itself before the first real one. */
+static int check_template(const struct settings *settings, const char *name, const char *pattern,
+                          struct outbox_error *error)
+{
+    static const struct outbox_message sample = {.size = sizeof sample,
+                                                 .id = {"i", 1},
+                                                 .channel = {"c", 1},
+                                                 .type = {"t", 1},
+                                                 .key = {"k", 1},
+                                                 .reply_to = {"r", 1}};
+    char out[256];
+    char text[300];
+    if (settings->host->render(settings->host, pattern, &sample, out, sizeof out) >= 0) {
+        return 0;
+    }
+    (void)snprintf(text, sizeof text,
+                   "amqp.%s: '%.100s' is no template over ${channel} ${type} ${key} ${kind} ${id} "
+                   "${reply_to} of at most 255 bytes",
+                   name, pattern);
+    return bad(error, text);
+}
+
+static int check_urls(const struct settings *settings, struct outbox_error *error)
+{
+    if (settings->url_count == 0) {
+        return bad(error, "amqp.url is empty: name at least one broker");
+    }
+    for (size_t at = 0; at < settings->url_count; at++) {
+        struct amqp_connection_info info;
+        char *copy = strdup(settings->urls[at]); /* the parser writes into it */
+        int status = copy ? amqp_parse_url(copy, &info) : AMQP_STATUS_NO_MEMORY;
+        free(copy);
+        if (status != AMQP_STATUS_OK) {
+            char text[160];
+            (void)snprintf(text, sizeof text,
+                           "amqp.url: entry %zu is not amqp://user:password@host:port/vhost (encode special "
+                           "characters as %%XX)",
+                           at + 1);
+            return bad(error, text);
+        }
+    }
+    return 0;
+}
+
+int settings_read(struct settings *settings, const struct outbox_host *host,
+                  const struct outbox_settings *from, struct outbox_error *error)
+{
+    *settings = (struct settings){
+        .host = host,
+        .exchange = host->get_string(from, "exchange"),
+        .routing_key = host->get_string(from, "routing_key"),
+        .command_exchange = host->get_string(from, "command_exchange"),
+        .command_routing_key = host->get_string(from, "command_routing_key"),
+        .exchange_type = host->get_string(from, "exchange_type"),
+        .app_id = host->get_string(from, "app_id"),
+        .ca_file = host->get_string(from, "tls.ca_file"),
+        .cert_file = host->get_string(from, "tls.cert_file"),
+        .key_file = host->get_string(from, "tls.key_file"),
+        .declare_ensures = strcmp(host->get_string(from, "declare"), "ensure") == 0,
+        .unroutable_accepted = strcmp(host->get_string(from, "unroutable"), "accept") == 0,
+        .heartbeat_s = host->get_int(from, "heartbeat") / 1000,
+        .max_unconfirmed = host->get_int(from, "max_unconfirmed"),
+        .max_message_bytes = host->get_int(from, "max_message_bytes"),
+    };
+    settings->url_count = host->get_list(from, "url", &settings->urls);
+    settings->allowed_header_count = host->get_list(from, "allowed_headers", &settings->allowed_headers);
+    if ((settings->cert_file == NULL) != (settings->key_file == NULL)) {
+        return bad(error, "amqp.tls.cert_file and amqp.tls.key_file go together");
+    }
+    if (strlen(settings->app_id) > 255) {
+        return bad(error, "amqp.app_id is longer than 255 bytes");
+    }
+    if (check_template(settings, "exchange", settings->exchange, error) != 0 ||
+        check_template(settings, "routing_key", settings->routing_key, error) != 0 ||
+        check_template(settings, "command_exchange", settings->command_exchange, error) != 0 ||
+        check_template(settings, "command_routing_key", settings->command_routing_key, error) != 0) {
+        return -1;
+    }
+    return check_urls(settings, error);
+}

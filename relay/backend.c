@@ -1,0 +1,256 @@
+#include "backend.h"
+
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "template.h"
+
+/* The built-in backends come through the same entry as a plugin's; CMake defines which are compiled in. */
+const struct outbox_backend *outbox_backend_v1_amqp(void);
+const struct outbox_backend *outbox_backend_v1_stdout(void);
+const struct outbox_backend *outbox_backend_v1_null(void);
+
+struct outbox_settings {
+    const struct option_set *set;
+};
+
+struct backend {
+    struct outbox_host host; /* first, so that the host's services find their way back */
+    const struct outbox_backend *table;
+    struct outbox_settings settings;
+    const struct log *log;
+    void *object;
+};
+
+struct session {
+    struct backend *backend;
+    void *object;
+    bool connected;
+};
+
+static const struct {
+    const char *name;
+    const struct outbox_backend *(*entry)(void);
+} builtins[] = {
+    {"amqp", outbox_backend_v1_amqp},
+    {"stdout", outbox_backend_v1_stdout},
+    {"null", outbox_backend_v1_null},
+};
+
+const struct outbox_backend *backend_find(const char *name)
+{
+    for (size_t at = 0; at < sizeof builtins / sizeof builtins[0]; at++) {
+        if (strcmp(builtins[at].name, name) == 0) {
+            return builtins[at].entry();
+        }
+    }
+    return NULL;
+}
+
+const char *const *backend_names(void)
+{
+    static const char *const names[] = {"amqp", "stdout", "null", NULL};
+    return names;
+}
+
+/* ---- the host's services ---- */
+
+static const char *get_string(const struct outbox_settings *settings, const char *name)
+{
+    return option_text(settings->set, name);
+}
+
+static int64_t get_int(const struct outbox_settings *settings, const char *name)
+{
+    return option_number(settings->set, name);
+}
+
+static size_t get_list(const struct outbox_settings *settings, const char *name, const char *const **values)
+{
+    const struct option_value *value = option_get(settings->set, name);
+    *values = (const char *const *)value->items;
+    return value->count;
+}
+
+static size_t get_map(const struct outbox_settings *settings, const char *name, const char *const **names,
+                      const char *const **values)
+{
+    const struct option_value *value = option_get(settings->set, name);
+    *names = (const char *const *)value->names;
+    *values = (const char *const *)value->items;
+    return value->count;
+}
+
+static int render(const struct outbox_host *host, const char *pattern, const struct outbox_message *message,
+                  char *out, size_t out_bytes)
+{
+    (void)host;
+    return template_render(pattern, message, out, out_bytes);
+}
+
+static void log_text_of_backend(const struct outbox_host *host, enum outbox_log_level level, const char *text)
+{
+    const struct backend *backend = (const struct backend *)host;
+    LOG(backend->log, (enum log_level)level, text, log_text("backend", backend->table->name));
+}
+
+/* ---- calls ---- */
+
+static int failed(const struct outbox_error *error, struct err *err)
+{
+    static const enum err_class classes[] = {[OUTBOX_ERROR_UNAVAILABLE] = ERR_CONNECTION,
+                                             [OUTBOX_ERROR_REFUSED] = ERR_REFUSED,
+                                             [OUTBOX_ERROR_CONFIG] = ERR_CONFIG};
+    bool known = error->kind >= OUTBOX_ERROR_UNAVAILABLE && error->kind <= OUTBOX_ERROR_CONFIG;
+    char clean[sizeof error->text];
+    bytes_copy_printable(clean, sizeof clean,
+                         (struct bytes){error->text, strnlen(error->text, sizeof error->text)});
+    return err_set(err, known ? classes[error->kind] : ERR_CONNECTION, "%s",
+                   clean[0] ? clean : "the backend gave no reason");
+}
+
+int backend_open(struct backend **out, const struct outbox_backend *table, const struct option_set *settings,
+                 const char *client_name, const struct log *log, struct err *err)
+{
+    struct backend *backend = calloc(1, sizeof *backend);
+    if (!backend) {
+        return err_set(err, ERR_INTERNAL, "out of memory");
+    }
+    backend->host = (struct outbox_host){.size = sizeof(struct outbox_host),
+                                         .get_string = get_string,
+                                         .get_int = get_int,
+                                         .get_list = get_list,
+                                         .get_map = get_map,
+                                         .render = render,
+                                         .log = log_text_of_backend,
+                                         .client_name = client_name};
+    backend->table = table;
+    backend->settings.set = settings;
+    backend->log = log;
+    struct outbox_error error = {.size = sizeof error};
+    if (table->open(&backend->object, &backend->host, &backend->settings, &error) != 0) {
+        free(backend);
+        return failed(&error, err);
+    }
+    *out = backend;
+    return 0;
+}
+
+void backend_close(struct backend *backend)
+{
+    if (backend) {
+        backend->table->close(backend->object);
+        free(backend);
+    }
+}
+
+const char *backend_name(const struct backend *backend)
+{
+    return backend->table->name;
+}
+
+int backend_session_new(struct session **out, struct backend *backend, struct err *err)
+{
+    struct session *session = calloc(1, sizeof *session);
+    if (!session) {
+        return err_set(err, ERR_INTERNAL, "out of memory");
+    }
+    session->backend = backend;
+    struct outbox_error error = {.size = sizeof error};
+    if (backend->table->session_new(backend->object, &session->object, &error) != 0) {
+        free(session);
+        return failed(&error, err);
+    }
+    *out = session;
+    return 0;
+}
+
+void backend_session_free(struct session *session)
+{
+    if (session) {
+        backend_disconnect(session);
+        session->backend->table->session_free(session->object);
+        free(session);
+    }
+}
+
+int backend_connect(struct session *session, int64_t deadline_ms, struct err *err)
+{
+    struct outbox_error error = {.size = sizeof error};
+    if (session->backend->table->connect(session->object, deadline_ms, &error) != 0) {
+        return failed(&error, err);
+    }
+    session->connected = true;
+    return 0;
+}
+
+void backend_disconnect(struct session *session)
+{
+    if (session->connected) {
+        session->backend->table->disconnect(session->object);
+        session->connected = false;
+    }
+}
+
+int backend_is_connected(const struct session *session)
+{
+    return session && session->connected;
+}
+
+static enum outbox_session_state judge(enum outbox_session_state state, const struct outbox_error *error,
+                                       int64_t *retry_after_ms, struct err *err)
+{
+    *retry_after_ms = state == OUTBOX_SESSION_BUSY ? error->retry_after_ms : 0;
+    if (state == OUTBOX_SESSION_OK) {
+        return state;
+    }
+    (void)failed(error, err);
+    return state == OUTBOX_SESSION_BUSY ? state : OUTBOX_SESSION_LOST;
+}
+
+enum outbox_session_state backend_publish(struct session *session, struct batch *batch, int64_t deadline_ms,
+                                          int64_t *retry_after_ms, struct err *err)
+{
+    struct outbox_error error = {.size = sizeof error};
+    const struct outbox_backend *table = session->backend->table;
+    enum outbox_session_state state = table->publish(session->object, batch_lend(batch), deadline_ms, &error);
+    batch_take_back(batch);
+    if (batch->misuses > 0) {
+        batch->misuses = 0;
+        (void)err_set(err, ERR_INTERNAL, "backend %s settled a message twice or one that it was not given",
+                      table->name);
+        return OUTBOX_SESSION_LOST;
+    }
+    if (state == OUTBOX_SESSION_OK && batch_count_verdict(batch, OUTBOX_UNSETTLED) > 0) {
+        (void)err_set(err, ERR_INTERNAL, "backend %s said OK and left messages unsettled", table->name);
+        return OUTBOX_SESSION_LOST;
+    }
+    return judge(state, &error, retry_after_ms, err);
+}
+
+static bool has_check(const struct outbox_backend *table)
+{
+    return table->size >= offsetof(struct outbox_backend, check) + sizeof table->check && table->check;
+}
+
+enum outbox_session_state backend_check(struct session *session, int64_t deadline_ms, int64_t *retry_after_ms,
+                                        struct err *err)
+{
+    struct outbox_error error = {.size = sizeof error};
+    *retry_after_ms = 0;
+    if (!has_check(session->backend->table)) {
+        return OUTBOX_SESSION_OK;
+    }
+    return judge(session->backend->table->check(session->object, deadline_ms, &error), &error, retry_after_ms,
+                 err);
+}
+
+void backend_interrupt(struct session *session)
+{
+    const struct outbox_backend *table = session->backend->table;
+    if (table->size >= offsetof(struct outbox_backend, interrupt) + sizeof table->interrupt &&
+        table->interrupt) {
+        table->interrupt(session->object);
+    }
+}

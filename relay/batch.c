@@ -1,0 +1,135 @@
+#include "batch.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { REASON_MAX_BYTES = 512, ARENA_MAX_BYTES = 256 << 20 };
+
+const char *verdict_name(enum outbox_verdict verdict)
+{
+    static const char *const names[] = {"unsettled", "confirmed", "hold", "retry", "rejected"};
+    return names[verdict];
+}
+
+static void settle(struct outbox_batch *lent, size_t index, enum outbox_verdict verdict, const char *reason,
+                   int64_t retry_after_ms)
+{
+    struct batch *batch = (struct batch *)lent;
+    if (!batch->is_lent || index >= lent->count || verdict < OUTBOX_UNSETTLED || verdict > OUTBOX_REJECTED) {
+        batch->misuses++;
+        return;
+    }
+    struct row *row = &batch->rows[batch->row_of[index]];
+    if (row->verdict != OUTBOX_UNSETTLED) {
+        batch->misuses++;
+        /* Two answers about one message: nothing is known. The row stays. */
+        row->verdict = OUTBOX_UNSETTLED;
+        return;
+    }
+    row->verdict = verdict;
+    row->retry_after_ms = retry_after_ms;
+    if (reason && verdict != OUTBOX_CONFIRMED) {
+        char clean[REASON_MAX_BYTES];
+        bytes_copy_printable(clean, sizeof clean, bytes_of(reason));
+        const char *copy = arena_copy(&batch->arena, bytes_of(clean));
+        row->error = copy ? copy : "the backend's reason did not fit into memory";
+    }
+}
+
+int batch_init(struct batch *batch, size_t capacity, struct err *err)
+{
+    *batch =
+        (struct batch){.lent = {.size = sizeof(struct outbox_batch), .settle = settle}, .capacity = capacity};
+    arena_init(&batch->arena, ARENA_MAX_BYTES);
+    batch->rows = calloc(capacity, sizeof *batch->rows);
+    batch->messages = calloc(capacity, sizeof(struct outbox_message *));
+    batch->row_of = calloc(capacity, sizeof *batch->row_of);
+    if (!batch->rows || !batch->messages || !batch->row_of) {
+        batch_finish(batch);
+        return err_set(err, ERR_INTERNAL, "out of memory for a batch of %zu rows", capacity);
+    }
+    batch->lent.messages = batch->messages;
+    return 0;
+}
+
+void batch_finish(struct batch *batch)
+{
+    batch_drop_payloads(batch);
+    arena_finish(&batch->arena);
+    free(batch->rows);
+    free((void *)batch->messages);
+    free(batch->row_of);
+    *batch = (struct batch){0};
+}
+
+void batch_drop_payloads(struct batch *batch)
+{
+    if (batch->release) {
+        batch->release(batch->owner);
+    }
+    batch->release = NULL;
+    batch->owner = NULL;
+}
+
+void batch_clear(struct batch *batch)
+{
+    batch_drop_payloads(batch);
+    arena_reset(&batch->arena);
+    batch->count = 0;
+    batch->lent.count = 0;
+    batch->is_lent = false;
+}
+
+struct row *batch_add(struct batch *batch)
+{
+    if (batch->count == batch->capacity) {
+        return NULL;
+    }
+    struct row *row = &batch->rows[batch->count++];
+    *row =
+        (struct row){.message = {.size = sizeof(struct outbox_message)}, .error = "", .burial = "rejected"};
+    return row;
+}
+
+void batch_refuse(struct batch *batch, struct row *row, const char *burial, const char *format, ...)
+{
+    char reason[REASON_MAX_BYTES];
+    va_list args;
+    va_start(args, format);
+    (void)vsnprintf(reason, sizeof reason, format, args);
+    va_end(args);
+    const char *copy = arena_copy(&batch->arena, bytes_of(reason));
+    row->verdict = OUTBOX_REJECTED;
+    row->burial = burial;
+    row->error = copy ? copy : "refused before it was sent";
+}
+
+struct outbox_batch *batch_lend(struct batch *batch)
+{
+    size_t lent = 0;
+    for (size_t at = 0; at < batch->count; at++) {
+        if (batch->rows[at].verdict == OUTBOX_UNSETTLED) {
+            batch->messages[lent] = &batch->rows[at].message;
+            batch->row_of[lent++] = at;
+        }
+    }
+    batch->lent.count = lent;
+    batch->is_lent = true;
+    return &batch->lent;
+}
+
+void batch_take_back(struct batch *batch)
+{
+    batch->is_lent = false;
+}
+
+size_t batch_count_verdict(const struct batch *batch, enum outbox_verdict verdict)
+{
+    size_t count = 0;
+    for (size_t at = 0; at < batch->count; at++) {
+        count += batch->rows[at].verdict == verdict;
+    }
+    return count;
+}

@@ -1,0 +1,90 @@
+/* check - is the configuration good? With --connect also: database, schema, privileges, broker. */
+#include <stdio.h>
+
+#include "backend.h"
+#include "cli.h"
+#include "clock.h"
+#include "inspect.h"
+#include "program.h"
+#include "schema.h"
+#include "sql.h"
+
+enum { ANSWER_MS = 10000 };
+
+static int check_privileges(struct pg *pg, struct err *err)
+{
+    struct pg_rows *rows = NULL;
+    if (pg_query(pg, sql_privileges, 0, NULL, &rows, clock_now_ms() + ANSWER_MS, err) != 0) {
+        return -1;
+    }
+    int result = 0;
+    if (pg_rows_count(rows) > 0) {
+        result = err_set(err, ERR_REFUSED,
+                         "user %s lacks %s on %s: GRANT outbox_relay TO the user, as the schema's owner",
+                         pg_text(rows, 0, 0), pg_text(rows, 0, 1), pg_text(rows, 0, 2));
+    }
+    pg_rows_free(rows);
+    return result;
+}
+
+static int check_database(struct program *program, struct err *err)
+{
+    struct pg *pg = NULL;
+    if (program_connect(program, &pg, err) != 0) {
+        return -1;
+    }
+    int result = check_privileges(pg, err);
+    pg_close(pg);
+    return result;
+}
+
+static int check_broker(struct program *program, struct err *err)
+{
+    const char *name = config_text(&program->config, "backend");
+    struct session *session = NULL;
+    if (backend_session_new(&session, program->backend, err) != 0) {
+        return -1;
+    }
+    int64_t deadline_ms = clock_now_ms() + config_number(&program->config, "publish_timeout");
+    int result = backend_connect(session, deadline_ms, err);
+    backend_session_free(session);
+    return result == 0 ? 0 : err_prefix(err, "backend %s", name);
+}
+
+static int report(const char *what, int result, struct err *err, int code)
+{
+    if (result == 0) {
+        (void)printf("%s: ok\n", what);
+        return code;
+    }
+    (void)printf("%s: %s\n", what, err->text);
+    int own = err_exit_code(err->class);
+    err_clear(err);
+    return own > code ? own : code; /* 78 before 77 before 69, as everywhere */
+}
+
+int cmd_check(struct cli *cli)
+{
+    struct config config;
+    struct program program;
+    struct err err = {0};
+    int code = cli_load_config(cli, &config);
+    if (code != 0) {
+        return code;
+    }
+    code = program_init(&program, &config);
+    if (code == 0) {
+        const char *name = config_text(&program.config, "backend");
+        code =
+            report("configuration",
+                   backend_open(&program.backend, backend_find(name), config_section(&program.config, name),
+                                program.client_name, &program.log, &err),
+                   &err, code);
+    }
+    if (code == 0 && cli_has(cli, CLI_CONNECT)) {
+        code = report("database", check_database(&program, &err), &err, code);
+        code = report("broker", check_broker(&program, &err), &err, code);
+    }
+    program_finish(&program);
+    return code;
+}

@@ -1,0 +1,64 @@
+#include "inspect.h"
+
+#include <stdio.h>
+
+#include "clock.h"
+#include "sql.h"
+
+enum { WITHIN_MS = 30000 };
+
+int inspect_drain_target(struct pg *pg, struct inspect_target *target, struct err *err)
+{
+    struct pg_rows *rows = NULL;
+    if (pg_query(pg, sql_drain_target, 0, NULL, &rows, clock_now_ms() + WITHIN_MS, err) != 0) {
+        return -1;
+    }
+    target->seq = pg_number(rows, 0, 0, 0);
+    (void)snprintf(target->now, sizeof target->now, "%s", pg_text(rows, 0, 1));
+    pg_rows_free(rows);
+    return 0;
+}
+
+int inspect_drain_left(struct pg *pg, const struct inspect_target *target,
+                       const struct inspect_filter *filter, struct inspect_left *left, struct err *err)
+{
+    struct pg_rows *rows = NULL;
+    char seq[24];
+    (void)snprintf(seq, sizeof seq, "%lld", (long long)target->seq);
+    const char *const values[] = {seq, filter->include, filter->exclude, filter->resting, target->now};
+    if (pg_query(pg, sql_drain_left, 5, values, &rows, clock_now_ms() + WITHIN_MS, err) != 0) {
+        return -1;
+    }
+    *left = (struct inspect_left){pg_number(rows, 0, 0, 0), pg_number(rows, 0, 1, 0),
+                                  pg_number(rows, 0, 2, 0), pg_number(rows, 0, 3, 0)};
+    pg_rows_free(rows);
+    return 0;
+}
+
+int inspect_promote_all(struct pg *pg, int64_t *promoted, struct err *err)
+{
+    static const char *const values[] = {"1000"};
+    size_t moved = 0;
+    *promoted = 0;
+    do {
+        struct pg_rows *rows = NULL;
+        if (pg_query(pg, sql_promote, 1, values, &rows, clock_now_ms() + WITHIN_MS, err) != 0) {
+            return -1;
+        }
+        moved = pg_rows_affected(rows);
+        *promoted += (int64_t)moved;
+        pg_rows_free(rows);
+    } while (moved > 0);
+    return 0;
+}
+
+int inspect_status(struct pg *pg, struct text *json, struct err *err)
+{
+    struct pg_rows *rows = NULL;
+    if (pg_query(pg, sql_status, 0, NULL, &rows, clock_now_ms() + WITHIN_MS, err) != 0) {
+        return -1;
+    }
+    text_add_bytes(json, pg_value(rows, 0, 0));
+    pg_rows_free(rows);
+    return 0;
+}

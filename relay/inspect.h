@@ -1,0 +1,41 @@
+/* inspect - read-only questions to the outbox for people: what is left, what is wrong. */
+#ifndef RELAY_INSPECT_H
+#define RELAY_INSPECT_H
+
+#include <stdint.h>
+
+#include "bytes.h"
+#include "err.h"
+#include "pg.h"
+
+/* Where a drain aims. */
+struct inspect_target {
+    int64_t seq;
+    char now[64]; /* the database's clock, as text */
+};
+
+struct inspect_left {
+    int64_t messages; /* up to the target, in our channels */
+    int64_t resting;  /* of these, in channels on hold */
+    int64_t due;      /* retries due at the start, in channels that do not rest */
+    int64_t waiting;  /* retries for later */
+};
+
+struct inspect_filter {
+    const char *include; /* text[] literals of LIKE patterns; NULL = none */
+    const char *exclude;
+    const char *resting; /* text[] literal */
+};
+
+int inspect_drain_target(struct pg *pg, struct inspect_target *target, struct err *err) MUST_CHECK;
+int inspect_drain_left(struct pg *pg, const struct inspect_target *target,
+                       const struct inspect_filter *filter, struct inspect_left *left,
+                       struct err *err) MUST_CHECK;
+
+/* Moves delayed messages that are due into outbox.message, all of them. */
+int inspect_promote_all(struct pg *pg, int64_t *promoted, struct err *err) MUST_CHECK;
+
+/* The status document, JSON text. */
+int inspect_status(struct pg *pg, struct text *json, struct err *err) MUST_CHECK;
+
+#endif

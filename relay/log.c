@@ -1,0 +1,97 @@
+#include "log.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "bytes.h"
+#include "clock.h"
+
+enum { LINE_MAX_BYTES = 8192 };
+
+const char *log_level_name(enum log_level level)
+{
+    static const char *const names[] = {"error", "warning", "info", "debug"};
+    return names[level];
+}
+
+static void add_timestamp(struct text *line)
+{
+    int64_t now_us = clock_wall_us();
+    time_t seconds = (time_t)(now_us / 1000000);
+    struct tm utc;
+    char date[32];
+    (void)gmtime_r(&seconds, &utc);
+    (void)strftime(date, sizeof date, "%Y-%m-%dT%H:%M:%S", &utc);
+    text_addf(line, "%s.%03dZ", date, (int)(now_us / 1000 % 1000));
+}
+
+/* logfmt: quoted only where the value would not read as one word. */
+static void add_logfmt_value(struct text *line, struct bytes value)
+{
+    bool word = value.len > 0;
+    for (size_t at = 0; at < value.len && word; at++) {
+        unsigned char byte = (unsigned char)value.ptr[at];
+        word = byte > ' ' && byte < 0x7F && byte != '"' && byte != '=' && byte != '\\';
+    }
+    if (word) {
+        text_add_bytes(line, value);
+    } else {
+        text_add_json(line, value);
+    }
+}
+
+static void add_field(struct text *line, enum log_format format, const struct log_field *field)
+{
+    if (format == LOG_FORMAT_JSON) {
+        text_addf(line, ",\"%s\":", field->name);
+    } else {
+        text_addf(line, " %s=", field->name);
+    }
+    if (!field->text) {
+        text_addf(line, "%lld", (long long)field->number);
+    } else if (format == LOG_FORMAT_JSON) {
+        text_add_json(line, bytes_of(field->text));
+    } else {
+        add_logfmt_value(line, bytes_of(field->text));
+    }
+}
+
+static void add_head(struct text *line, enum log_format format, enum log_level level, const char *message)
+{
+    if (format == LOG_FORMAT_JSON) {
+        text_add(line, "{\"ts\":\"");
+        add_timestamp(line);
+        text_addf(line, "\",\"level\":\"%s\",\"msg\":", log_level_name(level));
+        text_add_json(line, bytes_of(message));
+    } else if (format == LOG_FORMAT_LOGFMT) {
+        text_add(line, "ts=");
+        add_timestamp(line);
+        text_addf(line, " level=%s msg=", log_level_name(level));
+        add_logfmt_value(line, bytes_of(message));
+    } else {
+        add_timestamp(line);
+        text_addf(line, " %-7s %s", log_level_name(level), message);
+    }
+}
+
+void log_event(const struct log *log, enum log_level level, const char *message,
+               const struct log_field *fields)
+{
+    if (level > log->level) {
+        return;
+    }
+    struct text line;
+    text_init(&line, LINE_MAX_BYTES);
+    add_head(&line, log->format, level, message);
+    for (; fields && fields->name; fields++) {
+        add_field(&line, log->format, fields);
+    }
+    text_add(&line, log->format == LOG_FORMAT_JSON ? "}\n" : "\n");
+    /* A log that cannot be written must not stop messages: there is nobody left to tell. */
+    while (line.len > 0 && write(log->fd, line.ptr, line.len) < 0 && errno == EINTR) {
+    }
+    text_finish(&line);
+}

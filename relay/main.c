@@ -1,0 +1,39 @@
+/* outbox-relay: the table of commands. */
+#include <stdio.h>
+
+#include "cli.h"
+
+#define BIT(flag) (1u << (flag))
+
+static const struct cli_command commands[] = {
+    {"run", "", "The daemon: publish messages until a signal stops it", 0, cmd_run},
+    {"drain", "", "Publish what is due now, then exit",
+     BIT(CLI_JSON) | BIT(CLI_MAX_TIME) | BIT(CLI_MAX_MESSAGES) | BIT(CLI_QUIET), cmd_drain},
+    {"migrate", "", "Install or upgrade schema outbox", BIT(CLI_DRY_RUN), cmd_migrate},
+    {"status", "", "What waits, since when, and who carries it", BIT(CLI_JSON), cmd_status},
+    {"check", "", "Check the configuration", BIT(CLI_CONNECT), cmd_check},
+    {"config", "show", "Print the effective configuration and where each value comes from", 0, cmd_config},
+    {"version", "", "Print the version of the program and its libraries", BIT(CLI_JSON), cmd_version},
+    {NULL, NULL, NULL, 0, NULL},
+};
+
+int main(int argc, char **argv)
+{
+    struct cli cli;
+    struct err err = {0};
+    int code = 0;
+    if (cli_parse(&cli, argc, argv, commands, &err) != 0) {
+        code = cli_fail(&err);
+    } else if (cli_has(&cli, CLI_HELP)) {
+        cli_usage(commands, cli.command);
+    } else if (cli_has(&cli, CLI_VERSION)) {
+        code = cmd_version(&cli);
+    } else {
+        code = cli.command->run(&cli);
+    }
+    cli_finish(&cli);
+    if (fflush(stdout) != 0 && code == 0) {
+        code = 70; /* the result did not reach whoever asked for it */
+    }
+    return code;
+}

@@ -1,0 +1,98 @@
+#include "mark.h"
+
+#include "clock.h"
+
+enum { REFRESH_EVERY_MS = 100, FULL_EVERY_MS = 60000 };
+
+void mark_init(struct mark *mark)
+{
+    *mark = (struct mark){.next_full_ms = clock_now_ms() + FULL_EVERY_MS};
+    (void)pthread_mutex_init(&mark->lock, NULL);
+}
+
+void mark_finish(struct mark *mark)
+{
+    (void)pthread_mutex_destroy(&mark->lock);
+}
+
+static void forget(struct mark *mark)
+{
+    mark->generation++;
+    mark->all = 0;
+    mark->filtered = 0;
+    mark->filter = 0;
+    mark->pending = false;
+}
+
+void mark_reset(struct mark *mark)
+{
+    (void)pthread_mutex_lock(&mark->lock);
+    forget(mark);
+    (void)pthread_mutex_unlock(&mark->lock);
+}
+
+static int64_t start_of(const struct mark *mark, uint64_t filter)
+{
+    return mark->filter == filter && mark->filtered > mark->all ? mark->filtered : mark->all;
+}
+
+int64_t mark_start(struct mark *mark, uint64_t filter, int64_t now_ms, bool *full)
+{
+    (void)pthread_mutex_lock(&mark->lock);
+    *full = now_ms >= mark->next_full_ms;
+    if (*full) {
+        mark->next_full_ms = now_ms + FULL_EVERY_MS;
+    }
+    int64_t start = *full ? 0 : start_of(mark, filter);
+    (void)pthread_mutex_unlock(&mark->lock);
+    return start;
+}
+
+bool mark_ask(struct mark *mark, uint64_t filter, int64_t now_ms, struct mark_question *question)
+{
+    (void)pthread_mutex_lock(&mark->lock);
+    bool due = now_ms >= mark->next_refresh_ms;
+    if (due) {
+        mark->next_refresh_ms = now_ms + REFRESH_EVERY_MS;
+        *question = (struct mark_question){.generation = mark->generation,
+                                           .filter = filter,
+                                           .all = mark->all,
+                                           .filtered = start_of(mark, filter),
+                                           .highest = mark->pending ? mark->pending_highest : 0};
+    }
+    (void)pthread_mutex_unlock(&mark->lock);
+    return due;
+}
+
+void mark_learn(struct mark *mark, const struct mark_question *question, const struct mark_answer *answer)
+{
+    (void)pthread_mutex_lock(&mark->lock);
+    if (question->generation == mark->generation) {
+        bool same = mark->pending && mark->pending_highest == question->highest;
+        if (same && answer->xmin >= mark->pending_xmax) {
+            int64_t all = answer->first > 0 ? answer->first : question->highest + 1;
+            int64_t filtered = answer->first_filtered > 0 ? answer->first_filtered : question->highest + 1;
+            mark->all = all > mark->all ? all : mark->all;
+            mark->filtered = filtered;
+            mark->filter = question->filter;
+            mark->pending = false;
+        }
+        if (!mark->pending && answer->highest > 0) {
+            mark->pending = true;
+            mark->pending_highest = answer->highest;
+            mark->pending_xmax = answer->xmax;
+        }
+    }
+    (void)pthread_mutex_unlock(&mark->lock);
+}
+
+bool mark_contradicted(struct mark *mark, int64_t seq)
+{
+    (void)pthread_mutex_lock(&mark->lock);
+    bool contradicted = seq < mark->all;
+    if (contradicted) {
+        forget(mark);
+    }
+    (void)pthread_mutex_unlock(&mark->lock);
+    return contradicted;
+}

@@ -1,0 +1,69 @@
+/*
+ * mark - the low watermark: no live row of outbox.message has a seq below it.
+ *
+ * A claim that starts at the mark does not wade through the dead rows in front of the first live one, which
+ * VACUUM cannot remove while somebody holds an old snapshot. It comes from snapshots, never from what a
+ * worker claimed:
+ *
+ *   1. read C, the highest seq handed out, and then X, the snapshot's xmax      (every seq <= C belongs to a
+ * xid < X, because a row takes its xid before its seq)
+ *   2. in a later snapshot with xmin >= X, all of those transactions have ended: every row with seq <= C that
+ * will ever live is visible now, so mark = the first seq <= C, or C + 1
+ *
+ * A second mark does the same for the rows outside the channels that rest, so that those cost nothing either;
+ * it is valid for the filter it was read with. One object per process, shared by the workers.
+ */
+#ifndef RELAY_MARK_H
+#define RELAY_MARK_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+struct mark {
+    pthread_mutex_t lock;
+    unsigned generation; /* raised by a reset; answers asked for before it are forgotten */
+    int64_t all;
+    int64_t filtered;
+    uint64_t filter; /* hash of the filter that `filtered` belongs to */
+    bool pending;
+    int64_t pending_highest;
+    int64_t pending_xmax;
+    int64_t next_refresh_ms;
+    int64_t next_full_ms;
+};
+
+/* What one refresh asks the database, and what it may do with the answer. */
+struct mark_question {
+    unsigned generation;
+    uint64_t filter;
+    int64_t all;
+    int64_t filtered;
+    int64_t highest; /* the pending C; 0 = none yet */
+};
+
+struct mark_answer {
+    int64_t highest; /* C read now, in an older snapshot than the rest; 0 = unusable */
+    int64_t xmin;
+    int64_t xmax;
+    int64_t first;          /* first seq in [all, highest asked for]; 0 = none */
+    int64_t first_filtered; /* likewise in [filtered, ...] */
+};
+
+void mark_init(struct mark *mark);
+void mark_finish(struct mark *mark);
+
+/* A new connection may be to another server: start from nothing. */
+void mark_reset(struct mark *mark);
+
+/* Where a claim with this filter starts. Once a minute 0, a full poll, as an alarm: *full is set then. */
+int64_t mark_start(struct mark *mark, uint64_t filter, int64_t now_ms, bool *full);
+
+/* True when it is this caller's turn to refresh. */
+bool mark_ask(struct mark *mark, uint64_t filter, int64_t now_ms, struct mark_question *question);
+void mark_learn(struct mark *mark, const struct mark_question *question, const struct mark_answer *answer);
+
+/* True, and the mark is reset, if a row that a full poll found should not exist. */
+bool mark_contradicted(struct mark *mark, int64_t seq);
+
+#endif

@@ -1,0 +1,282 @@
+/*
+ * outbox_backend.h - all that the author of an outbox-relay backend needs.
+ *
+ *     cc -std=c11 -shared -fPIC -fvisibility=hidden -I/usr/include my.c -o my.so
+ *
+ * A backend carries messages from the relay to one broker. It exports one function, made by OUTBOX_BACKEND(),
+ * that returns a constant table; it links against nothing of the relay. The core owns the database,
+ * transactions, retries, dead letters, the breaker and the threads; a backend owns its connection and answers
+ * two questions, kept apart: what became of each MESSAGE (a verdict), and what is left of the SESSION (a
+ * state).
+ *
+ * Rules that hold everywhere:
+ *   - Zero is the safe value of every enum: a message that nobody settled stays in the table.
+ *   - CONFIRMED means that the broker took responsibility, never merely "written to a socket".
+ *   - One session belongs to one worker thread: no locks are needed in a backend. interrupt() is the one
+ * exception.
+ *   - Deadlines are absolute milliseconds of CLOCK_MONOTONIC. A call returns by its deadline.
+ *   - What the core hands over is borrowed for the length of the call; what a backend allocates, it frees.
+ *   - Structs that cross the border start with their size and grow only at the tail.
+ *   - Texts are UTF-8. Never put payloads, header values or secrets into a text: it reaches logs.
+ *
+ * Includes nothing but <stddef.h> and <stdint.h>; valid C11 and C++17 (GNU attributes).
+ */
+#ifndef OUTBOX_BACKEND_H
+#define OUTBOX_BACKEND_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define OUTBOX_BACKEND_ABI_MAJOR 1u
+#define OUTBOX_BACKEND_ABI_MINOR 0u
+
+/* A view into memory that somebody else owns; may hold NUL bytes, is not NUL-terminated. */
+struct outbox_bytes {
+    const char *ptr;
+    size_t len;
+};
+
+/* What the broker said about ONE MESSAGE. */
+enum outbox_verdict {
+    OUTBOX_UNSETTLED = 0, /* nothing known: the row stays, no attempt is counted */
+    OUTBOX_CONFIRMED = 1, /* the broker took responsibility: the row is deleted */
+    OUTBOX_HOLD =
+        2, /* the destination of this channel cannot take it now: the row stays, the channel rests */
+    OUTBOX_RETRY =
+        3, /* this message was refused, perhaps by its own fault: counted only while its channel works */
+    OUTBOX_REJECTED = 4 /* will never be taken: the row becomes a dead letter */
+};
+
+/* What is left of THE SESSION after a call; says nothing about messages. */
+enum outbox_session_state {
+    OUTBOX_SESSION_LOST = 0, /* the core disconnects, and connects anew after a backoff */
+    OUTBOX_SESSION_OK = 1,   /* every message of the batch is settled (else the core takes it as LOST) */
+    OUTBOX_SESSION_BUSY = 2  /* alive, but asks for a pause (alarm, throttling): see error->retry_after_ms */
+};
+
+enum outbox_log_level {
+    OUTBOX_LOG_ERROR = 0,
+    OUTBOX_LOG_WARNING = 1,
+    OUTBOX_LOG_INFO = 2,
+    OUTBOX_LOG_DEBUG = 3
+};
+
+enum outbox_kind { OUTBOX_EVENT = 0, OUTBOX_COMMAND = 1, OUTBOX_REPLY = 2 };
+
+enum outbox_value_type {
+    OUTBOX_VALUE_STRING = 0,
+    OUTBOX_VALUE_INT = 1,
+    OUTBOX_VALUE_DOUBLE = 2,
+    OUTBOX_VALUE_BOOL = 3,
+    OUTBOX_VALUE_NULL = 4
+};
+
+struct outbox_header {
+    struct outbox_bytes name;
+    struct outbox_bytes value; /* as text, whatever the type: "42", "true", "" for null */
+    enum outbox_value_type type;
+};
+
+struct outbox_message {
+    uint32_t size;
+    enum outbox_kind kind;
+    int64_t seq;            /* unique per row; rises within a key */
+    struct outbox_bytes id; /* stable over retries: consumers recognise duplicates by it */
+    struct outbox_bytes channel;
+    struct outbox_bytes type;
+    struct outbox_bytes key; /* order and sharding; len 0 = none; likewise below */
+    struct outbox_bytes correlation_id;
+    struct outbox_bytes causation_id;
+    struct outbox_bytes reply_to;
+    struct outbox_bytes content_type; /* never empty */
+    struct outbox_bytes payload;      /* may be empty */
+    const struct outbox_header *headers;
+    size_t header_count;
+    int64_t created_at_us; /* Unix time, microseconds */
+    int64_t ttl_ms;        /* what was left at the claim, by the database's clock; -1 = never expires */
+    uint32_t attempt;      /* 1 for the first */
+};
+
+/* Lent to publish() for the length of that call. Pointers, so that the message struct may grow. */
+struct outbox_batch {
+    uint32_t size;
+    size_t count;
+    const struct outbox_message *const *messages;
+    /*
+     * Says what became of messages[index]: at most once per index, from inside publish(), on its thread.
+     * `reason` (NULL for CONFIRMED) is copied, one sentence naming cause and fix. retry_after_ms: 0 = the
+     * core's own backoff; used with HOLD and RETRY.
+     */
+    void (*settle)(struct outbox_batch *batch, size_t index, enum outbox_verdict verdict, const char *reason,
+                   int64_t retry_after_ms);
+};
+
+enum outbox_option_type {
+    OUTBOX_OPT_STRING = 0,
+    OUTBOX_OPT_INT = 1,
+    OUTBOX_OPT_BOOL = 2,
+    OUTBOX_OPT_DURATION_MS = 3, /* "250ms" "10s" "5m" "1h" "2d"; a bare 0 */
+    OUTBOX_OPT_BYTES = 4,       /* "512" "64KiB" "8MiB" "1GiB" */
+    OUTBOX_OPT_CHOICE = 5,
+    OUTBOX_OPT_LIST = 6, /* of strings */
+    OUTBOX_OPT_MAP = 7   /* of strings */
+};
+
+#define OUTBOX_OPT_REQUIRED 0x1u
+#define OUTBOX_OPT_SECRET   0x2u /* never logged, never shown; has a NAME_file twin */
+#define OUTBOX_OPT_URL      0x4u /* shown and logged without its user name and password; has a NAME_file twin */
+
+/* One row of the table of options; the host reads, checks, documents and redacts them. */
+struct outbox_option {
+    const char *name; /* NULL ends the table */
+    enum outbox_option_type type;
+    uint32_t flags;
+    const char
+        *fallback; /* the default, as an operator would write it; NULL = not set (list: comma-separated) */
+    const char *choices; /* "a|b|c" for CHOICE */
+    int64_t min, max;    /* for the numeric types; both 0 = no bounds but >= 0 */
+    const char *help;    /* one line */
+};
+
+struct outbox_settings; /* opaque: read through the host */
+
+/* The host's services. Valid from open() until close() returns; every function may be called from any thread.
+ */
+struct outbox_host {
+    uint32_t size;
+    /* Values of declared options; a name that was not declared is a fault of the backend and aborts. */
+    const char *(*get_string)(const struct outbox_settings *settings, const char *name); /* NULL = not set */
+    int64_t (*get_int)(const struct outbox_settings *settings,
+                       const char *name); /* also bool, duration, bytes */
+    size_t (*get_list)(const struct outbox_settings *settings, const char *name, const char *const **values);
+    size_t (*get_map)(const struct outbox_settings *settings, const char *name, const char *const **names,
+                      const char *const **values);
+    /*
+     * Fills a template over ${channel} ${type} ${key} ${kind} ${id} ${reply_to} and NUL-terminates it.
+     * The length without the NUL; -1 if it does not fit, holds a NUL byte or names an unknown variable.
+     */
+    int (*render)(const struct outbox_host *host, const char *pattern, const struct outbox_message *message,
+                  char *out, size_t out_bytes);
+    /* One event, one line. Foreign text is escaped by the host. */
+    void (*log)(const struct outbox_host *host, enum outbox_log_level level, const char *text);
+    /* What the relay calls itself towards brokers: "outbox-relay/<instance>". */
+    const char *client_name;
+};
+
+enum outbox_error_kind {
+    OUTBOX_ERROR_UNAVAILABLE = 0, /* away, or unknown: try again later */
+    OUTBOX_ERROR_REFUSED = 1,     /* it answers, and says no: password, privileges */
+    OUTBOX_ERROR_CONFIG = 2       /* a setting is wrong: a person must change it */
+};
+
+/* Owned by the host, zeroed but for `size` before each call. */
+struct outbox_error {
+    uint32_t size;
+    enum outbox_error_kind kind;
+    int64_t retry_after_ms; /* with BUSY: 0 = the core's own backoff */
+    char text[512];         /* one sentence naming place and fix */
+};
+
+/*
+ * The table. One backend object per process, one session object per worker thread.
+ *
+ * open         Reads the settings and checks what can be checked without a network. Main thread, before any
+ * session exists. 0, or -1: *backend is untouched, close() is not called. close        Frees the backend
+ * object, after every session was freed. Main thread. Cannot fail. session_new  Makes the session object, so
+ * that interrupt() has something to act on before connect() blocks. No network. Called in the worker's
+ * thread. 0, or -1: *session untouched, session_free() is not called. session_free Frees it; it is
+ * disconnected by then. Accepts a session that never connected. connect      Makes the session ready to
+ * publish. May block until the deadline. 0, or -1 with *error filled: then connect() again or session_free()
+ * follows, without disconnect(). disconnect   Ends the connection, politely if that takes no waiting. At most
+ * 1 s. Cannot fail. publish      Publishes the batch in its order and calls settle() for each message whose
+ * fate is known. May block until the deadline. With LOST and BUSY, messages may be left unsettled: the rows
+ * stay; what was settled keeps its verdict. With OK every message must have been settled. count may be 0.
+ *
+ * Optional; NULL, or beyond `size`, means "not implemented":
+ * check        Services the idle session (heartbeats, alarms), at least once a second between batches, in the
+ *              worker's thread. Returns at once, or by the deadline. BUSY ends when it says OK.
+ * interrupt    Makes the connect(), check() or publish() that is running return soon, within 1 s. The one
+ * call from another thread; the host serialises it against the return of the call that it interrupts. The
+ * session is LOST afterwards.
+ */
+struct outbox_backend {
+    uint32_t size; /* sizeof(struct outbox_backend) where the backend was built */
+    const char *name;
+    const char *version;
+    const struct outbox_option *options;
+
+    int (*open)(void **backend, const struct outbox_host *host, const struct outbox_settings *settings,
+                struct outbox_error *error);
+    void (*close)(void *backend);
+
+    int (*session_new)(void *backend, void **session, struct outbox_error *error);
+    void (*session_free)(void *session);
+    int (*connect)(void *session, int64_t deadline_ms, struct outbox_error *error);
+    void (*disconnect)(void *session);
+    enum outbox_session_state (*publish)(void *session, struct outbox_batch *batch, int64_t deadline_ms,
+                                         struct outbox_error *error);
+
+    enum outbox_session_state (*check)(void *session, int64_t deadline_ms, struct outbox_error *error);
+    void (*interrupt)(void *session);
+};
+
+/*
+ * An ELF note: the host reads it from the file and refuses a backend of another ABI before any of its code
+ * runs (constructors run inside dlopen).
+ */
+struct outbox_note {
+    uint32_t namesz, descsz, type;
+    char owner[8];
+    uint32_t abi_major, abi_minor, pointer_bytes;
+    char name[32], version[32];
+};
+
+#ifdef __cplusplus
+}
+#define OUTBOX_EXPORT extern "C" __attribute__((visibility("default")))
+#else
+#define OUTBOX_EXPORT __attribute__((visibility("default")))
+#endif
+
+/* Built into the relay (-DOUTBOX_BUILTIN=amqp) the entry gets a name of its own; in a .so it is
+ * outbox_backend_v1. */
+#ifdef OUTBOX_BUILTIN
+#define OUTBOX_ENTRY_JOIN_(n) outbox_backend_v1_##n
+#define OUTBOX_ENTRY_NAME_(n) OUTBOX_ENTRY_JOIN_(n)
+#define OUTBOX_ENTRY          OUTBOX_ENTRY_NAME_(OUTBOX_BUILTIN)
+#else
+#define OUTBOX_ENTRY outbox_backend_v1
+#endif
+
+/* OUTBOX_BACKEND("name", "1.2.3", table); once, at file scope. */
+#define OUTBOX_BACKEND(NAME, VERSION, TABLE)                                                                 \
+    __attribute__((used, section(".note.outbox"),                                                            \
+                   aligned(4))) static const struct outbox_note outbox_note_ = {7,                           \
+                                                                                sizeof(struct outbox_note) - \
+                                                                                    20,                      \
+                                                                                1,                           \
+                                                                                "Outbox",                    \
+                                                                                OUTBOX_BACKEND_ABI_MAJOR,    \
+                                                                                OUTBOX_BACKEND_ABI_MINOR,    \
+                                                                                (uint32_t)sizeof(void *),    \
+                                                                                NAME,                        \
+                                                                                VERSION};                    \
+    OUTBOX_EXPORT const struct outbox_backend *OUTBOX_ENTRY(void);                                           \
+    OUTBOX_EXPORT const struct outbox_backend *OUTBOX_ENTRY(void)                                            \
+    {                                                                                                        \
+        return &(TABLE);                                                                                     \
+    }                                                                                                        \
+    struct outbox_note /* takes the semicolon */
+
+/*
+ * ABI policy: the host accepts a backend of its own major version whose minor version is not newer than its
+ * own. Adding a function or field at a tail raises the minor version, anything else the major version.
+ *
+ * Changes:
+ *   1.0  the first
+ */
+#endif

@@ -1,0 +1,43 @@
+/*
+ * schema - installs and upgrades schema outbox, and says whether this binary fits what is there.
+ */
+#ifndef RELAY_SCHEMA_H
+#define RELAY_SCHEMA_H
+
+#include <stdbool.h>
+
+#include "bytes.h"
+#include "err.h"
+#include "log.h"
+#include "pg.h"
+
+/* The newest migration that this binary brings. */
+int schema_newest(void);
+
+/* What `migrate --dry-run` prints: the migrations above `installed` (0 = all), roles and grants, as SQL for
+ * psql. */
+void schema_print(struct text *out, int installed);
+
+struct schema_report {
+    int before;       /* version found; 0 = none */
+    int after;        /* version now */
+    bool roles_exist; /* the three roles exist and were granted their rights */
+};
+
+/*
+ * Brings the schema to schema_newest(), under an advisory lock; several at once are safe. A newer schema is
+ * ERR_CONFIG. Roles are created where the user may; otherwise roles_exist is false and the statements of
+ * schema_roles() are for somebody who may.
+ */
+int schema_migrate(struct pg *pg, struct schema_report *report, struct err *err) MUST_CHECK;
+
+/* The version in the database, 0 if there is none. */
+int schema_installed(struct pg *pg, int *version, struct err *err) MUST_CHECK;
+
+/* Refuses a schema that is missing, too old or too new (ERR_CONFIG), naming the fix. */
+int schema_check(struct pg *pg, struct err *err) MUST_CHECK;
+
+/* SQL that creates the roles and grants their rights. */
+void schema_roles(struct text *out);
+
+#endif

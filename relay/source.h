@@ -1,0 +1,74 @@
+/*
+ * source - the outbox table as the loop sees it: claim, settle, commit, look. The only file with the loop's
+ * queries.
+ *
+ * A row leaves outbox.message only in the transaction that locked it. An error from any call means: what
+ * became of the transaction is unknown, close the source, forget the batch, open another, claim again.
+ *
+ * One source belongs to one worker thread; the mark is shared.
+ */
+#ifndef RELAY_SOURCE_H
+#define RELAY_SOURCE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "batch.h"
+#include "err.h"
+#include "log.h"
+#include "mark.h"
+
+struct source;
+
+struct source_options {
+    const char *conninfo;
+    const char *client_name;
+    const char *backend; /* for dead letters */
+    const char *include; /* text[] literals of LIKE patterns; NULL = no filter */
+    const char *exclude;
+    int64_t max_bytes;      /* of payloads and headers in one claim */
+    int64_t transaction_ms; /* the server ends our transaction when it idles longer */
+    struct mark *mark;
+    const struct log *log;
+};
+
+struct source_request {
+    size_t max_messages;
+    const char *resting; /* text[] literal of channels that are not claimed now; "{}" = none */
+    int64_t after_seq;   /* only rows behind it; 0 = all */
+    bool scheduled; /* claim retries that are due, and promote delayed messages, instead of outbox.message */
+};
+
+struct source_look {
+    bool waiting;   /* a row that a claim might get */
+    bool scheduled; /* something is due in outbox.scheduled */
+};
+
+/* stop_fd: ends the connecting; halt_fd: ends any later wait. */
+int source_open(struct source **out, const struct source_options *options, int stop_fd, int halt_fd,
+                int64_t deadline_ms, struct err *err) MUST_CHECK;
+void source_close(struct source *source); /* accepts NULL; what was open is rolled back by the server */
+int source_socket(const struct source *source);
+
+/* BEGIN, and lock what there is. The transaction stays open if batch->count > 0; otherwise it has ended. */
+int source_claim(struct source *source, const struct source_request *request, struct batch *batch,
+                 struct err *err) MUST_CHECK;
+
+/* Does to each row what its fate says. The batch's payloads may be dropped afterwards. */
+int source_settle(struct source *source, const struct batch *batch, struct err *err) MUST_CHECK;
+
+/*
+ * COMMIT; with `next`, also BEGIN and the next claim into the same batch, all in one round trip. *committed
+ * tells whether the COMMIT is known to have succeeded, also when -1 is returned.
+ */
+int source_commit(struct source *source, const struct source_request *next, struct batch *batch,
+                  bool *committed, struct err *err) MUST_CHECK;
+
+/* Gives the rows back. */
+int source_rollback(struct source *source, struct err *err) MUST_CHECK;
+
+/* One unlocked look, in one round trip, outside any transaction of ours. */
+int source_look(struct source *source, const struct source_request *request, struct source_look *look,
+                struct err *err) MUST_CHECK;
+
+#endif

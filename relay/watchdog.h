@@ -1,0 +1,48 @@
+/*
+ * watchdog - one thread that ends what would never return: it interrupts a backend call whose deadline has
+ * passed, or whose worker's database connection has died, and lets go of everything when a stop takes longer
+ * than it may.
+ */
+#ifndef RELAY_WATCHDOG_H
+#define RELAY_WATCHDOG_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "backend.h"
+#include "err.h"
+#include "wake.h"
+
+/* What one worker's backend call is bound by. */
+struct watch {
+    pthread_mutex_t lock;
+    struct session *session; /* NULL = no call runs */
+    int64_t deadline_ms;
+    int database_fd; /* its death interrupts; -1 = none */
+    bool interrupted;
+};
+
+struct watchdog {
+    struct wake *wake;
+    struct watch *watches;
+    size_t count;
+    int64_t shutdown_timeout_ms;
+    atomic_bool parked;
+    atomic_bool done;
+    pthread_t thread;
+};
+
+int watchdog_start(struct watchdog *watchdog, struct wake *wake, size_t workers, int64_t shutdown_timeout_ms,
+                   struct err *err) MUST_CHECK;
+void watchdog_finish(struct watchdog *watchdog); /* after the workers have ended */
+
+/* Around one backend call of worker `number`. end: true if the call was interrupted; its session is LOST
+ * then. */
+void watchdog_begin(struct watchdog *watchdog, size_t number, struct session *session, int64_t deadline_ms,
+                    int database_fd);
+bool watchdog_end(struct watchdog *watchdog, size_t number);
+
+#endif

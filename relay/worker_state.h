@@ -1,0 +1,78 @@
+/*
+ * worker_state - what one worker has in hand, and the steps of its loop that live in files of their own. For
+ * worker*.c only.
+ *
+ * Everything here runs in the worker's thread.
+ */
+#ifndef RELAY_WORKER_STATE_H
+#define RELAY_WORKER_STATE_H
+
+#include "worker.h"
+
+enum { CONNECT_AT_MOST_EVERY_MS = 1000, CHECK_EVERY_MS = 1000 };
+
+struct worker {
+    struct shared *shared;
+    int number;
+    pthread_t thread;
+    struct source *source;
+    struct session *session;
+    struct batch batch;
+    struct text resting;
+    struct source_request request; /* of the batch in hand */
+    bool single;                   /* the batch in hand is one row of suspect mode */
+    bool probing;                  /* this worker is the breaker's prober */
+    int64_t after_seq;
+    struct backoff database_backoff;
+    struct backoff backend_backoff;
+    struct backoff retry_backoff;
+    int64_t database_not_before_ms;
+    int64_t backend_not_before_ms;
+    int64_t check_at_ms;
+    int64_t poll_ms;      /* wait before the next look; 0 = claim at once */
+    int64_t last_poll_ms; /* the wait before, since something was last claimed */
+    bool holds_batch;
+};
+
+/* worker_session.c: the session to the broker. */
+
+/* May this worker claim now? Breaker and suspect mode answer; if not, it has waited a while. */
+bool worker_may_claim(struct worker *worker);
+
+/* Connects if there is no session; false after a failure or a wait. */
+bool worker_have_session(struct worker *worker);
+
+void worker_lose_session(struct worker *worker, const struct err *why);
+void worker_pause_session(struct worker *worker, const struct err *why, int64_t retry_after_ms);
+void worker_session_works(struct worker *worker);
+
+/* Waits without a transaction: until the time, a change, or a stop; heartbeats are serviced meanwhile. */
+void worker_wait_until(struct worker *worker, int64_t until_ms);
+
+/* worker_source.c: the connection to the database. */
+
+bool worker_have_source(struct worker *worker);
+void worker_source_works(struct worker *worker);
+
+/* Closes it; the batch in hand is forgotten, the server rolls it back. */
+void worker_lose_source(struct worker *worker, const struct err *why);
+
+/* worker_claim.c: what to claim, and waiting when there is nothing. */
+
+/* Fills worker->request; false when the budget is used up. */
+bool worker_plan_claim(struct worker *worker);
+
+/* Looks at what a claim brought. */
+void worker_claimed(struct worker *worker);
+
+/* True with a batch in hand. */
+bool worker_claim(struct worker *worker);
+
+/* Nothing to do: waits a little longer each time, and looks without locking anything. */
+void worker_wait_for_messages(struct worker *worker);
+
+/* Gives back what was claimed of the budget and not used. */
+void worker_return_budget(struct shared *shared, size_t unused);
+void worker_set_working(struct worker *worker, bool working);
+
+#endif

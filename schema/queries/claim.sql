@@ -1,0 +1,22 @@
+-- Locks the oldest free rows, seq and bytes only, then fetches the longest prefix that fits into max_bytes.
+-- $1 low watermark, $2 rows at most, $3 bytes at most, $4 channels that rest or are paused, $5 included, $6 excluded
+-- channel patterns (LIKE; NULL = all, none).
+WITH locked AS MATERIALIZED (
+  SELECT seq, bytes FROM outbox.message
+  WHERE seq >= $1::bigint AND channel <> ALL ($4::text[])
+    AND ($5::text[] IS NULL OR channel LIKE ANY ($5::text[])) AND ($6::text[] IS NULL OR NOT channel LIKE ANY ($6::text[]))
+  ORDER BY seq LIMIT $2::int
+  FOR UPDATE SKIP LOCKED
+), prefix AS MATERIALIZED (
+  SELECT seq FROM (SELECT seq, row_number() OVER w AS place, sum(bytes) OVER w AS total FROM locked WINDOW w AS (ORDER BY seq)) s
+  WHERE place = 1 OR total <= $3::bigint
+)
+SELECT m.seq, NULL::bigint AS entry, m.id::text, m.kind, m.channel, m.type, m.key, m.correlation_id, m.causation_id, m.reply_to,
+  coalesce(m.content_type, CASE WHEN m.payload_bytes IS NULL THEN 'application/json' ELSE 'application/octet-stream' END),
+  m.headers::text, m.payload, m.payload_bytes,
+  (extract(epoch FROM m.created_at) * 1000000)::bigint AS created_at_us,
+  CASE WHEN m.expires_at IS NOT NULL THEN greatest(0, floor(extract(epoch FROM m.expires_at - clock_timestamp()) * 1000)) END::bigint AS ttl_ms,
+  0 AS attempts, NULL::bigint AS tried_age_ms, false AS solo,
+  floor(extract(epoch FROM clock_timestamp() - m.created_at) * 1000)::bigint AS age_ms
+FROM prefix p JOIN outbox.message m ON m.seq = p.seq
+ORDER BY m.seq

@@ -1,0 +1,22 @@
+-- Retries that are due, published from outbox.scheduled with the seq they always had. A row on which a session died is
+-- claimed alone. $1 rows at most, $2 bytes at most, $3 resting or paused channels, $4 included, $5 excluded patterns.
+WITH locked AS MATERIALIZED (
+  SELECT entry, bytes, solo, due_at FROM outbox.scheduled
+  WHERE due_at <= clock_timestamp() AND seq IS NOT NULL AND channel <> ALL ($3::text[])
+    AND ($4::text[] IS NULL OR channel LIKE ANY ($4::text[])) AND ($5::text[] IS NULL OR NOT channel LIKE ANY ($5::text[]))
+  ORDER BY due_at, entry LIMIT $1::int
+  FOR UPDATE SKIP LOCKED
+), prefix AS MATERIALIZED (
+  SELECT entry FROM (SELECT entry, row_number() OVER w AS place, sum(bytes) OVER w AS total, count(*) FILTER (WHERE solo) OVER w AS solos
+                     FROM locked WINDOW w AS (ORDER BY due_at, entry)) s
+  WHERE place = 1 OR (total <= $2::bigint AND solos = 0)
+)
+SELECT m.seq, m.entry, m.id::text, m.kind, m.channel, m.type, m.key, m.correlation_id, m.causation_id, m.reply_to,
+  coalesce(m.content_type, CASE WHEN m.payload_bytes IS NULL THEN 'application/json' ELSE 'application/octet-stream' END),
+  m.headers::text, m.payload, m.payload_bytes,
+  (extract(epoch FROM m.created_at) * 1000000)::bigint AS created_at_us,
+  CASE WHEN m.expires_at IS NOT NULL THEN greatest(0, floor(extract(epoch FROM m.expires_at - clock_timestamp()) * 1000)) END::bigint AS ttl_ms,
+  m.attempts, floor(extract(epoch FROM clock_timestamp() - m.tried_at) * 1000)::bigint AS tried_age_ms, m.solo,
+  floor(extract(epoch FROM clock_timestamp() - m.created_at) * 1000)::bigint AS age_ms
+FROM prefix p JOIN outbox.scheduled m ON m.entry = p.entry
+ORDER BY m.seq

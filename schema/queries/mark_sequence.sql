@@ -1,0 +1,5 @@
+-- First half of the low watermark: the highest seq handed out. Its snapshot must be older than that of mark_rows.sql.
+-- A cache above 1 hands out numbers that last_value does not tell of: no mark then.
+SELECT last_value - (NOT is_called)::int AS highest,
+       (SELECT seqcache FROM pg_catalog.pg_sequence WHERE seqrelid = 'outbox.message_seq'::regclass) AS cache
+FROM outbox.message_seq

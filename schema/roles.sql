@@ -1,0 +1,13 @@
+-- The three roles, where they do not exist yet; needs CREATEROLE. They belong to the cluster, hence the exceptions.
+DO $$
+DECLARE r text;
+BEGIN
+  FOREACH r IN ARRAY ARRAY['outbox_producer', 'outbox_relay', 'outbox_consumer'] LOOP
+    IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = r) THEN
+      BEGIN
+        EXECUTE format('CREATE ROLE %I NOLOGIN', r);
+      EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; -- another migrate was first
+      END;
+    END IF;
+  END LOOP;
+END $$;
