@@ -86,12 +86,10 @@ int schema_check(struct pg *pg, struct err *err)
     return 0;
 }
 
-/* One transaction: lock, look again, migrate. Session-level locks would not survive a pooler. */
+/* Looks again under the lock, then migrates. */
 static int apply(struct pg *pg, struct schema_report *report, struct err *err)
 {
-    if (pg_query(pg, "SELECT pg_advisory_xact_lock(hashtext('outbox-relay migrate'))", 0, NULL, NULL,
-                 clock_now_ms() + WITHIN_MS, err) != 0 ||
-        schema_installed(pg, &report->before, err) != 0) {
+    if (schema_installed(pg, &report->before, err) != 0) {
         return -1;
     }
     if (report->before > NEWEST) {
@@ -107,14 +105,17 @@ static int apply(struct pg *pg, struct schema_report *report, struct err *err)
                     values, NULL, clock_now_ms() + QUESTION_MS, err);
 }
 
+/* Under an advisory lock that ends with the transaction: a session's would not survive a pooler. */
 static int in_transaction(struct pg *pg, int (*work)(struct pg *, struct schema_report *, struct err *),
                           struct schema_report *report, struct err *err)
 {
+    static const char lock[] = "SELECT pg_advisory_xact_lock(hashtext('outbox-relay migrate'))";
     if (pg_query(pg, "BEGIN ISOLATION LEVEL READ COMMITTED", 0, NULL, NULL, clock_now_ms() + QUESTION_MS,
                  err) != 0) {
         return -1;
     }
-    if (work(pg, report, err) != 0) {
+    if (pg_query(pg, lock, 0, NULL, NULL, clock_now_ms() + WITHIN_MS, err) != 0 ||
+        work(pg, report, err) != 0) {
         struct err ignored = {0}; /* the first error is the one to tell */
         (void)!pg_query(pg, "ROLLBACK", 0, NULL, NULL, clock_now_ms() + QUESTION_MS, &ignored);
         return -1;

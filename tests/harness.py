@@ -1,0 +1,244 @@
+"""What integration and fault tests share: databases, queues, oracles and relays, against the servers of scripts/dev-servers."""
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+
+import pika
+import psycopg2
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+RELAY = os.environ["TEST_RELAY"]
+DATABASE = os.environ["TEST_DATABASE"]
+AMQP_URL = os.environ["TEST_AMQP_URL"]
+
+
+def wait_until(condition, timeout=30, what="condition"):
+    """Polls until the condition holds, and returns its value; fails after the timeout."""
+    deadline = time.monotonic() + timeout
+    while True:
+        value = condition()
+        if value:
+            return value
+        assert time.monotonic() < deadline, f"{what} did not come true within {timeout} s"
+        time.sleep(0.02)
+
+
+def clean_environment(**more):
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("OUTBOX_") and not k.startswith("PG")}
+    environment.update(more)
+    return environment
+
+
+def relay(*arguments, timeout=120, env=None, **more):
+    """Runs the relay to its end."""
+    return subprocess.run(
+        [RELAY, *arguments], capture_output=True, text=True, timeout=timeout, env=clean_environment(**(env or {})), check=False, **more
+    )
+
+
+class Database:
+    """A database of one test, with schema outbox unless told otherwise."""
+
+    def __init__(self, migrate=True, server=DATABASE):
+        self.name = "t_" + uuid.uuid4().hex[:12]
+        self.server = server
+        admin = psycopg2.connect(server + " dbname=postgres")
+        admin.autocommit = True
+        admin.cursor().execute(f"CREATE DATABASE {self.name}")
+        admin.close()
+        self.conninfo = f"{server} dbname={self.name}"
+        if migrate:
+            done = relay("migrate", "-d", self.conninfo)
+            assert done.returncode == 0, done.stderr
+        self.connection = self.connect()
+
+    def connect(self, autocommit=True, **more):
+        connection = psycopg2.connect(self.conninfo, **more)
+        connection.autocommit = autocommit
+        return connection
+
+    def run(self, sql, *values):
+        with self.connection.cursor() as cursor:
+            cursor.execute(sql, values or None)
+            return cursor.fetchall() if cursor.description else None
+
+    def value(self, sql, *values):
+        return self.run(sql, *values)[0][0]
+
+    def fill(self, count, channel="orders", type_="order.placed", size=300):
+        """Commits `count` rows and returns their ids."""
+        rows = self.run(
+            "INSERT INTO outbox.message (channel, type, key, payload)"
+            " SELECT %s, %s, (i %% 100)::text, json_build_object('n', i, 'pad', repeat('x', %s)) FROM generate_series(1, %s) i"
+            " RETURNING id::text",
+            channel, type_, max(size - 30, 1), count,
+        )
+        return {row[0] for row in rows}
+
+    def left(self):
+        return self.value("SELECT count(*) FROM outbox.message")
+
+    def open_transactions(self, pattern="outbox-relay/%"):
+        return self.value(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = %s AND application_name LIKE %s AND xact_start IS NOT NULL"
+            " AND (backend_xid IS NOT NULL OR state LIKE 'idle in transaction%%')",
+            self.name, pattern,
+        )
+
+    def drop(self):
+        self.connection.close()
+        admin = psycopg2.connect(DATABASE + " dbname=postgres")
+        admin.autocommit = True
+        admin.cursor().execute(f"DROP DATABASE IF EXISTS {self.name} WITH (FORCE)")
+        admin.close()
+
+
+class Broker:
+    """Exchanges and queues of one test, under names of its own; everything is deleted at the end."""
+
+    def __init__(self):
+        self.connection = pika.BlockingConnection(pika.URLParameters(AMQP_URL + "?heartbeat=0"))
+        self.channel = self.connection.channel()
+        self.prefix = "t" + uuid.uuid4().hex[:8]
+        self.exchanges = []
+        self.queues = []
+        self.oracles = []
+
+    def name(self, word):
+        return f"{self.prefix}.{word}"
+
+    def exchange(self, word, type_="topic"):
+        name = self.name(word)
+        self.channel.exchange_declare(name, exchange_type=type_, durable=True)
+        self.exchanges.append(name)
+        return name
+
+    def queue(self, word, exchange=None, key="#", **arguments):
+        name = self.name(word)
+        self.channel.queue_declare(name, durable=True, arguments={k.replace("_", "-"): v for k, v in arguments.items()})
+        self.queues.append(name)
+        if exchange:
+            self.channel.queue_bind(name, exchange, key)
+        return name
+
+    def depth(self, queue):
+        return self.channel.queue_declare(queue, passive=True).method.message_count
+
+    def oracle(self, queue):
+        oracle = Oracle(queue)
+        self.oracles.append(oracle)
+        return oracle
+
+    def close(self):
+        for oracle in self.oracles:
+            oracle.stop()
+        if self.connection.is_closed:
+            self.connection = pika.BlockingConnection(pika.URLParameters(AMQP_URL))
+        if self.channel.is_closed or self.channel.connection is not self.connection:
+            self.channel = self.connection.channel()
+        for queue in self.queues:
+            self.channel.queue_delete(queue)
+        for exchange in self.exchanges:
+            self.channel.exchange_delete(exchange)
+        self.connection.close()
+
+
+class Oracle:
+    """tests/oracle.py on one queue; its file is the truth about what arrived."""
+
+    def __init__(self, queue, url=AMQP_URL):
+        self.file = tempfile.NamedTemporaryFile(prefix="oracle-", suffix=".jsonl", delete=False)
+        self.arguments = ["/usr/bin/python3", os.path.join(HERE, "oracle.py"), url, queue, self.file.name]
+        self.process = subprocess.Popen(self.arguments)
+
+    def deliveries(self):
+        with open(self.file.name, encoding="utf-8") as lines:
+            return [json.loads(line) for line in lines if line.endswith("\n")]
+
+    def ids(self):
+        return [delivery["id"] for delivery in self.deliveries()]
+
+    def await_ids(self, wanted, timeout=60):
+        """Waits until every wanted id has arrived at least once; returns all ids in order of arrival."""
+        wanted = set(wanted)
+        wait_until(lambda: wanted <= set(self.ids()), timeout, f"arrival of {len(wanted)} messages")
+        return self.ids()
+
+    def ensure_running(self):
+        if self.process.poll() is not None:
+            self.process = subprocess.Popen(self.arguments)
+
+    def stop(self):
+        if self.process.poll() is None:
+            self.process.terminate()
+            self.process.wait(10)
+        os.unlink(self.file.name)
+
+
+class Relay:
+    """A relay process under test."""
+
+    def __init__(self, *arguments, command="run", env=None):
+        self.log_file = tempfile.NamedTemporaryFile(prefix="relay-", suffix=".log", delete=False)
+        self.process = subprocess.Popen(
+            [RELAY, command, *arguments], stdout=subprocess.PIPE, stderr=self.log_file, text=True, env=clean_environment(**(env or {}))
+        )
+
+    @property
+    def pid(self):
+        return self.process.pid
+
+    def log(self):
+        with open(self.log_file.name, encoding="utf-8") as lines:
+            return lines.read()
+
+    def await_log(self, text, timeout=30):
+        wait_until(lambda: text in self.log() or self.process.poll() is not None, timeout, f"'{text}' in the log")
+        assert text in self.log(), self.log()
+
+    def signal(self, number):
+        self.process.send_signal(number)
+
+    def wait(self, timeout=60):
+        return self.process.wait(timeout)
+
+    def output(self, timeout=120):
+        out, _ = self.process.communicate(timeout=timeout)
+        return out
+
+    def kill(self):
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait(10)
+
+    def close(self):
+        """Ends it politely and shows what it said, should the test have failed."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGCONT)
+            self.process.terminate()
+            try:
+                self.process.wait(40)
+            except subprocess.TimeoutExpired:
+                self.kill()
+        self.process.stdout.close()
+        text = self.log()
+        sys.stderr.write(text[-20000:])
+        os.unlink(self.log_file.name)
+        assert "Sanitizer" not in text and "runtime error:" not in text
+
+
+def amqp(*options):
+    """Arguments for the amqp backend."""
+    arguments = ["-b", "amqp", "-o", "amqp.url=" + AMQP_URL]
+    for option in options:
+        arguments += ["-o", option]
+    return arguments
+
+
+def rabbitmqctl(*arguments):
+    return subprocess.run([os.environ["TEST_RABBITMQCTL"], *arguments], capture_output=True, text=True, timeout=60, check=True).stdout

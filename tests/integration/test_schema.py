@@ -1,0 +1,245 @@
+"""The schema: its migration, its functions, and what each role may do."""
+import concurrent.futures
+import json
+import os
+import subprocess
+
+import psycopg2
+import pytest
+
+from harness import DATABASE, Database, relay
+
+
+@pytest.fixture
+def empty():
+    made = Database(migrate=False)
+    yield made
+    made.drop()
+
+
+def test_migrate_installs_once_and_is_idempotent(empty):
+    first = relay("migrate", "-d", empty.conninfo)
+    second = relay("migrate", "-d", empty.conninfo)
+    assert (first.returncode, first.stdout) == (0, "schema outbox migrated from version 0 to 1\n")
+    assert (second.returncode, second.stdout) == (0, "schema outbox is up to date (version 1)\n")
+    assert empty.run("SELECT version, relay_version IS NOT NULL FROM outbox.schema_version") == [(1, True)]
+
+
+def test_several_migrations_at_once_all_succeed(empty):
+    with concurrent.futures.ThreadPoolExecutor(6) as threads:
+        done = list(threads.map(lambda _: relay("migrate", "-d", empty.conninfo), range(6)))
+    assert [d.returncode for d in done] == [0] * 6, [d.stderr for d in done]
+    assert sum("from version 0" in d.stdout for d in done) == 1
+    assert empty.value("SELECT count(*) FROM outbox.schema_version") == 1
+
+
+def test_dry_run_changes_nothing_and_prints_sql_that_psql_runs(empty):
+    dry = relay("migrate", "--dry-run", "-d", empty.conninfo)
+    assert dry.returncode == 0
+    assert empty.value("SELECT to_regnamespace('outbox')") is None
+    psql = subprocess.run(
+        ["psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", empty.conninfo], input=dry.stdout, text=True, capture_output=True, check=False
+    )
+    assert psql.returncode == 0, psql.stderr
+    assert relay("migrate", "-d", empty.conninfo).stdout == "schema outbox is up to date (version 1)\n"
+
+
+def test_the_sql_files_run_in_psql_as_they_are(empty):
+    schema = os.path.join(os.path.dirname(__file__), "../../schema")
+    for name in ("0001_outbox.sql", "roles.sql", "grants.sql"):
+        psql = subprocess.run(
+            ["psql", "-X", "-q", "-1", "-v", "ON_ERROR_STOP=1", "-f", os.path.join(schema, name), empty.conninfo],
+            text=True, capture_output=True, check=False,
+        )
+        assert psql.returncode == 0, psql.stderr
+
+
+def test_a_newer_schema_is_refused_with_a_sentence(database):
+    database.run("INSERT INTO outbox.schema_version (version) VALUES (99)")
+    for command in (["migrate"], ["drain", "-b", "null"], ["run", "-b", "null"], ["status"]):
+        done = relay(*command, "-d", database.conninfo)
+        assert done.returncode == 78, command
+        assert "schema outbox has version 99" in done.stderr and "install a newer outbox-relay" in done.stderr
+
+
+def test_a_missing_or_old_schema_is_refused_and_names_migrate(empty):
+    done = relay("drain", "-b", "null", "-d", empty.conninfo)
+    assert done.returncode == 78 and "run 'outbox-relay migrate'" in done.stderr
+    relay("migrate", "-d", empty.conninfo)
+    empty.run("DELETE FROM outbox.schema_version; INSERT INTO outbox.schema_version (version) VALUES (0)")
+    done = relay("drain", "-b", "null", "-d", empty.conninfo)
+    assert done.returncode == 78 and "run 'outbox-relay migrate'" in done.stderr
+
+
+def test_a_plain_owner_without_createrole_migrates_and_is_told_the_rest(empty):
+    empty.run("CREATE ROLE plain_owner LOGIN")
+    try:
+        empty.run(f"ALTER DATABASE {empty.name} OWNER TO plain_owner")
+        # The roles of the cluster may exist from other tests: hide them behind other names for a moment.
+        for role in ("producer", "relay", "consumer"):
+            if empty.run("SELECT 1 FROM pg_roles WHERE rolname = %s", f"outbox_{role}"):
+                empty.run(f"ALTER ROLE outbox_{role} RENAME TO hidden_{role}")
+        done = relay("migrate", "-d", empty.conninfo.replace("user=postgres", "user=plain_owner"))
+        assert done.returncode == 0, done.stderr
+        assert "migrated from version 0 to 1" in done.stdout and "CREATE ROLE" in done.stdout and "GRANT" in done.stdout
+        assert empty.value("SELECT count(*) FROM outbox.message") == 0
+    finally:
+        for role in ("producer", "relay", "consumer"):
+            if empty.run("SELECT 1 FROM pg_roles WHERE rolname = %s", f"hidden_{role}"):
+                empty.run(f"ALTER ROLE hidden_{role} RENAME TO outbox_{role}")
+        empty.run(f"ALTER DATABASE {empty.name} OWNER TO postgres")
+        empty.run("REASSIGN OWNED BY plain_owner TO postgres; DROP OWNED BY plain_owner; DROP ROLE plain_owner")
+
+
+@pytest.mark.parametrize("payload", ["jsonb_build_object('n', 1)", "json_build_object('n', 1)", "'{\"n\" : 1}'", "'{\"n\": 1}'::text"])
+def test_publish_takes_jsonb_json_literals_and_text(database, payload):
+    identity = database.value(f"SELECT outbox.publish('orders', 'order.placed', {payload}, key => '42', headers => '{{\"a\": 1}}')::text")
+    row = database.run("SELECT id::text, kind, channel, type, key, headers, payload, payload_bytes, bytes FROM outbox.message")[0]
+    assert row[:6] == (identity, "event", "orders", "order.placed", "42", {"a": 1})
+    assert row[6] == {"n": 1} and row[7] is None and row[8] > 0
+
+
+def test_an_untyped_driver_parameter_resolves(database):
+    database.run("SELECT outbox.publish(%s, %s, %s)", "orders", "order.placed", json.dumps({"n": 1}))
+    assert database.value("SELECT payload FROM outbox.message") == {"n": 1}
+
+
+def test_the_text_of_a_json_payload_is_kept_as_written(database):
+    database.run("""SELECT outbox.publish('a', 'b', '{"z": 1.50,   "a": 12345678901234567890}'::json)""")
+    assert database.value("SELECT payload::text FROM outbox.message") == '{"z": 1.50,   "a": 12345678901234567890}'
+
+
+def test_send_and_reply_fill_correlation_and_reply_to(database):
+    identity = database.value("SELECT outbox.send('billing', 'charge', '{}', reply_to => 'answers')::text")
+    database.run("SELECT outbox.reply('answers', 'c-7', 'charged', '{}')")
+    assert database.run("SELECT kind, channel, reply_to, correlation_id FROM outbox.message ORDER BY seq") == [
+        ("command", "billing", "answers", identity),
+        ("reply", "answers", "answers", "c-7"),
+    ]
+
+
+def test_publish_bytes_keeps_bytes_and_content_type(database):
+    database.run("SELECT outbox.publish_bytes('img', 'made', %s, 'image/png')", psycopg2.Binary(b"\x00\xff"))
+    row = database.run("SELECT payload_bytes, content_type, bytes FROM outbox.message")[0]
+    assert (bytes(row[0]), row[1], row[2]) == (b"\x00\xff", "image/png", 4)
+
+
+def test_transaction_local_settings_stamp_every_message(database):
+    connection = database.connect(autocommit=False)
+    with connection.cursor() as cursor:
+        cursor.execute("SET LOCAL outbox.traceparent = '00-1-2-01'; SET LOCAL outbox.correlation_id = 'co'; SET LOCAL outbox.causation_id = 'ca'")
+        cursor.execute("SELECT outbox.publish('a', 'b', '{}'); SELECT outbox.publish('a', 'b', '{}', headers => '{\"traceparent\": \"own\"}')")
+    connection.commit()
+    connection.close()
+    assert database.run("SELECT headers->>'traceparent', correlation_id, causation_id FROM outbox.message ORDER BY seq") == [
+        ("00-1-2-01", "co", "ca"), ("own", "co", "ca")]
+
+
+def test_delayed_messages_wait_in_scheduled_and_ttl_sets_expires_at(database):
+    database.run("SELECT outbox.publish('a', 'b', '{}', delay => '1 hour', ttl => '2 hours')")
+    assert database.left() == 0
+    assert database.run("SELECT seq, due_at > now(), expires_at > due_at FROM outbox.scheduled") == [(None, True, True)]
+
+
+@pytest.mark.parametrize("call", [
+    "outbox.publish('', 'b', '{}')",
+    "outbox.publish(repeat('c', 256), 'b', '{}')",
+    "outbox.publish('a', repeat('t', 256), '{}')",
+    "outbox.publish('a', 'b', '{}', key => repeat('k', 256))",
+    "outbox.publish('a', 'b', '{}', correlation_id => repeat('ü', 128))",
+    "outbox.publish('a', 'b', '{}', headers => '[]')",
+    "outbox.publish('a', 'b', '{}', key => repeat('k', 256), delay => '1 s')",
+    "outbox.publish('a', repeat('t', 256), '{}', delay => '1 s')",
+    "outbox.publish('a', 'b', '{}', headers => '[]', delay => '1 s')",
+    "outbox.send('a', 'b', '{}', reply_to => repeat('r', 256))",
+    "outbox.reply('a', NULL, 'b', '{}')",
+])
+def test_what_amqp_cannot_carry_fails_in_the_producers_transaction(database, call):
+    with pytest.raises(psycopg2.errors.CheckViolation):
+        database.run("SELECT " + call)
+
+
+def test_seq_takes_the_xid_first_and_rises(database):
+    database.fill(3)
+    assert database.value("SELECT array_agg(seq ORDER BY seq) FROM outbox.message") == [1, 2, 3]
+    default = database.value("SELECT column_default FROM information_schema.columns WHERE table_schema = 'outbox' AND table_name = 'message'"
+                             " AND column_name = 'seq'")
+    assert default.index("pg_current_xact_id") < default.index("nextval")
+
+
+def as_role(database, role, sql):
+    """Runs one statement as a fresh member of the role."""
+    user = f"u_{database.name}"
+    if not database.run("SELECT 1 FROM pg_roles WHERE rolname = %s", user):
+        database.run(f"CREATE ROLE {user} LOGIN IN ROLE {role}")
+    connection = psycopg2.connect(DATABASE.replace("user=postgres", f"user={user}") + f" dbname={database.name}")
+    connection.autocommit = True
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(sql)
+            return cursor.fetchall() if cursor.description else None
+    finally:
+        connection.close()
+
+
+@pytest.fixture
+def role_database(database):
+    yield database
+    database.run(f"DROP ROLE IF EXISTS u_{database.name}")
+
+
+def test_a_producer_may_publish_and_nothing_else(role_database):
+    as_role(role_database, "outbox_producer", "SELECT outbox.publish('a', 'b', '{}'), outbox.send('a', 'b', '{}'), outbox.publish_bytes('a', 'b', '')")
+    for sql in ("SELECT * FROM outbox.message", "DELETE FROM outbox.message", "SELECT * FROM outbox.dead_letter",
+                "INSERT INTO outbox.message (channel, type) VALUES ('a', 'b')", "SELECT outbox.accept('s', gen_random_uuid())"):
+        with pytest.raises(psycopg2.errors.InsufficientPrivilege):
+            as_role(role_database, "outbox_producer", sql)
+
+
+def test_a_stranger_may_not_publish(role_database):
+    role_database.run(f"CREATE ROLE u_{role_database.name} LOGIN")
+    with pytest.raises(psycopg2.errors.InsufficientPrivilege):
+        as_role(role_database, "", "SELECT outbox.publish('a', 'b', '{}')")
+
+
+def test_the_relay_role_can_drain_and_cannot_change_a_message(role_database):
+    ids = role_database.fill(20)
+    with pytest.raises(psycopg2.errors.InsufficientPrivilege):
+        as_role(role_database, "outbox_relay", "UPDATE outbox.message SET channel = 'x'")
+    with pytest.raises(psycopg2.Error):
+        as_role(role_database, "outbox_relay", "UPDATE outbox.message SET bytes = 1")
+    conninfo = role_database.conninfo.replace("user=postgres", f"user=u_{role_database.name}")
+    done = relay("drain", "-b", "null", "-d", conninfo)
+    assert done.returncode == 0, done.stderr
+    assert len(ids) == 20 and role_database.left() == 0
+    check = relay("check", "--connect", "-b", "null", "-d", conninfo)
+    assert (check.returncode, check.stdout) == (0, "configuration: ok\ndatabase: ok\nbroker: ok\n")
+
+
+def test_accept_is_true_once_per_subscriber_and_never_null(role_database):
+    identity = "11111111-1111-1111-1111-111111111111"
+    call = f"SELECT outbox.accept('shipping', '{identity}'), outbox.accept('shipping', '{identity}'), outbox.accept('billing', '{identity}')"
+    assert as_role(role_database, "outbox_consumer", call) == [(True, False, True)]
+    with pytest.raises(psycopg2.errors.NotNullViolation):
+        as_role(role_database, "outbox_consumer", f"SELECT outbox.accept(NULL, '{identity}')")
+
+
+def test_the_claim_walks_the_primary_key_on_a_table_without_statistics(database):
+    """A plan learned on an empty table once sorted 150 MB per claim."""
+    database.run("ALTER TABLE outbox.message SET (autovacuum_enabled = off)")
+    database.fill(20000)
+    guards = open(os.path.join(os.path.dirname(__file__), "../../schema/queries/guards.sql"), encoding="utf-8").read()
+    claim = open(os.path.join(os.path.dirname(__file__), "../../schema/queries/claim.sql"), encoding="utf-8").read()
+    for number, value in enumerate(["'5000'", "'5000'", "'5000'"], 1):
+        guards = guards.replace(f"${number}", value)
+    for number, value in enumerate(["'0'", "'500'", "'8388608'", "'{}'", "NULL", "NULL"], 1):
+        claim = claim.replace(f"${number}", value)
+    connection = database.connect(autocommit=False)
+    with connection.cursor() as cursor:
+        cursor.execute(guards)
+        cursor.execute("EXPLAIN (FORMAT JSON, ANALYZE, BUFFERS) " + claim)
+        plan = json.dumps(cursor.fetchone()[0])
+    connection.rollback()
+    connection.close()
+    assert "Seq Scan" not in plan and "message_pkey" in plan
+    assert json.loads(plan)[0]["Plan"]["Shared Hit Blocks"] + json.loads(plan)[0]["Plan"]["Shared Read Blocks"] < 5000

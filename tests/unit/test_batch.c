@@ -1,0 +1,120 @@
+#include <criterion/criterion.h>
+#include <string.h>
+
+#include "batch.h"
+
+static struct batch batch;
+static struct row *row;
+
+static void setup(void)
+{
+    struct err err = {0};
+    cr_assert_eq(batch_init(&batch, 3, &err), 0);
+    row = batch_add(&batch);
+}
+
+static void teardown(void)
+{
+    batch_finish(&batch);
+}
+
+TestSuite(batch, .init = setup, .fini = teardown);
+
+static void headers(const char *json)
+{
+    batch_set_headers(&batch, row, (struct outbox_bytes){json, strlen(json)});
+}
+
+Test(batch, headers_keep_name_type_and_text_of_every_scalar)
+{
+    headers("{\"s\":\"x\\u00fc\",\"i\":9007199254740993,\"d\":1.5,\"t\":true,\"f\":false,\"n\":null}");
+    static const struct {
+        const char *name, *value;
+        enum outbox_value_type type;
+    } wanted[] = {{"s", "x\xC3\xBC", OUTBOX_VALUE_STRING}, {"i", "9007199254740993", OUTBOX_VALUE_INT},
+                  {"d", "1.5", OUTBOX_VALUE_DOUBLE},       {"t", "true", OUTBOX_VALUE_BOOL},
+                  {"f", "false", OUTBOX_VALUE_BOOL},       {"n", "", OUTBOX_VALUE_NULL}};
+    cr_assert_eq(row->verdict, OUTBOX_UNSETTLED, "%s", row->error);
+    cr_assert_eq(row->message.header_count, 6);
+    for (size_t at = 0; at < 6; at++) {
+        const struct outbox_header *header = &row->message.headers[at];
+        cr_expect_eq(header->type, wanted[at].type, "%s", wanted[at].name);
+        cr_expect_eq(strncmp(header->name.ptr, wanted[at].name, header->name.len), 0);
+        cr_expect_eq(header->value.len, strlen(wanted[at].value));
+        cr_expect_eq(memcmp(header->value.ptr, wanted[at].value, header->value.len), 0);
+    }
+}
+
+Test(batch, no_headers_cost_nothing)
+{
+    headers("{}");
+    cr_expect_eq(row->message.header_count, 0);
+    cr_expect_eq(row->verdict, OUTBOX_UNSETTLED);
+}
+
+Test(batch, headers_that_no_broker_carries_reject_the_row)
+{
+    static const char *const bad[] = {"{\"a\":[1]}",       "{\"a\":{}}",       "[]", "{\"a\":1",
+                                      "{\"a\":1,\"a\":2}", "{\"a\":\"\xFF\"}", ""};
+    for (size_t at = 0; at < sizeof bad / sizeof bad[0]; at++) {
+        row->verdict = OUTBOX_UNSETTLED;
+        headers(bad[at]);
+        cr_expect_eq(row->verdict, OUTBOX_REJECTED, "%s", bad[at]);
+        cr_expect(strlen(row->error) > 0);
+    }
+}
+
+Test(batch, lends_only_the_rows_that_are_not_settled_yet)
+{
+    struct row *refused = batch_add(&batch);
+    struct row *last = batch_add(&batch);
+    batch_refuse(&batch, refused, "expired", "too late");
+    struct outbox_batch *lent = batch_lend(&batch);
+    cr_assert_eq(lent->count, 2);
+    cr_expect_eq(lent->messages[1], &last->message);
+    lent->settle(lent, 1, OUTBOX_CONFIRMED, NULL, 0);
+    cr_expect_eq(last->verdict, OUTBOX_CONFIRMED);
+    cr_expect_eq(refused->verdict, OUTBOX_REJECTED);
+    cr_expect_eq(row->verdict, OUTBOX_UNSETTLED);
+}
+
+Test(batch, a_message_settled_twice_is_unknown_again_and_noticed)
+{
+    struct outbox_batch *lent = batch_lend(&batch);
+    lent->settle(lent, 0, OUTBOX_CONFIRMED, NULL, 0);
+    lent->settle(lent, 0, OUTBOX_CONFIRMED, NULL, 0);
+    cr_expect_eq(batch.misuses, 1);
+    cr_expect_eq(row->verdict, OUTBOX_UNSETTLED);
+}
+
+Test(batch, settling_after_return_or_out_of_range_changes_nothing)
+{
+    struct outbox_batch *lent = batch_lend(&batch);
+    lent->settle(lent, 1, OUTBOX_CONFIRMED, NULL, 0);
+    lent->settle(lent, 0, (enum outbox_verdict)17, NULL, 0);
+    batch_take_back(&batch);
+    lent->settle(lent, 0, OUTBOX_CONFIRMED, NULL, 0);
+    cr_expect_eq(batch.misuses, 3);
+    cr_expect_eq(row->verdict, OUTBOX_UNSETTLED);
+}
+
+Test(batch, reasons_are_stored_as_one_clean_line)
+{
+    struct outbox_batch *lent = batch_lend(&batch);
+    lent->settle(lent, 0, OUTBOX_RETRY, "no\nroute\x01\xFF", 0);
+    cr_expect_str_eq(row->error, "no route ?");
+}
+
+Test(batch, takes_no_more_rows_than_it_has_room_for)
+{
+    cr_expect_not_null(batch_add(&batch));
+    cr_expect_not_null(batch_add(&batch));
+    cr_expect_null(batch_add(&batch));
+}
+
+Test(batch, every_verdict_has_a_name)
+{
+    for (int verdict = OUTBOX_UNSETTLED; verdict <= OUTBOX_REJECTED; verdict++) {
+        cr_expect(strlen(verdict_name((enum outbox_verdict)verdict)) > 0);
+    }
+}
