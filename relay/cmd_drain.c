@@ -133,10 +133,13 @@ static void judge_unclaimable(struct drain *drain)
     struct shared *shared = pool_shared(drain->program->pool);
     struct breaker_view breaker;
     breaker_look(&shared->breaker, clock_now_ms(), &breaker);
-    struct health_view database;
-    health_look(&shared->health, HEALTH_DATABASE, clock_now_ms(), &database);
-    bool idle =
-        atomic_load(&shared->working) == 0 && breaker.state == BREAKER_CLOSED && database.failing_for_ms == 0;
+    bool healthy = breaker.state == BREAKER_CLOSED;
+    for (int part = 0; part < HEALTH_PARTS; part++) {
+        struct health_view view;
+        health_look(&shared->health, (enum health_part)part, clock_now_ms(), &view);
+        healthy = healthy && view.failing_for_ms == 0;
+    }
+    bool idle = healthy && atomic_load(&shared->working) == 0;
     if (!idle || drain->unclaimable_since_ms == 0 || drain->unclaimable != claimable(drain)) {
         drain->unclaimable_since_ms = idle ? clock_now_ms() : 0;
         drain->unclaimable = claimable(drain);
@@ -172,12 +175,14 @@ static void judge_left(struct drain *drain)
 static void judge_limits(struct drain *drain)
 {
     struct shared *shared = pool_shared(drain->program->pool);
+    int64_t settled =
+        (int64_t)(metrics_get(&shared->metrics.published) + metrics_get(&shared->metrics.dead_lettered));
     if (atomic_load(&drain->program->signals.terminate)) {
         end(drain, 75, "stopped by a signal");
     } else if (clock_now_ms() >= drain->until_ms) {
         end(drain, 75, "stopped by --max-time");
     } else if (drain->max_messages > 0 && atomic_load(&shared->working) == 0 &&
-               atomic_load(&shared->budget) <= 0) {
+               settled >= drain->max_messages) {
         end(drain, 75, "stopped by --max-messages");
     }
 }

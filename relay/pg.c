@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "clock.h"
+#include "sqlstate.h"
 
 /* The options that this file needs from libpq 14: pipeline mode. */
 #ifndef LIBPQ_HAS_PIPELINING
@@ -24,31 +25,6 @@ struct pg_rows {
     PGresult *result;
     bool binary;
 };
-
-static enum err_class classify(const char *sqlstate)
-{
-    static const struct {
-        const char *prefix;
-        enum err_class class;
-    } table[] = {
-        {"28", ERR_REFUSED},                                  /* authentication */
-        {"42501", ERR_REFUSED},                               /* insufficient privilege */
-        {"3D000", ERR_CONFIG},                                /* no such database */
-        {"3F000", ERR_CONFIG},                                /* no such schema */
-        {"42", ERR_CONFIG},                                   /* missing table, column, function */
-        {"08", ERR_CONNECTION},    {"57P", ERR_CONNECTION},   /* shut down, crash, cannot connect now */
-        {"53", ERR_CONNECTION},                               /* no resources, too many connections */
-        {"25P03", ERR_CONNECTION}, {"25P04", ERR_CONNECTION}, /* idle or transaction timeout: session ended */
-        {"25006", ERR_CONNECTION},                            /* read-only: a standby now */
-        {"40", ERR_RETRY},         {"55P03", ERR_RETRY},      {"57014", ERR_RETRY},
-    };
-    for (size_t at = 0; at < sizeof table / sizeof table[0]; at++) {
-        if (strncmp(sqlstate, table[at].prefix, strlen(table[at].prefix)) == 0) {
-            return table[at].class;
-        }
-    }
-    return ERR_INTERNAL;
-}
 
 /* The first line of libpq's text: DETAIL and CONTEXT lines may carry row data. */
 static void copy_first_line(char *out, size_t out_bytes, const char *message)
@@ -72,7 +48,7 @@ static int result_failed(const PGresult *result, struct err *err)
     const char *primary = PQresultErrorField(result, PG_DIAG_MESSAGE_PRIMARY);
     char line[400];
     copy_first_line(line, sizeof line, primary ? primary : PQresultErrorMessage(result));
-    (void)err_set(err, sqlstate ? classify(sqlstate) : ERR_CONNECTION, "%s%s%s%s", line,
+    (void)err_set(err, sqlstate ? sqlstate_class(sqlstate) : ERR_CONNECTION, "%s%s%s%s", line,
                   sqlstate ? " (SQLSTATE " : "", sqlstate ? sqlstate : "", sqlstate ? ")" : "");
     if (sqlstate) {
         memcpy(err->sqlstate, sqlstate, 5);
@@ -122,7 +98,7 @@ static int connect_failed(PGconn *conn, struct err *err)
             char sqlstate[6] = {0};
             memcpy(sqlstate, code, 5);
             copy_first_line(line, sizeof line, code + 7);
-            enum err_class class = classify(sqlstate);
+            enum err_class class = sqlstate_class(sqlstate);
             (void)err_set(err, class == ERR_INTERNAL ? ERR_CONNECTION : class, "%s (SQLSTATE %s)", line,
                           sqlstate);
             memcpy(err->sqlstate, sqlstate, sizeof sqlstate);
@@ -203,6 +179,9 @@ int pg_open(struct pg **out, const struct pg_options *options, int64_t deadline_
         result = finish_connect(pg, deadline_ms, err);
     } else {
         (void)connect_failed(pg->conn, err);
+        if (strncmp(err->text, "invalid ", 8) == 0) {
+            err->class = ERR_CONFIG; /* libpq refused a value before it tried any host */
+        }
     }
     if (result != 0) {
         pg_close(pg);
@@ -377,6 +356,17 @@ int pg_query(struct pg *pg, const char *sql, size_t count, const char *const *va
         pg_rows_free(rows);
     }
     return result;
+}
+
+int pg_is_pooled(struct pg *pg, bool *pooled, int64_t deadline_ms, struct err *err)
+{
+    struct pg_rows *rows = NULL;
+    if (pg_query(pg, "SELECT pg_catalog.pg_backend_pid()", 0, NULL, &rows, deadline_ms, err) != 0) {
+        return -1;
+    }
+    *pooled = pg_number(rows, 0, 0, 0) != PQbackendPID(pg->conn);
+    pg_rows_free(rows);
+    return 0;
 }
 
 int pg_script(struct pg *pg, const char *sql, int64_t deadline_ms, struct err *err)

@@ -35,6 +35,12 @@ int pg_open(struct pg **out, const struct pg_options *options, int64_t deadline_
 /* Accepts NULL. The server rolls back what was open. */
 void pg_close(struct pg *pg);
 
+/*
+ * Whether a pooler stands in between: the server process differs from the one that the handshake named. Asks
+ * the server.
+ */
+int pg_is_pooled(struct pg *pg, bool *pooled, int64_t deadline_ms, struct err *err) MUST_CHECK;
+
 /* From now on, waits end when this descriptor becomes readable. */
 void pg_cancel_on(struct pg *pg, int cancel_fd);
 

@@ -39,6 +39,7 @@ struct source {
     struct source_options options;
     size_t limit;   /* rows per claim that the byte bound has lately left us */
     bool full_poll; /* the claim on its way ignores the mark */
+    bool pooled;    /* a pooler releases its server connection only when a COMMIT ends the round trip */
     bool asking;    /* a refresh of the mark is on its way */
     struct mark_question question;
     char idle_timeout[NUMBER_BYTES];
@@ -66,6 +67,10 @@ int source_open(struct source **out, const struct source_options *options, int s
     const struct pg_options connection = {options->conninfo, options->client_name, stop_fd};
     if (pg_open(&source->pg, &connection, deadline_ms, err) != 0) {
         free(source);
+        return -1;
+    }
+    if (pg_is_pooled(source->pg, &source->pooled, deadline_ms, err) != 0) {
+        source_close(source);
         return -1;
     }
     pg_cancel_on(source->pg, halt_fd);
@@ -350,30 +355,45 @@ int source_settle(struct source *source, const struct batch *batch, struct err *
                         err);
 }
 
-int source_commit(struct source *source, const struct source_request *next, struct batch *batch,
-                  bool *committed, struct err *err)
+/* Reads the answers of settle and COMMIT. */
+static int read_commit(struct source *source, const struct batch *batch, bool *committed, struct err *err)
 {
-    *committed = false;
+    struct pg_rows *rows = NULL;
+    if (settle_answers(source->pg, batch, answer_deadline(), source->options.log, err) != 0 ||
+        pg_result(source->pg, &rows, answer_deadline(), err) != 0) {
+        return -1;
+    }
+    *committed = pg_did(rows, "COMMIT");
+    pg_rows_free(rows);
+    return *committed ? 0 : err_set(err, ERR_RETRY, "the transaction was rolled back at COMMIT");
+}
+
+/* COMMIT alone, or with the next claim behind it in the same round trip. */
+static int commit_chain(struct source *source, const struct source_request *next, struct batch *batch,
+                        bool *committed, struct err *err)
+{
     if (pg_send(source->pg, "COMMIT", 0, NULL, false, err) != 0 ||
         (next && send_claim(source, next, err) != 0) || pg_sync(source->pg, err) != 0) {
         return -1;
     }
-    struct pg_rows *rows = NULL;
-    int result = settle_answers(source->pg, batch, answer_deadline(), source->options.log, err);
-    if (result == 0) {
-        result = pg_result(source->pg, &rows, answer_deadline(), err);
-    }
-    if (result == 0) {
-        *committed = pg_did(rows, "COMMIT");
-        pg_rows_free(rows);
-        result = *committed ? 0 : err_set(err, ERR_RETRY, "the transaction was rolled back at COMMIT");
-    }
+    int result = read_commit(source, batch, committed, err);
     batch_clear(batch);
     if (result == 0 && next) {
         result = read_claim(source, next, batch, err);
     }
-    if (end_group(source, result, err) != 0) {
+    return end_group(source, result, err);
+}
+
+int source_commit(struct source *source, const struct source_request *next, struct batch *batch,
+                  bool *committed, struct err *err)
+{
+    *committed = false;
+    const struct source_request *chained = source->pooled ? NULL : next;
+    if (commit_chain(source, chained, batch, committed, err) != 0) {
         return -1;
+    }
+    if (next && !chained) {
+        return source_claim(source, next, batch, err);
     }
     return next ? end_if_empty(source, batch, err) : 0;
 }
