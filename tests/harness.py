@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import uuid
 
@@ -96,6 +97,43 @@ class Database:
         admin.autocommit = True
         admin.cursor().execute(f"DROP DATABASE IF EXISTS {self.name} WITH (FORCE)")
         admin.close()
+
+
+class Producer(threading.Thread):
+    """Commits messages until it is told to stop; remembers the id of every committed one."""
+
+    def __init__(self, database, size=20):
+        super().__init__()
+        self.database = database
+        self.size = size
+        self.ids = set()
+        self.enough = threading.Event()
+        self.start()
+
+    def run(self):
+        connection = self.database.connect(autocommit=False)
+        with connection.cursor() as cursor:
+            while not self.enough.is_set():
+                if self.backlog(cursor) > 3000:
+                    time.sleep(0.01)  # keeps the backlog bounded: the relay must always find work, not drown
+                    connection.rollback()
+                    continue
+                cursor.execute("INSERT INTO outbox.message (channel, type, payload) SELECT 'orders', 'order.placed',"
+                               " json_build_object('n', i, 'pad', repeat('x', %s)) FROM generate_series(1, 50) i RETURNING id::text", (self.size,))
+                new = {row[0] for row in cursor.fetchall()}
+                connection.commit()
+                self.ids |= new
+        connection.close()
+
+    @staticmethod
+    def backlog(cursor):
+        cursor.execute("SELECT count(*) FROM outbox.message")
+        return cursor.fetchone()[0]
+
+    def stop(self):
+        self.enough.set()
+        self.join()
+        return self.ids
 
 
 class Broker:
@@ -226,9 +264,11 @@ class Relay:
             except subprocess.TimeoutExpired:
                 self.kill()
         self.process.stdout.close()
+        crashed = self.process.returncode < 0 and -self.process.returncode != signal.SIGKILL
         text = self.log()
         sys.stderr.write(text[-20000:])
         os.unlink(self.log_file.name)
+        assert not crashed, f"the relay died of signal {-self.process.returncode}"
         assert "Sanitizer" not in text and "runtime error:" not in text
 
 

@@ -26,13 +26,18 @@ void confirms_finish(struct confirms *confirms)
     *confirms = (struct confirms){0};
 }
 
-int confirms_begin(struct confirms *confirms, size_t count)
+void confirms_end(struct confirms *confirms)
 {
     forget_replies(confirms);
     confirms->first_tag += confirms->count;
     confirms->count = 0;
     confirms->outstanding = 0;
     confirms->lowest = 0;
+}
+
+int confirms_begin(struct confirms *confirms, size_t count)
+{
+    confirms_end(confirms);
     if (count > confirms->capacity) {
         struct confirm_entry *grown = realloc(confirms->entries, count * sizeof *grown);
         if (!grown) {

@@ -41,6 +41,9 @@ void confirms_finish(struct confirms *confirms); /* accepts a zeroed one */
 /* A new batch of at most `count`; late answers about earlier ones are ignored. -1 when memory is short. */
 int confirms_begin(struct confirms *confirms, size_t count);
 
+/* The batch is over: what is still outstanding is abandoned, its late answers settle nothing. */
+void confirms_end(struct confirms *confirms);
+
 /* The message was handed to the connection. */
 void confirms_published(struct confirms *confirms, size_t index, int64_t seq);
 

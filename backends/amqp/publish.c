@@ -146,6 +146,7 @@ enum outbox_session_state publish_batch(struct session *session, struct outbox_b
     session->batch = batch;
     enum step step = publish_all(session, deadline_ms, error);
     session->batch = NULL;
+    confirms_end(&session->confirms);
     if (step == STEP_LOST) {
         return OUTBOX_SESSION_LOST;
     }

@@ -106,6 +106,15 @@ Test(confirm, late_answers_about_an_earlier_batch_are_ignored)
     cr_expect(!confirms_returned(&confirms, 1005, "NO_ROUTE"));
 }
 
+Test(confirm, answers_after_the_end_of_a_batch_settle_nothing)
+{
+    cr_expect(answer(1, false, true));
+    confirms_end(&confirms);
+    cr_expect(answer(3, false, true) && answer(8, true, true) && answer(0, true, false));
+    cr_expect_str_eq(seen, "a.......");
+    cr_expect(!answer(9, false, true), "a tag that was never used stays a protocol error");
+}
+
 Test(confirm, knows_when_exactly_one_message_is_in_flight)
 {
     size_t index = 99;
