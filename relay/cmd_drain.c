@@ -41,6 +41,7 @@ struct drain {
     int64_t unclaimable;
     bool show_progress;
     bool over;
+    bool forced; /* a thread had to be let go of: nothing can be freed */
     int code;
     char result[700];
 };
@@ -324,6 +325,7 @@ static void run(struct drain *drain, struct err *err)
         end(drain, 0, "nothing was due");
     }
     if (!program_stop(program)) {
+        drain->forced = true;
         end(drain, err_exit_code(ERR_INTERNAL), "stopped by force; what was in flight stays in the outbox");
     } else {
         judge_outcome(drain);
@@ -343,19 +345,23 @@ int cmd_drain(struct cli *cli)
         return cli_fail(&err);
     }
     int code = cli_load_config(cli, &config);
-    if (code != 0 || (code = program_init(&program, &config)) != 0) {
+    if (code != 0) {
         return code;
     }
-    text_init(&drain.resting, RESTING_BYTES);
-    drain.unavailable_after_ms = config_number(&program.config, "drain.unavailable_after");
-    run(&drain, &err);
-    tell(&drain, cli_has(cli, CLI_JSON));
-    if (drain.code == err_exit_code(ERR_INTERNAL)) {
+    code = program_init(&program, &config);
+    if (code == 0) {
+        text_init(&drain.resting, RESTING_BYTES);
+        drain.unavailable_after_ms = config_number(&program.config, "drain.unavailable_after");
+        run(&drain, &err);
+        tell(&drain, cli_has(cli, CLI_JSON));
+        code = drain.code;
+    }
+    if (drain.forced) {
         (void)fflush(stdout);
-        _exit(drain.code); /* a thread may still run: nothing can be freed */
+        _exit(code);
     }
     pg_close(drain.pg);
     text_finish(&drain.resting);
     program_finish(&program);
-    return drain.code;
+    return code;
 }

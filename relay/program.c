@@ -4,6 +4,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "cli.h"
 #include "clock.h"
 #include "schema.h"
 
@@ -72,6 +73,19 @@ static enum log_format format_of(const char *word)
     return strcmp(word, "logfmt") == 0 ? LOG_FORMAT_LOGFMT : LOG_FORMAT_TEXT;
 }
 
+static int start_signals(struct program *program, struct err *err)
+{
+    if (wake_init(&program->wake, err) != 0) {
+        return -1;
+    }
+    program->has_wake = true;
+    if (signals_start(&program->signals, &program->wake, err) != 0) {
+        return -1;
+    }
+    program->has_signals = true;
+    return 0;
+}
+
 int program_init(struct program *program, struct config *config)
 {
     *program = (struct program){.config = *config, .log = {.fd = STDERR_FILENO}};
@@ -87,13 +101,13 @@ int program_init(struct program *program, struct config *config)
     if (config_value(&program->config, "channels.exclude")->count > 0) {
         add_patterns(&program->exclude, config_value(&program->config, "channels.exclude"));
     }
+    struct err err = {0};
     if (!config_text(&program->config, "backend")) {
-        (void)fprintf(
-            stderr,
-            "outbox-relay: backend is not set: write backend: amqp, or --backend stdout to look around\n");
-        return err_exit_code(ERR_CONFIG);
+        (void)err_set(&err, ERR_CONFIG,
+                      "backend is not set: write backend: amqp, or --backend stdout to look around");
+        return cli_fail(&err);
     }
-    return 0;
+    return start_signals(program, &err) == 0 ? 0 : cli_fail(&err);
 }
 
 static const char *or_null(const struct text *text)
@@ -146,14 +160,6 @@ int program_start(struct program *program, int64_t budget, struct err *err)
     const char *backend = config_text(&program->config, "backend");
     struct pool_options options;
     fill_options(program, budget, &options);
-    if (wake_init(&program->wake, err) != 0) {
-        return -1;
-    }
-    program->has_wake = true;
-    if (signals_start(&program->signals, &program->wake, err) != 0) {
-        return -1;
-    }
-    program->has_signals = true;
     const struct ledger_options ledger = {config_text(&program->config, "database"),
                                           program->client_name,
                                           program->instance,
@@ -199,10 +205,11 @@ void program_finish(struct program *program)
 int program_connect(struct program *program, struct pg **out, struct err *err)
 {
     const struct pg_options options = {config_text(&program->config, "database"), program->client_name,
-                                       program->has_wake ? program->wake.stop_fd : -1};
+                                       program->wake.stop_fd};
     if (pg_open(out, &options, clock_now_ms() + CONNECT_MS, err) != 0) {
         return -1;
     }
+    pg_cancel_on(*out, program->wake.halt_fd); /* a stop must not keep us from telling how far we came */
     if (schema_check(*out, err) != 0) {
         pg_close(*out);
         *out = NULL;

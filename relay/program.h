@@ -29,10 +29,13 @@ struct program {
     bool has_signals;
 };
 
-/* Configuration, log, names. 0, or the exit code after telling why. finish it either way. */
+/*
+ * Configuration (taken over from *config), log, names; from here on signals ask for a stop. 0, or the exit
+ * code after telling why; program_finish() either way.
+ */
 int program_init(struct program *program, struct config *config);
 
-/* Opens the backend, starts signals, ledger and workers. */
+/* Opens the backend, starts ledger and workers. */
 int program_start(struct program *program, int64_t budget, struct err *err) MUST_CHECK;
 
 /* Asks for a stop and ends everything; false if something had to be let go of: then _exit(70). */

@@ -398,11 +398,6 @@ int source_commit(struct source *source, const struct source_request *next, stru
     return next ? end_if_empty(source, batch, err) : 0;
 }
 
-int source_rollback(struct source *source, struct err *err)
-{
-    return pg_query(source->pg, "ROLLBACK", 0, NULL, NULL, answer_deadline(), err);
-}
-
 /* ---- the look ---- */
 
 int source_look(struct source *source, const struct source_request *request, struct source_look *look,

@@ -64,9 +64,6 @@ int source_settle(struct source *source, const struct batch *batch, struct err *
 int source_commit(struct source *source, const struct source_request *next, struct batch *batch,
                   bool *committed, struct err *err) MUST_CHECK;
 
-/* Gives the rows back. */
-int source_rollback(struct source *source, struct err *err) MUST_CHECK;
-
 /* One unlocked look, in one round trip, outside any transaction of ours. */
 int source_look(struct source *source, const struct source_request *request, struct source_look *look,
                 struct err *err) MUST_CHECK;

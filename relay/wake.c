@@ -102,3 +102,13 @@ void wake_sleep(struct wake *wake, int64_t deadline_ms)
     }
     (void)pthread_mutex_unlock(&wake->lock);
 }
+
+bool wake_await(struct wake *wake, const atomic_bool *flag, int64_t deadline_ms)
+{
+    (void)pthread_mutex_lock(&wake->lock);
+    while (!atomic_load(flag) && clock_now_ms() < deadline_ms) {
+        wait_locked(wake, deadline_ms);
+    }
+    (void)pthread_mutex_unlock(&wake->lock);
+    return atomic_load(flag);
+}

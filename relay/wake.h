@@ -44,4 +44,8 @@ void wake_wait(struct wake *wake, uint64_t seen, int64_t deadline_ms);
 /* Returns at the deadline or at a stop, whatever else changes. */
 void wake_sleep(struct wake *wake, int64_t deadline_ms);
 
+/* Waits for a flag that somebody sets before wake_all(), stop or no stop; false if the deadline came first.
+ */
+bool wake_await(struct wake *wake, const atomic_bool *flag, int64_t deadline_ms);
+
 #endif

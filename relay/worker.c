@@ -1,6 +1,6 @@
 /* A worker claims a batch of rows, asks the backend to publish it, settles each row by the verdict it got,
  * and commits. */
-#define _GNU_SOURCE /* pthread_clockjoin_np, pthread_setname_np */
+#define _GNU_SOURCE /* pthread_setname_np */
 #include "worker.h"
 
 #include <stdio.h>
@@ -187,6 +187,8 @@ static void *run(void *context)
     batch_finish(&worker->batch);
     breaker_abandon(&shared->breaker, worker->number);
     suspect_abandon(&shared->suspect, worker->number);
+    atomic_store(&worker->ended, true);
+    wake_all(shared->wake);
     return NULL;
 }
 
@@ -215,10 +217,10 @@ int worker_start(struct worker **out, struct shared *shared, int number, struct 
 
 bool worker_join(struct worker *worker, int64_t deadline_ms)
 {
-    const struct timespec until = {.tv_sec = deadline_ms / 1000, .tv_nsec = deadline_ms % 1000 * 1000000};
-    if (pthread_clockjoin_np(worker->thread, NULL, CLOCK_MONOTONIC, &until) != 0) {
+    if (!wake_await(worker->shared->wake, &worker->ended, deadline_ms)) {
         return false;
     }
+    (void)pthread_join(worker->thread, NULL);
     text_finish(&worker->resting);
     free(worker);
     return true;

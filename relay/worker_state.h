@@ -15,6 +15,7 @@ struct worker {
     struct shared *shared;
     int number;
     pthread_t thread;
+    atomic_bool ended; /* nothing is left to do but to join the thread */
     struct source *source;
     struct session *session;
     struct batch batch;

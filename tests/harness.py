@@ -16,6 +16,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 RELAY = os.environ["TEST_RELAY"]
 DATABASE = os.environ["TEST_DATABASE"]
 AMQP_URL = os.environ["TEST_AMQP_URL"]
+PATIENCE = int(os.environ.get("TEST_PATIENCE", "120"))  # seconds for an arrival after a fault; scripts/mutate has less
 
 
 def wait_until(condition, timeout=30, what="condition"):
@@ -201,7 +202,7 @@ class Oracle:
     def ids(self):
         return [delivery["id"] for delivery in self.deliveries()]
 
-    def await_ids(self, wanted, timeout=60):
+    def await_ids(self, wanted, timeout=PATIENCE):
         """Waits until every wanted id has arrived at least once; returns all ids in order of arrival."""
         wanted = set(wanted)
         wait_until(lambda: wanted <= set(self.ids()), timeout, f"arrival of {len(wanted)} messages")

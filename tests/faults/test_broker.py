@@ -55,7 +55,7 @@ def test_a_memory_alarm_in_mid_run_holds_no_transaction_counts_no_attempt_and_en
     finally:
         ids = producer.stop()
         rabbitmqctl("set_vm_memory_high_watermark", "0.4")
-    arrived = collections.Counter(oracle.await_ids(ids, 120))
+    arrived = collections.Counter(oracle.await_ids(ids))
     wait_until(lambda: database.left() == 0, what="an empty outbox")
     assert set(arrived) == ids and attempts(database) == 0
 
@@ -75,15 +75,18 @@ def test_a_silent_broker_causes_no_loss_no_hot_loop_and_no_restart(database, bro
     try:
         silent = time.monotonic()
         ids |= database.fill(100)
+        time.sleep(0.5)  # what the broker had confirmed before the silence is settled by now
+        left = database.left()
         while time.monotonic() - silent < 10:
             assert database.value("SELECT coalesce(max(extract(epoch FROM clock_timestamp() - xact_start)), 0) FROM pg_stat_activity"
                                   " WHERE datname = %s AND application_name LIKE 'outbox-relay/%%' AND backend_xid IS NOT NULL",
                                   database.name) <= PUBLISH_TIMEOUT + 2
             time.sleep(0.1)
+        assert database.left() == left > 100, "a silent broker confirms nothing, so nothing may be deleted"
     finally:
         os.kill(server, signal.SIGCONT)
     reconnect(broker)
-    arrived = collections.Counter(oracle.await_ids(ids, 120))
+    arrived = collections.Counter(oracle.await_ids(ids))
     wait_until(lambda: database.left() == 0, what="an empty outbox")
     assert set(arrived) == ids and attempts(database) == 0
     running.signal(signal.SIGUSR1)
@@ -105,7 +108,7 @@ def test_a_killed_broker_comes_back_and_gets_everything_with_no_attempt_counted(
     ids |= database.fill(100)
     os.system(f"{os.environ['TEST_DEV_SERVERS']} restart {os.environ['TEST_DIR']} rabbitmq >/dev/null 2>&1")
     reconnect(broker)
-    arrived = collections.Counter(oracle.await_ids(ids, 120))
+    arrived = collections.Counter(oracle.await_ids(ids))
     wait_until(lambda: database.left() == 0, what="an empty outbox")
     assert set(arrived) == ids and attempts(database) == 0
     wait_until(lambda: relay("status", "-d", database.conninfo).stdout.startswith("OK"), what="status OK")

@@ -37,7 +37,7 @@ def test_a_restart_in_the_middle_of_a_batch_loses_nothing_and_needs_no_restart(d
         reconnected(database)
         ids |= database.fill(100)
         time.sleep(0.5)
-    arrived = collections.Counter(oracle.await_ids(ids, 120))
+    arrived = collections.Counter(oracle.await_ids(ids))
     wait_until(lambda: database.left() == 0, what="an empty outbox")
     assert set(arrived) == ids
     assert sum(count - 1 for count in arrived.values()) <= 2 * 50 * 2 * 2
@@ -60,7 +60,7 @@ def test_terminated_sessions_are_replaced_and_what_was_unknown_is_sent_again(dat
                                  " AND application_name LIKE 'outbox-relay/%%' AND backend_xid IS NOT NULL", database.name)
         time.sleep(0.2)
     assert killed > 0, "no session was hit in a transaction: the test proves nothing"
-    arrived = collections.Counter(oracle.await_ids(ids, 120))
+    arrived = collections.Counter(oracle.await_ids(ids))
     wait_until(lambda: database.left() == 0, what="an empty outbox")
     assert set(arrived) == ids
     assert sum(count - 1 for count in arrived.values()) <= killed * 20

@@ -33,7 +33,7 @@ def test_kill_9_loses_nothing_and_duplicates_at_most_what_was_in_flight(database
     finally:
         committed = producer.stop()
     start(*arguments)
-    arrived = collections.Counter(oracle.await_ids(committed, 120))
+    arrived = collections.Counter(oracle.await_ids(committed))
     wait_until(lambda: database.left() == 0, what="an empty outbox")
     assert set(arrived) == committed, "no id lost, no id that was never committed"
     duplicates = sum(count - 1 for count in arrived.values())

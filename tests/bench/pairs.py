@@ -1,0 +1,113 @@
+"""The pairs of scripts/bench: each line is A against B, measured alternately, as the ratio of the medians of their rates."""
+import os
+import statistics
+import subprocess
+import sys
+import time
+
+import pika
+import psycopg2
+
+BUILD = sys.argv[1]
+QUICK = "--quick" in sys.argv
+ROWS = 20_000 if QUICK else 200_000
+AMQP_ROWS = 10_000 if QUICK else 100_000
+ROUNDS = 2 if QUICK else 4
+WORKERS = 2
+BATCH = 500
+BODY = 300
+CONNINFO = os.environ["TEST_DATABASE"] + " dbname=bench"
+URL = os.environ["TEST_AMQP_URL"]
+PORT = os.environ["TEST_AMQP_PORT"]
+
+
+def connect(dbname="bench"):
+    connection = psycopg2.connect(f"{os.environ['TEST_DATABASE']} dbname={dbname}")
+    connection.autocommit = True
+    return connection
+
+
+def run(sql):
+    connection = connect()
+    connection.cursor().execute(sql)
+    connection.close()
+
+
+def fill(rows):
+    """A fresh backlog, with the last one's dead rows gone, so that both sides of a pair meet the same table."""
+    run("TRUNCATE outbox.message")
+    run(f"INSERT INTO outbox.message (channel, type, key, payload) SELECT 'bench', 'order.placed', (i % 1000)::text,"
+        f" json_build_object('n', i, 'pad', repeat('x', {BODY - 30})) FROM generate_series(1, {rows}) i")
+    run("VACUUM ANALYZE outbox.message")
+    run("CHECKPOINT")
+
+
+def timed(*commands):
+    """Seconds until all commands, started together, have ended."""
+    began = time.monotonic()
+    running = [subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) for command in commands]
+    for process in running:
+        _, err = process.communicate()
+        if process.returncode != 0:
+            sys.exit(f"bench: {process.args[0]} ended with {process.returncode}: {err}")
+    return time.monotonic() - began
+
+
+def drain(*options):
+    return [f"{BUILD}/outbox-relay", "drain", "-q", "-d", CONNINFO, "-o", f"workers={WORKERS}", "-o", f"batch.max_messages={BATCH}", *options]
+
+
+def bare_sql():
+    return [f"{BUILD}/bare_sql", CONNINFO, str(WORKERS), str(BATCH)]
+
+
+def pair(name, bar, rows, ours, theirs, prepare):
+    rates = {"ours": [], "theirs": []}
+    for _ in range(ROUNDS):
+        for side, measure in (("ours", ours), ("theirs", theirs)):
+            prepare()
+            rates[side].append(rows / measure())
+    ours_rate, theirs_rate = (statistics.median(rates[side]) for side in ("ours", "theirs"))
+    ratio = ours_rate / theirs_rate
+    judged = "" if bar is None else f"  (bar {bar:.2f}{'' if ratio >= bar else ', MISSED'})"
+    print(f"{name:<78} {ours_rate:>9.0f}/s {theirs_rate:>9.0f}/s  ratio {ratio:.2f}{judged}", flush=True)
+
+
+class Queue:
+    """One queue behind an exchange, of the type asked for."""
+
+    def __init__(self, type_):
+        self.name = f"bench.{type_}"
+        self.channel = pika.BlockingConnection(pika.URLParameters(URL + "?heartbeat=0")).channel()
+        self.channel.exchange_declare(self.name, exchange_type="topic", durable=True)
+        self.channel.queue_declare(self.name, durable=True, arguments={"x-queue-type": type_})
+        self.channel.queue_bind(self.name, self.name, "#")
+
+    def purge(self):
+        self.channel.queue_purge(self.name)
+
+
+def main():
+    connection = connect("postgres")
+    connection.cursor().execute("CREATE DATABASE bench")
+    subprocess.run([f"{BUILD}/outbox-relay", "migrate", "-d", CONNINFO], check=True, stdout=subprocess.DEVNULL)
+    run("ALTER TABLE outbox.message SET (autovacuum_enabled = off)")
+    print(f"{ROUNDS} rounds A B, {WORKERS} workers or sessions, batches and window of {BATCH}, bodies of {BODY} bytes; medians")
+    print(f"{'A against B':<78} {'A':>11} {'B':>11}")
+    pair("null backend | bare SQL loop, same statements", 0.8, ROWS, lambda: timed(drain("-b", "null")), lambda: timed(bare_sql()),
+         lambda: fill(ROWS))
+    for type_ in ("classic", "quorum"):
+        queue = Queue(type_)
+        publisher = [f"{BUILD}/bare_publisher", "127.0.0.1", PORT, queue.name, "order.placed", str(WORKERS), str(BATCH), str(AMQP_ROWS), str(BODY)]
+        ours = drain("-b", "amqp", "-o", "amqp.url=" + URL, "-o", "amqp.exchange=" + queue.name)
+
+        def prepare(purge=queue.purge):
+            purge()
+            fill(AMQP_ROWS)
+
+        pair(f"drain to a {type_} queue | bare publisher beside a bare SQL loop", 0.95, AMQP_ROWS, lambda o=ours: timed(o),
+             lambda p=publisher: timed(p, bare_sql()), prepare)
+        pair(f"drain to a {type_} queue | bare publisher alone", None, AMQP_ROWS, lambda o=ours: timed(o), lambda p=publisher: timed(p), prepare)
+
+
+main()

@@ -1,0 +1,146 @@
+/*
+ * Stress for the thread sanitizer: many threads on everything that workers share, without Criterion (it
+ * cannot run under TSan).
+ *
+ * Ends 0 when every invariant that a single thread can see held; the sanitizer sees the rest.
+ */
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "breaker.h"
+#include "channels.h"
+#include "clock.h"
+#include "health.h"
+#include "mark.h"
+#include "suspect.h"
+#include "wake.h"
+
+enum { THREADS = 8, ROUNDS = 20000 };
+
+static struct breaker breaker;
+static struct channels *channels;
+static struct health health;
+static struct mark mark;
+static struct suspect suspect;
+static struct wake waker;
+static atomic_int probers;
+static atomic_int violations;
+
+static void violated(const char *what)
+{
+    (void)fprintf(stderr, "violated: %s\n", what);
+    atomic_fetch_add(&violations, 1);
+}
+
+static void use_breaker(int thread, int round)
+{
+    int64_t until_ms = 0;
+    enum breaker_answer answer = breaker_ask(&breaker, thread, round, &until_ms);
+    if (answer == BREAKER_PROBE) {
+        if (atomic_fetch_add(&probers, 1) > 0) {
+            violated("one prober at a time");
+        }
+        atomic_fetch_sub(&probers, 1);
+        (void)(round % 2 ? breaker_succeeded(&breaker, round) : breaker_failed(&breaker, "down", round));
+    } else if (answer == BREAKER_PASS && round % 7 == 0) {
+        (void)breaker_failed(&breaker, "down", round);
+    }
+    struct breaker_view view;
+    breaker_look(&breaker, round, &view);
+}
+
+static void use_channels(int thread, int round)
+{
+    char name[32];
+    struct text resting;
+    text_init(&resting, 4096);
+    (void)snprintf(name, sizeof name, "channel-%d", (thread + round) % 50);
+    channels_confirmed(channels, bytes_of(name), round);
+    (void)channels_hold(channels, bytes_of(name), "full", 5, round);
+    (void)channels_resting(channels, round, &resting);
+    channels_tried(channels, round, round);
+    if (channels_last_try(channels, -1) != -1) {
+        violated("a row that was never tried has no last try");
+    }
+    text_finish(&resting);
+}
+
+static void use_suspect(int thread, int round)
+{
+    int64_t after = 0;
+    if (round % 100 == 0) {
+        suspect_begin(&suspect, 10);
+    }
+    if (suspect_ask(&suspect, thread, false, &after) == SUSPECT_SINGLE) {
+        (void)suspect_tried(&suspect, thread, round);
+    }
+    if (round % 50 == 0) {
+        suspect_abandon(&suspect, thread);
+    }
+}
+
+static void use_mark(int round)
+{
+    struct mark_question question;
+    bool full = false;
+    int64_t now_ms = clock_now_ms() + round * 200;
+    if (mark_ask(&mark, 1, now_ms, &question)) {
+        mark_learn(&mark, &question, &(struct mark_answer){.highest = round, .xmin = round, .xmax = round});
+    }
+    if (mark_start(&mark, 1, now_ms, &full) < 0) {
+        violated("a mark is never negative");
+    }
+}
+
+static void *run(void *context)
+{
+    int thread = *(int *)context;
+    for (int round = 1; round <= ROUNDS; round++) {
+        struct err err = {0};
+        use_breaker(thread, round);
+        use_channels(thread, round);
+        use_suspect(thread, round);
+        use_mark(round);
+        (void)err_set(&err, ERR_CONNECTION, "round %d", round);
+        (void)health_failed(&health, HEALTH_BACKEND, &err, round);
+        (void)health_works(&health, HEALTH_BACKEND);
+        if (round % 1000 == 0) {
+            wake_all(&waker);
+            wake_wait(&waker, wake_changes(&waker), clock_now_ms() + 1);
+        }
+    }
+    return NULL;
+}
+
+int main(void)
+{
+    pthread_t threads[THREADS];
+    int numbers[THREADS];
+    struct err err = {0};
+    breaker_init(&breaker, 3, 1, 10, 0);
+    health_init(&health);
+    mark_init(&mark);
+    suspect_init(&suspect);
+    if (channels_new(&channels, 1, 10, &err) != 0 || wake_init(&waker, &err) != 0) {
+        (void)fprintf(stderr, "%s\n", err.text);
+        return EXIT_FAILURE;
+    }
+    for (int at = 0; at < THREADS; at++) {
+        numbers[at] = at;
+        if (pthread_create(&threads[at], NULL, run, &numbers[at]) != 0) {
+            return EXIT_FAILURE;
+        }
+    }
+    for (int at = 0; at < THREADS; at++) {
+        (void)pthread_join(threads[at], NULL);
+    }
+    channels_free(channels);
+    wake_finish(&waker);
+    suspect_finish(&suspect);
+    mark_finish(&mark);
+    health_finish(&health);
+    breaker_finish(&breaker);
+    return atomic_load(&violations) == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+}
