@@ -2,7 +2,7 @@
 
 #include "clock.h"
 
-enum { REFRESH_EVERY_MS = 100, FULL_EVERY_MS = 60000 };
+enum { REFRESH_EVERY_MS = 20, FULL_EVERY_MS = 60000 };
 
 void mark_init(struct mark *mark)
 {

@@ -93,37 +93,52 @@ def test_consecutive_transactions_of_one_worker_land_on_different_servers(databa
     assert sum(one != next_ for one, next_ in zip(pids, pids[1:])) > 10, pids
 
 
-def test_draining_stays_fast_while_an_old_snapshot_keeps_dead_rows(database):
-    """The rate of the last fifth is at least 0.8 of the first: measured in rows per claim cost, with slack for two noisy cores."""
+def pages_of_a_drain(pinned):
+    """Pages that PostgreSQL touches while SIZE * 5 / 2 rows are drained, and seconds per fifth."""
     size = SIZE * 5 // 2
+    database = Database()
     snapshot = database.connect(autocommit=False)
-    snapshot.set_session(isolation_level="REPEATABLE READ")
-    snapshot.cursor().execute("SELECT 1")
-    database.fill(size, size=100)
-    database.run("VACUUM ANALYZE outbox.message")
-    process = Relay("-d", database.conninfo, "-b", "null", "-q", "-o", "workers=1", command="drain")
-    marks = {}
     try:
-        began = time.monotonic()
-        while process.process.poll() is None:
-            done = size - database.value("SELECT count(*) FROM outbox.message")
-            marks.setdefault(done * 5 // size, time.monotonic() - began)
-            time.sleep(0.005)
-        assert process.process.returncode == 0
-        finished = time.monotonic() - began
+        if pinned:
+            snapshot.set_session(isolation_level="REPEATABLE READ")
+            snapshot.cursor().execute("SELECT count(*) FROM outbox.message")
+        database.run("ALTER TABLE outbox.message SET (autovacuum_enabled = off)")
+        database.fill(size, size=1000)
+
+        def pages():
+            database.run("SELECT pg_stat_force_next_flush()")
+            return database.value("SELECT heap_blks_hit + heap_blks_read + idx_blks_hit + idx_blks_read FROM pg_statio_all_tables"
+                                  " WHERE relid = 'outbox.message'::regclass")
+
+        before = pages()
+        process = Relay("-d", database.conninfo, "-b", "null", "-q", "-o", "workers=1", command="drain")
+        reached = [time.monotonic()]
+        try:
+            while process.process.poll() is None:
+                done = size - database.value("SELECT count(*) FROM outbox.message") if SIZE > 100000 else 0
+                while len(reached) <= 4 and done >= size * len(reached) // 5:
+                    reached.append(time.monotonic())
+                time.sleep(0.01)
+            reached.append(time.monotonic())
+            assert process.process.returncode == 0
+        finally:
+            process.close()
+        return pages() - before, reached
     finally:
-        process.close()
         snapshot.close()
-    buffers = claim_buffers(database)
-    assert buffers < 200, f"an idle claim after {size} dead rows reads {buffers} pages"
-    assert finished < 60, marks
+        database.drop()
 
 
-def claim_buffers(database):
-    """Pages that a claim at the mark touches, as an idle relay would do it."""
-    mark = database.value("SELECT last_value + 1 FROM outbox.message_seq")
-    plan = database.run("EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) SELECT seq FROM outbox.message WHERE seq >= %s ORDER BY seq LIMIT 500", mark)
-    return plan[0][0][0]["Plan"]["Shared Hit Blocks"]
+def test_an_old_snapshot_that_keeps_dead_rows_does_not_make_claims_dearer():
+    """Pages are counted, not seconds: two noisy cores. At the size of the issue the rates are compared, too."""
+    free, _ = pages_of_a_drain(pinned=False)
+    pinned, reached = pages_of_a_drain(pinned=True)
+    print(f"{free} pages without, {pinned} pages with an old snapshot")
+    assert pinned <= free * 1.25
+    if SIZE > 100000:
+        first, last = reached[1] - reached[0], reached[5] - reached[4]
+        print(f"first fifth {first:.2f} s, last fifth {last:.2f} s")
+        assert first / last >= 0.8, "the rate of the last fifth against that of the first"
 
 
 @pytest.mark.parametrize("filler", ["random", "x"])
