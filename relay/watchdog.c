@@ -34,7 +34,7 @@ static bool look_at(struct watchdog *watchdog, struct watch *watch)
 static void pause_until_next(struct watchdog *watchdog, bool active, uint64_t seen, int64_t halt_at_ms)
 {
     if (wake_is_stopping(watchdog->wake)) {
-        (void)poll(NULL, 0, TICK_MS);
+        (void)wake_await(watchdog->wake, &watchdog->done, clock_now_ms() + TICK_MS);
     } else if (active) {
         wake_sleep(watchdog->wake, clock_now_ms() + TICK_MS);
     } else {

@@ -35,7 +35,8 @@ bool worker_plan_claim(struct worker *worker)
         .max_messages = take_budget(shared, one ? 1 : shared->options.batch_messages),
         .resting = text_get(&worker->resting),
         .after_seq = worker->single ? worker->after_seq : 0,
-        .scheduled = !worker->single && scheduled_is_due(shared),
+        .scheduled = !worker->single && !worker->request.scheduled &&
+                     scheduled_is_due(shared), /* never twice in a row */
     };
     return worker->request.max_messages > 0;
 }
@@ -48,6 +49,7 @@ void worker_set_working(struct worker *worker, bool working)
             atomic_fetch_add(&worker->shared->working, 1);
         } else {
             atomic_fetch_sub(&worker->shared->working, 1);
+            wake_all(worker->shared->wake); /* a drain may be over */
         }
     }
 }
@@ -69,8 +71,8 @@ void worker_claimed(struct worker *worker)
     size_t got = worker->batch.count;
     worker_return_budget(shared, worker->request.max_messages - got);
     worker_source_works(worker);
-    worker_set_working(worker, got > 0);
     if (got > 0) {
+        worker_set_working(worker, true);
         atomic_store(&shared->last_claim_ms, clock_now_ms());
         worker->last_poll_ms = 0;
         if (worker->request.scheduled) {
@@ -79,9 +81,11 @@ void worker_claimed(struct worker *worker)
         return;
     }
     if (worker->request.scheduled) {
+        worker_set_working(worker, false);
         return; /* outbox.message was not asked yet */
     }
     atomic_fetch_add(&shared->empty_claims, 1);
+    worker_set_working(worker, false);
     if (worker->single && suspect_tried(&shared->suspect, worker->number, 0)) {
         wake_all(shared->wake);
     }

@@ -82,7 +82,7 @@ def test_a_silent_broker_causes_no_loss_no_hot_loop_and_no_restart(database, bro
                                   " WHERE datname = %s AND application_name LIKE 'outbox-relay/%%' AND backend_xid IS NOT NULL",
                                   database.name) <= PUBLISH_TIMEOUT + 2
             time.sleep(0.1)
-        assert database.left() == left > 100, "a silent broker confirms nothing, so nothing may be deleted"
+        assert database.left() == left >= 100, "a silent broker confirms nothing, so nothing may be deleted"
     finally:
         os.kill(server, signal.SIGCONT)
     reconnect(broker)
