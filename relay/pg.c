@@ -347,15 +347,16 @@ int pg_query(struct pg *pg, const char *sql, size_t count, const char *const *va
         return -1;
     }
     int result = pg_result(pg, &rows, deadline_ms, err);
-    if (pg_end(pg, deadline_ms, err) != 0) {
-        result = -1;
+    if (pg_end(pg, deadline_ms, err) != 0 || result != 0 || !rows) {
+        pg_rows_free(rows);
+        return -1;
     }
-    if (result == 0 && out) {
+    if (out) {
         *out = rows;
     } else {
         pg_rows_free(rows);
     }
-    return result;
+    return 0;
 }
 
 int pg_is_pooled(struct pg *pg, bool *pooled, int64_t deadline_ms, struct err *err)
