@@ -100,7 +100,9 @@ void batch_refuse(struct batch *batch, struct row *row, const char *burial, cons
     va_start(args, format);
     (void)vsnprintf(reason, sizeof reason, format, args);
     va_end(args);
-    const char *copy = arena_copy(&batch->arena, bytes_of(reason));
+    char clean[REASON_MAX_BYTES]; /* a cut may have split a character, and the text goes into the database */
+    bytes_copy_printable(clean, sizeof clean, bytes_of(reason));
+    const char *copy = arena_copy(&batch->arena, bytes_of(clean));
     row->verdict = OUTBOX_REJECTED;
     row->burial = burial;
     row->error = copy ? copy : "refused before it was sent";

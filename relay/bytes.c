@@ -141,6 +141,21 @@ void text_add(struct text *text, const char *more)
     text_add_bytes(text, bytes_of(more));
 }
 
+void text_add_number(struct text *text, int64_t number)
+{
+    char digits[20];
+    size_t at = sizeof digits;
+    uint64_t left = number < 0 ? 0 - (uint64_t)number : (uint64_t)number;
+    do {
+        digits[--at] = (char)('0' + left % 10);
+        left /= 10;
+    } while (left > 0);
+    if (number < 0) {
+        digits[--at] = '-';
+    }
+    text_add_bytes(text, (struct bytes){digits + at, sizeof digits - at});
+}
+
 void text_addf(struct text *text, const char *format, ...)
 {
     va_list args;

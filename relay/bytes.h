@@ -43,6 +43,7 @@ void text_finish(struct text *text); /* accepts a zeroed one */
 void text_clear(struct text *text);
 void text_add(struct text *text, const char *more);
 void text_add_bytes(struct text *text, struct bytes more);
+void text_add_number(struct text *text, int64_t number); /* decimal; much cheaper than text_addf */
 void text_addf(struct text *text, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /* A JSON string with its quotes. Bytes that are not UTF-8 become U+FFFD, control characters are escaped. */

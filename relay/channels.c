@@ -13,8 +13,9 @@ struct channel {
     struct channel *next; /* in its bucket */
     int64_t confirmed_ms; /* last confirm; -1 = none */
     int64_t rests_until_ms;
-    unsigned holds; /* in a row */
-    char *reason;   /* while it rests */
+    unsigned holds;    /* in a row */
+    unsigned refusals; /* since the last confirm */
+    char *reason;      /* while it rests */
     size_t name_len;
     char name[];
 };
@@ -119,6 +120,7 @@ void channels_confirmed(struct channels *channels, struct bytes name, int64_t no
     if (channel) {
         channel->confirmed_ms = now_ms;
         channel->holds = 0;
+        channel->refusals = 0;
     }
     (void)pthread_mutex_unlock(&channels->lock);
 }
@@ -152,6 +154,15 @@ bool channels_has_evidence(struct channels *channels, struct bytes name, int64_t
     bool evidence = channel && channel->confirmed_ms >= since_ms;
     (void)pthread_mutex_unlock(&channels->lock);
     return evidence;
+}
+
+unsigned channels_refused(struct channels *channels, struct bytes name, int64_t now_ms)
+{
+    (void)pthread_mutex_lock(&channels->lock);
+    struct channel *channel = find_or_add(channels, name, now_ms);
+    unsigned refusals = channel ? ++channel->refusals : 1;
+    (void)pthread_mutex_unlock(&channels->lock);
+    return refusals;
 }
 
 int64_t channels_last_try(struct channels *channels, int64_t seq)

@@ -35,6 +35,9 @@ bool channels_hold(struct channels *channels, struct bytes channel, const char *
 /* Was a message of the channel confirmed after `since_ms`? */
 bool channels_has_evidence(struct channels *channels, struct bytes channel, int64_t since_ms);
 
+/* A message of it was refused, or cost a session; how often since its last confirm. */
+unsigned channels_refused(struct channels *channels, struct bytes channel, int64_t now_ms);
+
 /* When the row was last tried without evidence, as told by channels_tried(); -1 = not known. */
 int64_t channels_last_try(struct channels *channels, int64_t seq);
 void channels_tried(struct channels *channels, int64_t seq, int64_t now_ms);

@@ -2,7 +2,7 @@
 
 #include "clock.h"
 
-enum { REFRESH_EVERY_MS = 20, FULL_EVERY_MS = 60000 };
+enum { REFRESH_EVERY_MS = 20, IDLE_REFRESH_EVERY_MS = 10000, FULL_EVERY_MS = 60000 };
 
 void mark_init(struct mark *mark)
 {
@@ -48,12 +48,23 @@ int64_t mark_start(struct mark *mark, uint64_t filter, int64_t now_ms, bool *ful
     return start;
 }
 
-bool mark_ask(struct mark *mark, uint64_t filter, int64_t now_ms, struct mark_question *question)
+/* Idle, with everything that was handed out known to be gone, there is nothing to learn. */
+static bool is_due(const struct mark *mark, bool idle, int64_t now_ms)
+{
+    if (now_ms < mark->next_refresh_ms) {
+        return false;
+    }
+    bool behind = !mark->pending || mark->pending_highest >= mark->all;
+    return !idle || behind || now_ms >= mark->next_idle_refresh_ms;
+}
+
+bool mark_ask(struct mark *mark, uint64_t filter, bool idle, int64_t now_ms, struct mark_question *question)
 {
     (void)pthread_mutex_lock(&mark->lock);
-    bool due = now_ms >= mark->next_refresh_ms;
+    bool due = is_due(mark, idle, now_ms);
     if (due) {
         mark->next_refresh_ms = now_ms + REFRESH_EVERY_MS;
+        mark->next_idle_refresh_ms = now_ms + IDLE_REFRESH_EVERY_MS;
         *question = (struct mark_question){.generation = mark->generation,
                                            .filter = filter,
                                            .all = mark->all,
@@ -69,7 +80,7 @@ void mark_learn(struct mark *mark, const struct mark_question *question, const s
     (void)pthread_mutex_lock(&mark->lock);
     if (question->generation == mark->generation) {
         bool same = mark->pending && mark->pending_highest == question->highest;
-        if (same && answer->xmin >= mark->pending_xmax) {
+        if (same && answer->xmin >= mark->pending_xid) {
             int64_t all = answer->first > 0 ? answer->first : question->highest + 1;
             int64_t filtered = answer->first_filtered > 0 ? answer->first_filtered : question->highest + 1;
             mark->all = all > mark->all ? all : mark->all;
@@ -77,10 +88,10 @@ void mark_learn(struct mark *mark, const struct mark_question *question, const s
             mark->filter = question->filter;
             mark->pending = false;
         }
-        if (!mark->pending && answer->highest > 0) {
+        if (!mark->pending && answer->highest > 0 && answer->xid > 0) {
             mark->pending = true;
             mark->pending_highest = answer->highest;
-            mark->pending_xmax = answer->xmax;
+            mark->pending_xid = answer->xid;
         }
     }
     (void)pthread_mutex_unlock(&mark->lock);

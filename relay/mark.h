@@ -5,8 +5,9 @@
  * VACUUM cannot remove while somebody holds an old snapshot. It comes from snapshots, never from what a
  * worker claimed:
  *
- *   1. read C, the highest seq handed out, and then X, the snapshot's xmax      (every seq <= C belongs to a
- * xid < X, because a row takes its xid before its seq)
+ *   1. read C, the highest seq handed out, and only then take a transaction id X of our own. A row takes its
+ * xid before its seq, so every seq <= C belongs to a xid < X. (A snapshot's xmax would not do: it is the last
+ * *completed* xid + 1, and the transaction that holds seq C may well be that one, or a later one.)
  *   2. in a later snapshot with xmin >= X, all of those transactions have ended: every row with seq <= C that
  * will ever live is visible now, so mark = the first seq <= C, or C + 1
  *
@@ -28,8 +29,9 @@ struct mark {
     uint64_t filter; /* hash of the filter that `filtered` belongs to */
     bool pending;
     int64_t pending_highest;
-    int64_t pending_xmax;
+    int64_t pending_xid;
     int64_t next_refresh_ms;
+    int64_t next_idle_refresh_ms;
     int64_t next_full_ms;
 };
 
@@ -43,9 +45,9 @@ struct mark_question {
 };
 
 struct mark_answer {
-    int64_t highest; /* C read now, in an older snapshot than the rest; 0 = unusable */
+    int64_t highest; /* C, read before `xid` was taken; 0 = unusable */
+    int64_t xid;     /* our own transaction's id; 0 = it was taken before C was read */
     int64_t xmin;
-    int64_t xmax;
     int64_t first;          /* first seq in [all, highest asked for]; 0 = none */
     int64_t first_filtered; /* likewise in [filtered, ...] */
 };
@@ -59,8 +61,11 @@ void mark_reset(struct mark *mark);
 /* Where a claim with this filter starts. Once a minute 0, a full poll, as an alarm: *full is set then. */
 int64_t mark_start(struct mark *mark, uint64_t filter, int64_t now_ms, bool *full);
 
-/* True when it is this caller's turn to refresh. */
-bool mark_ask(struct mark *mark, uint64_t filter, int64_t now_ms, struct mark_question *question);
+/*
+ * True when it is this caller's turn to refresh. idle: an unlocked look; a refresh costs it a transaction id,
+ * so it is due only if there may be something to learn.
+ */
+bool mark_ask(struct mark *mark, uint64_t filter, bool idle, int64_t now_ms, struct mark_question *question);
 void mark_learn(struct mark *mark, const struct mark_question *question, const struct mark_answer *answer);
 
 /* True, and the mark is reset, if a row that a full poll found should not exist. */

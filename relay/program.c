@@ -164,7 +164,7 @@ int program_start(struct program *program, int64_t budget, struct err *err)
                                           program->client_name,
                                           program->instance,
                                           backend,
-                                          program->wake.halt_fd,
+                                          program->wake.stop_fd,
                                           &program->log};
     if (backend_open(&program->backend, backend_find(backend), config_section(&program->config, backend),
                      program->client_name, &program->log, err) != 0 ||

@@ -29,7 +29,8 @@ static void arrays_finish(struct arrays *arrays)
 
 static void add_number(struct arrays *arrays, size_t at, int64_t number)
 {
-    text_addf(&arrays->text[at], "%s%lld", arrays->rows > 0 ? "," : "", (long long)number);
+    text_add(&arrays->text[at], arrays->rows > 0 ? "," : "");
+    text_add_number(&arrays->text[at], number);
 }
 
 /* The texts are clean UTF-8 without NUL: bytes_copy_printable saw to that. */
@@ -165,7 +166,8 @@ static bool has_moves(const struct batch *batch)
 }
 
 static int move_under_savepoint(struct pg *pg, const struct batch *batch, const char *backend,
-                                int64_t deadline_ms, const struct log *log, struct err *err)
+                                int64_t deadline_ms, const struct log *log, bool *refused_moves,
+                                struct err *err)
 {
     if (pg_query(pg, "SAVEPOINT moves", 0, NULL, NULL, deadline_ms, err) != 0) {
         return -1;
@@ -180,12 +182,14 @@ static int move_under_savepoint(struct pg *pg, const struct batch *batch, const 
     }
     LOG(log, LOG_ERROR, "rows could not be set aside and stay where they are",
         log_text("error", refused.text));
+    *refused_moves = true;
     return pg_query(pg, "ROLLBACK TO SAVEPOINT moves", 0, NULL, NULL, deadline_ms, err);
 }
 
 int settle_batch(struct pg *pg, const struct batch *batch, const char *backend, int64_t deadline_ms,
-                 const struct log *log, struct err *err)
+                 const struct log *log, bool *refused, struct err *err)
 {
+    *refused = false;
     if (send_delete(pg, batch, false, err) != 0 || send_delete(pg, batch, true, err) != 0) {
         return -1;
     }
@@ -195,7 +199,7 @@ int settle_batch(struct pg *pg, const struct batch *batch, const char *backend, 
     if (pg_sync(pg, err) != 0 || pg_end(pg, deadline_ms, err) != 0) {
         return -1;
     }
-    return move_under_savepoint(pg, batch, backend, deadline_ms, log, err);
+    return move_under_savepoint(pg, batch, backend, deadline_ms, log, refused, err);
 }
 
 int settle_answers(struct pg *pg, const struct batch *batch, int64_t deadline_ms, const struct log *log,

@@ -15,10 +15,11 @@
 
 /*
  * Without moves only queues the DELETE, to share the round trip of the COMMIT; with moves it runs the
- * statements. A move that the server refuses is logged and leaves its rows where they are.
+ * statements. A move that the server refuses is logged, told in *refused, and leaves all rows that were to
+ * move where they are.
  */
 int settle_batch(struct pg *pg, const struct batch *batch, const char *backend, int64_t deadline_ms,
-                 const struct log *log, struct err *err) MUST_CHECK;
+                 const struct log *log, bool *refused, struct err *err) MUST_CHECK;
 
 /* Reads the answers of what settle_batch() queued. */
 int settle_answers(struct pg *pg, const struct batch *batch, int64_t deadline_ms, const struct log *log,

@@ -49,7 +49,7 @@ static void put_number(char out[NUMBER_BYTES], int64_t number)
 {
     struct text text;
     text_init(&text, NUMBER_BYTES - 1);
-    text_addf(&text, "%lld", (long long)number);
+    text_add_number(&text, number);
     memcpy(out, text_get(&text), text.len + 1);
     text_finish(&text);
 }
@@ -137,44 +137,64 @@ static int send_begin(struct source *source, struct err *err)
     return pg_send(source->pg, sql_guards, 3, guards, false, err);
 }
 
-/* The two halves of the mark, in this order: each has its own snapshot. */
-static int send_mark(struct source *source, const struct source_request *request, struct err *err)
+/* The first half of the mark goes in front of the claim: locking a row takes the xid that must come after it.
+ */
+static int send_mark_sequence(struct source *source, uint64_t filter, bool idle, struct err *err)
+{
+    source->asking = mark_ask(source->options.mark, filter, idle, clock_now_ms(), &source->question);
+    return source->asking ? pg_send(source->pg, sql_mark_sequence, 0, NULL, false, err) : 0;
+}
+
+static int send_mark_rows(struct source *source, const struct source_request *request, struct err *err)
 {
     const struct mark_question *question = &source->question;
     char all[NUMBER_BYTES];
     char filtered[NUMBER_BYTES];
     char highest[NUMBER_BYTES];
+    if (!source->asking) {
+        return 0;
+    }
     put_number(all, question->all);
     put_number(filtered, question->filtered);
     put_number(highest, question->highest);
     const char *const values[] = {
         all, filtered, highest, request->resting, source->options.include, source->options.exclude};
-    if (pg_send(source->pg, sql_mark_sequence, 0, NULL, false, err) != 0) {
-        return -1;
-    }
     return pg_send(source->pg, sql_mark_rows, 6, values, false, err);
 }
 
-static int read_mark(struct source *source, struct err *err)
+static int read_mark_sequence(struct source *source, int64_t *highest, struct err *err)
 {
-    struct pg_rows *sequence = NULL;
     struct pg_rows *rows = NULL;
-    if (pg_result(source->pg, &sequence, answer_deadline(), err) != 0) {
-        return -1;
+    *highest = 0;
+    if (!source->asking) {
+        return 0;
     }
     if (pg_result(source->pg, &rows, answer_deadline(), err) != 0) {
-        pg_rows_free(sequence);
+        return -1;
+    }
+    bool usable = pg_number(rows, 0, 1, 0) == 1 && pg_number(rows, 0, 2, 0) == 1;
+    *highest = usable ? pg_number(rows, 0, 0, 0) : 0;
+    pg_rows_free(rows);
+    return 0;
+}
+
+static int read_mark_rows(struct source *source, int64_t highest, struct err *err)
+{
+    struct pg_rows *rows = NULL;
+    if (!source->asking) {
+        return 0;
+    }
+    if (pg_result(source->pg, &rows, answer_deadline(), err) != 0) {
         return -1;
     }
     const struct mark_answer answer = {
-        .highest = pg_number(sequence, 0, 1, 1) == 1 ? pg_number(sequence, 0, 0, 0) : 0,
-        .xmin = pg_number(rows, 0, 0, 0),
-        .xmax = pg_number(rows, 0, 1, 0),
+        .highest = highest,
+        .xid = pg_number(rows, 0, 0, 0),
+        .xmin = pg_number(rows, 0, 1, 0),
         .first = pg_number(rows, 0, 2, 0),
         .first_filtered = pg_number(rows, 0, 3, 0),
     };
     mark_learn(source->options.mark, &source->question, &answer);
-    pg_rows_free(sequence);
     pg_rows_free(rows);
     return 0;
 }
@@ -186,9 +206,8 @@ static size_t limit_of(const struct source *source, const struct source_request 
 
 static int send_claim_message(struct source *source, const struct source_request *request, struct err *err)
 {
-    int64_t now_ms = clock_now_ms();
     uint64_t filter = filter_of(source, request);
-    int64_t start = mark_start(source->options.mark, filter, now_ms, &source->full_poll);
+    int64_t start = mark_start(source->options.mark, filter, clock_now_ms(), &source->full_poll);
     if (request->after_seq >= start) {
         start = request->after_seq + 1;
         source->full_poll = false;
@@ -201,11 +220,11 @@ static int send_claim_message(struct source *source, const struct source_request
     put_number(max_bytes, source->options.max_bytes);
     const char *const values[] = {
         start_text, limit, max_bytes, request->resting, source->options.include, source->options.exclude};
-    if (pg_send(source->pg, sql_claim, 6, values, true, err) != 0) {
+    if (send_mark_sequence(source, filter, false, err) != 0 ||
+        pg_send(source->pg, sql_claim, 6, values, true, err) != 0) {
         return -1;
     }
-    source->asking = mark_ask(source->options.mark, filter, now_ms, &source->question);
-    return source->asking ? send_mark(source, request, err) : 0;
+    return send_mark_rows(source, request, err);
 }
 
 static int send_claim_scheduled(struct source *source, const struct source_request *request, struct err *err)
@@ -295,13 +314,13 @@ static void adapt_limit(struct source *source, const struct batch *batch)
     source->limit = near_bound ? batch->count * 2 : SIZE_MAX;
 }
 
-static void check_full_poll(struct source *source, const struct batch *batch)
+/* What a full poll found must not lie below the mark. */
+static void check_full_poll(struct source *source, int64_t first_seq)
 {
-    if (source->full_poll && batch->count > 0 &&
-        mark_contradicted(source->options.mark, batch->rows[0].message.seq)) {
+    if (source->full_poll && first_seq > 0 && mark_contradicted(source->options.mark, first_seq)) {
         LOG(source->options.log, LOG_WARNING,
             "a row below the low watermark was found: was seq assigned by hand, or the sequence cached?",
-            log_number("seq", batch->rows[0].message.seq));
+            log_number("seq", first_seq));
     }
 }
 
@@ -310,7 +329,9 @@ static int read_claim(struct source *source, const struct source_request *reques
                       struct err *err)
 {
     struct pg_rows *rows = NULL;
+    int64_t highest = 0;
     if (skip_answers(source, request->scheduled ? 3 : 2, err) != 0 ||
+        read_mark_sequence(source, &highest, err) != 0 ||
         pg_result(source->pg, &rows, answer_deadline(), err) != 0) {
         return -1;
     }
@@ -324,8 +345,8 @@ static int read_claim(struct source *source, const struct source_request *reques
         read_row(batch, row, rows, at);
     }
     adapt_limit(source, batch);
-    check_full_poll(source, batch);
-    return source->asking ? read_mark(source, err) : 0;
+    check_full_poll(source, batch->count > 0 ? batch->rows[0].message.seq : 0);
+    return read_mark_rows(source, highest, err);
 }
 
 /* An empty claim must not leave a transaction behind; one that promoted rows must keep them. */
@@ -349,10 +370,10 @@ int source_claim(struct source *source, const struct source_request *request, st
 
 /* ---- settle and commit ---- */
 
-int source_settle(struct source *source, const struct batch *batch, struct err *err)
+int source_settle(struct source *source, const struct batch *batch, bool *refused, struct err *err)
 {
     return settle_batch(source->pg, batch, source->options.backend, answer_deadline(), source->options.log,
-                        err);
+                        refused, err);
 }
 
 /* Reads the answers of settle and COMMIT. */
@@ -404,28 +425,30 @@ int source_look(struct source *source, const struct source_request *request, str
                 struct err *err)
 {
     uint64_t filter = filter_of(source, request);
-    bool full = false;
     char start[NUMBER_BYTES];
-    put_number(start, mark_start(source->options.mark, filter, clock_now_ms(), &full));
+    put_number(start, mark_start(source->options.mark, filter, clock_now_ms(), &source->full_poll));
     const char *const values[] = {start, request->resting, source->options.include, source->options.exclude};
-    struct pg_rows *rows = NULL;
-    if (send_begin(source, err) != 0 || pg_send(source->pg, sql_look, 4, values, true, err) != 0) {
-        return -1;
-    }
-    source->asking = mark_ask(source->options.mark, filter, clock_now_ms(), &source->question);
-    if ((source->asking && send_mark(source, request, err) != 0) ||
+    if (send_begin(source, err) != 0 || send_mark_sequence(source, filter, true, err) != 0 ||
+        pg_send(source->pg, sql_look, 4, values, true, err) != 0 ||
+        send_mark_rows(source, request, err) != 0 ||
         pg_send(source->pg, "COMMIT", 0, NULL, false, err) != 0 || pg_sync(source->pg, err) != 0) {
         return -1;
     }
+    struct pg_rows *rows = NULL;
+    int64_t highest = 0;
     int result = skip_answers(source, 2, err);
+    if (result == 0) {
+        result = read_mark_sequence(source, &highest, err);
+    }
     if (result == 0) {
         result = pg_result(source->pg, &rows, answer_deadline(), err);
     }
     if (result == 0) {
-        look->waiting = pg_number(rows, 0, 0, 0) == 1;
+        look->waiting = !pg_is_null(rows, 0, 0);
         look->scheduled = pg_number(rows, 0, 1, 0) == 1;
+        check_full_poll(source, pg_number(rows, 0, 0, 0));
         pg_rows_free(rows);
-        result = source->asking ? read_mark(source, err) : 0;
+        result = read_mark_rows(source, highest, err);
     }
     return end_group(source, result, err);
 }

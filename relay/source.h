@@ -54,8 +54,10 @@ int source_socket(const struct source *source);
 int source_claim(struct source *source, const struct source_request *request, struct batch *batch,
                  struct err *err) MUST_CHECK;
 
-/* Does to each row what its fate says. The batch's payloads may be dropped afterwards. */
-int source_settle(struct source *source, const struct batch *batch, struct err *err) MUST_CHECK;
+/* Does to each row what its fate says; *refused: rows could not be set aside and stay where they are. The
+ * batch's payloads may be dropped afterwards. */
+int source_settle(struct source *source, const struct batch *batch, bool *refused,
+                  struct err *err) MUST_CHECK;
 
 /*
  * COMMIT; with `next`, also BEGIN and the next claim into the same batch, all in one round trip. *committed

@@ -74,7 +74,9 @@ static void retry(struct row *row, const struct verdict_context *context)
     } else {
         row->fate = ROW_STAYS;
         channels_tried(context->channels, row->message.seq, context->now_ms);
-        if (!context->single) {
+        /* In suspect mode one refusal may be this row's own fault, and its neighbours are to tell. Two in a
+         * row are not. */
+        if (channels_refused(context->channels, channel_of(row), context->now_ms) > 1 || !context->single) {
             rest_channel(row, context);
         }
     }

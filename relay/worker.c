@@ -40,9 +40,16 @@ static void after_publish(struct worker *worker, enum outbox_session_state state
         return;
     }
     worker_lose_session(worker, err);
-    if (tally->unsettled > 1 && !worker->request.scheduled) {
+    if (tally->unsettled > 0 && worker->batch.lent.count > 1 && !worker->request.scheduled) {
         suspect_begin(&shared->suspect, tally->unsettled);
     }
+}
+
+/* A text that lives as long as the batch: the rows' errors point to it until they are settled. */
+static const char *keep_text(struct batch *batch, const char *text)
+{
+    const char *copy = arena_copy(&batch->arena, bytes_of(text));
+    return copy ? copy : "the session was lost";
 }
 
 static enum outbox_session_state publish(struct worker *worker, struct tally *tally)
@@ -68,7 +75,7 @@ static enum outbox_session_state publish(struct worker *worker, struct tally *ta
         .log = shared->log,
         .began_ms = began_ms,
         .now_ms = clock_now_ms(),
-        .loss = state == OUTBOX_SESSION_LOST ? err.text : NULL,
+        .loss = state == OUTBOX_SESSION_LOST ? keep_text(&worker->batch, err.text) : NULL,
         .single = worker->single,
     };
     verdict_decide(&worker->batch, &context, tally);
@@ -110,22 +117,27 @@ static bool may_claim_at_once(struct worker *worker, enum outbox_session_state s
     return true;
 }
 
-static void settle_and_commit(struct worker *worker, enum outbox_session_state state,
-                              const struct tally *tally)
+static void settle_and_commit(struct worker *worker, enum outbox_session_state state, struct tally *tally)
 {
     struct shared *shared = worker->shared;
     struct err err = {0};
     bool done = false;
-    size_t stayed = worker->batch.count - tally->confirmed - tally->buried;
+    size_t claimed = worker->batch.count;
     int64_t single_seq = worker->single && worker->batch.count > 0 ? worker->batch.rows[0].message.seq : 0;
-    int result = source_settle(worker->source, &worker->batch, &err);
+    bool refused = false;
+    int result = source_settle(worker->source, &worker->batch, &refused, &err);
     bool next = false;
     if (result == 0) {
         batch_drop_payloads(&worker->batch);
-        next = may_claim_at_once(worker, state) && worker_plan_claim(worker);
+        if (refused) {
+            /* The rows are still there: they must not be counted, nor claimed again at full speed. */
+            tally->buried = tally->retried = 0;
+            worker->last_poll_ms = worker->poll_ms = shared->options.poll_max_ms;
+        }
+        next = !refused && may_claim_at_once(worker, state) && worker_plan_claim(worker);
         result = source_commit(worker->source, next ? &worker->request : NULL, &worker->batch, &done, &err);
     }
-    worker_return_budget(shared, stayed);
+    worker_return_budget(shared, done ? claimed - tally->confirmed - tally->buried : claimed);
     if (single_seq > 0 && suspect_tried(&shared->suspect, worker->number, single_seq)) {
         wake_all(shared->wake);
     }

@@ -18,9 +18,9 @@ void worker_lose_source(struct worker *worker, const struct err *why)
             log_text("error", why->text));
     }
     worker->database_not_before_ms += backoff_next_ms(&worker->database_backoff);
-    if (worker->probing) {
-        breaker_abandon(&shared->breaker, worker->number);
-    }
+    /* Who cannot reach the database probes nothing: let another. */
+    breaker_abandon(&shared->breaker, worker->number);
+    suspect_abandon(&shared->suspect, worker->number);
 }
 
 bool worker_have_source(struct worker *worker)

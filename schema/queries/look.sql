@@ -1,6 +1,7 @@
--- One unlocked look of an idle worker: is anything waiting, in outbox.message from $1 on, or due in outbox.scheduled?
+-- One unlocked look of an idle worker: the first row that waits in outbox.message from $1 on, and is anything due in outbox.scheduled?
 -- $2 resting or paused channels, $3 included, $4 excluded patterns.
-SELECT EXISTS (SELECT FROM outbox.message WHERE seq >= $1::bigint AND channel <> ALL ($2::text[])
-                 AND ($3::text[] IS NULL OR channel LIKE ANY ($3::text[])) AND ($4::text[] IS NULL OR NOT channel LIKE ANY ($4::text[]))),
+SELECT (SELECT seq FROM outbox.message WHERE seq >= $1::bigint AND channel <> ALL ($2::text[])
+                 AND ($3::text[] IS NULL OR channel LIKE ANY ($3::text[])) AND ($4::text[] IS NULL OR NOT channel LIKE ANY ($4::text[]))
+        ORDER BY seq LIMIT 1),
        EXISTS (SELECT FROM outbox.scheduled WHERE due_at <= clock_timestamp() AND (seq IS NULL OR channel <> ALL ($2::text[]))
                  AND ($3::text[] IS NULL OR channel LIKE ANY ($3::text[])) AND ($4::text[] IS NULL OR NOT channel LIKE ANY ($4::text[])))

@@ -86,8 +86,8 @@ static void use_mark(int round)
     struct mark_question question;
     bool full = false;
     int64_t now_ms = clock_now_ms() + round * 200;
-    if (mark_ask(&mark, 1, now_ms, &question)) {
-        mark_learn(&mark, &question, &(struct mark_answer){.highest = round, .xmin = round, .xmax = round});
+    if (mark_ask(&mark, 1, round % 2, now_ms, &question)) {
+        mark_learn(&mark, &question, &(struct mark_answer){.highest = round, .xmin = round, .xid = round});
     }
     if (mark_start(&mark, 1, now_ms, &full) < 0) {
         violated("a mark is never negative");

@@ -45,6 +45,21 @@ Test(batch, headers_keep_name_type_and_text_of_every_scalar)
     }
 }
 
+Test(batch, a_reason_that_quotes_half_a_character_stays_valid_text)
+{
+    headers("{\"a\xD1\x8F\xD1\x8F\xD1\x8F\xD1\x8F\xD1\x8F\xD1\x8F\xD1\x8F\xD1\x8F\xD1\x8F\xD1\x8F\xD1\x8F\xD1"
+            "\x8F\xD1\x8F\xD1\x8F\xD1\x8F\xD1\x8F"
+            "\xD1\x8F\xD1\x8F\xD1\x8F\xD1\x8F\xD1\x8F\xD1\x8F\xD1\x8F\xD1\x8F\xD1\x8F\xD1\x8F\xD1\x8F\xD1\x8F"
+            "\xD1\x8F\xD1\x8F\xD1\x8F\xD1\x8F"
+            "\xD1\x8F\xD1\x8F\xD1\x8F\xD1\x8F\xD1\x8F\xD1\x8F\xD1\x8F\xD1\x8F\xD1\x8F\":{}}");
+    cr_assert_eq(row->verdict, OUTBOX_REJECTED);
+    size_t len = strlen(row->error);
+    for (size_t at = 0; at < len; at++) {
+        bool lead = (unsigned char)row->error[at] == 0xD1;
+        cr_expect(!lead || (unsigned char)row->error[at + 1] == 0x8F, "half a character at %zu", at);
+    }
+}
+
 Test(batch, no_headers_cost_nothing)
 {
     headers("{}");

@@ -84,6 +84,25 @@ Test(bytes, printable_copies_drop_control_characters_and_cut_at_characters)
     cr_expect_str_eq(out, "a b?"); /* the umlaut would not fit whole */
 }
 
+Test(bytes, numbers_are_written_in_decimal_to_their_limits)
+{
+    static const struct {
+        int64_t number;
+        const char *text;
+    } rows[] = {{0, "0"},
+                {7, "7"},
+                {-1, "-1"},
+                {INT64_MAX, "9223372036854775807"},
+                {INT64_MIN, "-9223372036854775808"}};
+    for (size_t at = 0; at < sizeof rows / sizeof rows[0]; at++) {
+        struct text out;
+        text_init(&out, 30);
+        text_add_number(&out, rows[at].number);
+        cr_expect_str_eq(text_get(&out), rows[at].text);
+        text_finish(&out);
+    }
+}
+
 Test(bytes, quoted_array_elements_escape_quotes_and_backslashes)
 {
     struct text out;

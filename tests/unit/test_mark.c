@@ -24,7 +24,7 @@ TestSuite(mark, .init = setup, .fini = teardown);
 static void refresh(uint64_t filter, struct mark_answer answer)
 {
     now_ms += 1000;
-    cr_assert(mark_ask(&mark, filter, now_ms, &question));
+    cr_assert(mark_ask(&mark, filter, false, now_ms, &question));
     mark_learn(&mark, &question, &answer);
 }
 
@@ -38,68 +38,85 @@ static int64_t start(uint64_t filter)
 
 Test(mark, starts_at_zero_and_learns_nothing_from_a_single_snapshot)
 {
-    refresh(7, (struct mark_answer){.highest = 100, .xmin = 50, .xmax = 60, .first = 0});
+    refresh(7, (struct mark_answer){.highest = 100, .xmin = 50, .xid = 60, .first = 0});
     cr_expect_eq(start(7), 0);
 }
 
 Test(mark, rises_once_every_transaction_of_the_first_snapshot_has_ended)
 {
-    refresh(7, (struct mark_answer){.highest = 100, .xmin = 50, .xmax = 60});
+    refresh(7, (struct mark_answer){.highest = 100, .xmin = 50, .xid = 60});
     refresh(7,
-            (struct mark_answer){.highest = 200, .xmin = 59, .xmax = 90, .first = 40, .first_filtered = 40});
+            (struct mark_answer){.highest = 200, .xmin = 59, .xid = 90, .first = 40, .first_filtered = 40});
     cr_expect_eq(start(7), 0, "transaction 59 may still hold seqs up to 100");
     refresh(7,
-            (struct mark_answer){.highest = 300, .xmin = 60, .xmax = 95, .first = 40, .first_filtered = 40});
+            (struct mark_answer){.highest = 300, .xmin = 60, .xid = 95, .first = 40, .first_filtered = 40});
     cr_expect_eq(start(7), 40);
 }
 
 Test(mark, passes_everything_that_was_handed_out_when_none_of_it_lives)
 {
-    refresh(7, (struct mark_answer){.highest = 100, .xmin = 50, .xmax = 60});
-    refresh(7, (struct mark_answer){.highest = 100, .xmin = 60, .xmax = 60});
+    refresh(7, (struct mark_answer){.highest = 100, .xmin = 50, .xid = 60});
+    refresh(7, (struct mark_answer){.highest = 100, .xmin = 60, .xid = 60});
     cr_expect_eq(start(7), 101);
 }
 
 Test(mark, never_uses_a_cached_sequence)
 {
-    refresh(7, (struct mark_answer){.highest = 0, .xmin = 50, .xmax = 60});
-    refresh(7, (struct mark_answer){.highest = 0, .xmin = 70, .xmax = 70});
+    refresh(7, (struct mark_answer){.highest = 0, .xmin = 50, .xid = 60});
+    refresh(7, (struct mark_answer){.highest = 0, .xmin = 70, .xid = 70});
     cr_expect_eq(start(7), 0);
 }
 
 Test(mark, holds_for_its_own_filter_only)
 {
-    refresh(7, (struct mark_answer){.highest = 100, .xmin = 50, .xmax = 60});
+    refresh(7, (struct mark_answer){.highest = 100, .xmin = 50, .xid = 60});
     refresh(7,
-            (struct mark_answer){.highest = 100, .xmin = 60, .xmax = 60, .first = 10, .first_filtered = 90});
+            (struct mark_answer){.highest = 100, .xmin = 60, .xid = 60, .first = 10, .first_filtered = 90});
     cr_expect_eq(start(7), 90);
     cr_expect_eq(start(8), 10, "another set of resting channels must see the rows that were filtered out");
 }
 
 Test(mark, a_reset_forgets_it_and_every_answer_on_its_way)
 {
-    refresh(7, (struct mark_answer){.highest = 100, .xmin = 50, .xmax = 60});
+    refresh(7, (struct mark_answer){.highest = 100, .xmin = 50, .xid = 60});
     now_ms += 1000;
-    cr_assert(mark_ask(&mark, 7, now_ms, &question));
+    cr_assert(mark_ask(&mark, 7, false, now_ms, &question));
     mark_reset(&mark);
-    mark_learn(&mark, &question, &(struct mark_answer){.highest = 100, .xmin = 99, .xmax = 99});
+    mark_learn(&mark, &question, &(struct mark_answer){.highest = 100, .xmin = 99, .xid = 99});
     cr_expect_eq(start(7), 0);
-    refresh(7, (struct mark_answer){.highest = 100, .xmin = 99, .xmax = 99});
+    refresh(7, (struct mark_answer){.highest = 100, .xmin = 99, .xid = 99});
     cr_expect_eq(start(7), 0, "the pair of before the reset must not be used either");
 }
 
 Test(mark, only_one_worker_refreshes_at_a_time)
 {
-    cr_expect(mark_ask(&mark, 7, now_ms, &question));
-    cr_expect(!mark_ask(&mark, 7, now_ms, &question));
-    cr_expect(mark_ask(&mark, 7, now_ms + 1000, &question));
+    cr_expect(mark_ask(&mark, 7, false, now_ms, &question));
+    cr_expect(!mark_ask(&mark, 7, false, now_ms, &question));
+    cr_expect(mark_ask(&mark, 7, false, now_ms + 1000, &question));
+}
+
+Test(mark, an_xid_that_was_taken_before_the_sequence_was_read_teaches_nothing)
+{
+    refresh(7, (struct mark_answer){.highest = 100, .xmin = 50, .xid = 0});
+    refresh(7, (struct mark_answer){.highest = 100, .xmin = 60, .xid = 0});
+    cr_expect_eq(start(7), 0);
+}
+
+Test(mark, an_idle_look_takes_no_transaction_id_while_there_is_nothing_to_learn)
+{
+    refresh(7, (struct mark_answer){.highest = 100, .xmin = 50, .xid = 60});
+    refresh(7, (struct mark_answer){.highest = 100, .xmin = 61, .xid = 61});
+    cr_expect_eq(start(7), 101);
+    cr_expect(!mark_ask(&mark, 7, true, now_ms + 1000, &question));
+    cr_expect(mark_ask(&mark, 7, true, now_ms + 10001, &question),
+              "but now and then it looks after others' leavings");
 }
 
 Test(mark, a_full_poll_comes_once_a_minute_and_finds_contradictions)
 {
     bool full = false;
-    refresh(7, (struct mark_answer){.highest = 100, .xmin = 50, .xmax = 60});
-    refresh(7, (struct mark_answer){.highest = 100, .xmin = 60, .xmax = 60});
+    refresh(7, (struct mark_answer){.highest = 100, .xmin = 50, .xid = 60});
+    refresh(7, (struct mark_answer){.highest = 100, .xmin = 60, .xid = 60});
     int64_t later_ms = clock_now_ms() + 61000;
     cr_expect_eq(mark_start(&mark, 7, later_ms, &full), 0);
     cr_expect(full);

@@ -244,6 +244,19 @@ Test(verdict, a_session_lost_over_a_single_row_is_a_refusal_under_the_rule_of_ev
     cr_expect_str_eq(row->error, "connection reset");
 }
 
+Test(verdict, a_second_single_lost_without_a_confirm_in_between_rests_the_channel)
+{
+    struct row *row = add("a", 1, OUTBOX_UNSETTLED);
+    context.loss = "not confirmed";
+    context.single = true;
+    decide();
+    cr_expect(!rests("a"));
+    row->message.seq = 2;
+    decide();
+    cr_expect(rests("a"), "a queue that confirms nothing must not stall the whole process");
+    cr_expect_eq(row->attempts, 0);
+}
+
 Test(verdict, waiting_rows_that_shared_a_lost_session_are_sent_alone_from_then_on)
 {
     struct row *row = add("a", 1, OUTBOX_UNSETTLED);
