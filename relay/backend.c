@@ -229,8 +229,9 @@ enum outbox_session_state backend_publish(struct session *session, struct batch 
     return judge(state, &error, retry_after_ms, err);
 }
 
-static bool has_check(const struct outbox_backend *table)
+bool backend_has_check(const struct backend *backend)
 {
+    const struct outbox_backend *table = backend->table;
     return table->size >= offsetof(struct outbox_backend, check) + sizeof table->check && table->check;
 }
 
@@ -239,7 +240,7 @@ enum outbox_session_state backend_check(struct session *session, int64_t deadlin
 {
     struct outbox_error error = {.size = sizeof error};
     *retry_after_ms = 0;
-    if (!has_check(session->backend->table)) {
+    if (!backend_has_check(session->backend)) {
         return OUTBOX_SESSION_OK;
     }
     return judge(session->backend->table->check(session->object, deadline_ms, &error), &error, retry_after_ms,

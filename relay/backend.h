@@ -7,6 +7,7 @@
 #ifndef RELAY_BACKEND_H
 #define RELAY_BACKEND_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -41,6 +42,9 @@ int backend_is_connected(const struct session *session);
 /* *retry_after_ms is set with BUSY; 0 = the core's own backoff. *err is set with anything but OK. */
 enum outbox_session_state backend_publish(struct session *session, struct batch *batch, int64_t deadline_ms,
                                           int64_t *retry_after_ms, struct err *err);
+
+/* Whether it can say by itself that a pause is over. */
+bool backend_has_check(const struct backend *backend);
 
 /* OK where the backend has no check(). */
 enum outbox_session_state backend_check(struct session *session, int64_t deadline_ms, int64_t *retry_after_ms,

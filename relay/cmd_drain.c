@@ -39,6 +39,7 @@ struct drain {
     int64_t total;
     int64_t unclaimable_since_ms; /* rows are left, and nobody here can claim them; 0 = no */
     int64_t unclaimable;
+    unsigned unclaimable_after; /* empty claims when that began: somebody must have tried since */
     bool show_progress;
     bool over;
     bool forced; /* a thread had to be let go of: nothing can be freed */
@@ -108,7 +109,7 @@ static int prepare(struct drain *drain, struct err *err)
 
 static int64_t claimable(const struct drain *drain)
 {
-    return drain->left.messages - drain->left.resting + drain->left.due;
+    return drain->left.messages + drain->left.due - drain->left.resting;
 }
 
 static void judge_health(struct drain *drain)
@@ -141,11 +142,14 @@ static void judge_unclaimable(struct drain *drain)
         healthy = healthy && view.failing_for_ms == 0;
     }
     bool idle = healthy && atomic_load(&shared->working) == 0;
+    unsigned empty_claims = atomic_load(&shared->empty_claims);
     if (!idle || drain->unclaimable_since_ms == 0 || drain->unclaimable != claimable(drain)) {
         drain->unclaimable_since_ms = idle ? clock_now_ms() : 0;
         drain->unclaimable = claimable(drain);
+        drain->unclaimable_after = empty_claims;
     } else if (clock_now_ms() - drain->unclaimable_since_ms > OTHERS_HOLD_AFTER_MS &&
-               clock_now_ms() - atomic_load(&shared->last_claim_ms) > OTHERS_HOLD_AFTER_MS) {
+               clock_now_ms() - atomic_load(&shared->last_claim_ms) > OTHERS_HOLD_AFTER_MS &&
+               empty_claims - drain->unclaimable_after > 1) {
         end(drain, 75, "another process holds the rest");
     }
 }
@@ -155,8 +159,9 @@ static void judge_left(struct drain *drain)
     struct shared *shared = pool_shared(drain->program->pool);
     struct err err = {0};
     unsigned empty_claims = atomic_load(&shared->empty_claims);
-    bool due = clock_now_ms() >= drain->looked_at_ms + TICK_MS || empty_claims != drain->looked_after;
-    if (drain->over || atomic_load(&shared->working) > 0 || !due) {
+    bool working = atomic_load(&shared->working) > 0;
+    bool news = !working && empty_claims != drain->looked_after;
+    if (drain->over || (!news && clock_now_ms() < drain->looked_at_ms + TICK_MS)) {
         return;
     }
     drain->looked_at_ms = clock_now_ms();
@@ -165,10 +170,10 @@ static void judge_left(struct drain *drain)
         return; /* the workers notice a database that is away, and judge_health() how long */
     }
     if (drain->left.messages == 0 && drain->left.due == 0) {
-        end(drain, 0, "nothing is left");
-    } else if (claimable(drain) == 0) {
+        end(drain, 0, "nothing is left"); /* what workers have in hand still counts; newer rows do not */
+    } else if (claimable(drain) == 0 && !working) {
         end(drain, 1, "what is left is on hold");
-    } else {
+    } else if (!working) {
         judge_unclaimable(drain);
     }
 }

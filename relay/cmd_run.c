@@ -98,12 +98,6 @@ static int live(struct cli *cli, struct config *config, bool *again)
     *again = supervise(cli, &program, config);
     LOG_PLAIN(&program.log, LOG_INFO, "stopping: finishing the batches in flight");
     bool clean = program_stop(&program);
-    if (atomic_load(&program.signals.terminate)) {
-        if (*again) {
-            config_finish(config);
-        }
-        *again = false;
-    }
     LOG(&program.log, clean ? LOG_INFO : LOG_WARNING,
         clean ? "stopped" : "stopped by force; what was in flight stays in the outbox",
         log_number("published", (int64_t)metrics_get(&pool_shared(program.pool)->metrics.published)));
@@ -111,6 +105,10 @@ static int live(struct cli *cli, struct config *config, bool *again)
         _exit(err_exit_code(ERR_INTERNAL));
     }
     program_finish(&program);
+    if (*again && atomic_load(&program.signals.terminate)) {
+        config_finish(config);
+        *again = false;
+    }
     return 0;
 }
 

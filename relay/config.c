@@ -151,6 +151,18 @@ static char *read_secret(struct config *config, const char *path, const char *pl
     return content;
 }
 
+bool config_is_repeated(struct config *config, const struct option_set *set, int index,
+                        enum option_origin origin, const char *place, const char *key)
+{
+    const struct option_value *value = &set->values[index];
+    /* The command line is read from left to right, and the last one wins, as everywhere. */
+    if (origin == OPTION_FLAG || !value->is_set || value->origin != origin) {
+        return false;
+    }
+    config_fault(config, place, "key '%s' stands there twice (first at %s)", key, value->place);
+    return true;
+}
+
 static void assign_from_file(struct config *config, struct option_set *set, int index, const char *path,
                              enum option_origin origin, const char *place)
 {
@@ -170,7 +182,8 @@ void config_assign(struct config *config, const char *key, const char *value, en
     int index = -1;
     struct err err = {0};
     if (config_find(config, key, &set, &index)) {
-        if (option_assign(set, index, value, origin, place, &err) != 0) {
+        if (!config_is_repeated(config, set, index, origin, place, key) &&
+            option_assign(set, index, value, origin, place, &err) != 0) {
             config_fault(config, place, "%s: %s", key, err.text);
         }
         return;
@@ -182,7 +195,9 @@ void config_assign(struct config *config, const char *key, const char *value, en
         base[len - 5] = '\0';
         if (config_find(config, base, &set, &index) &&
             (set->table[index].flags & (OUTBOX_OPT_SECRET | OUTBOX_OPT_URL))) {
-            assign_from_file(config, set, index, value, origin, place);
+            if (!config_is_repeated(config, set, index, origin, place, base)) {
+                assign_from_file(config, set, index, value, origin, place);
+            }
             return;
         }
     }

@@ -60,6 +60,10 @@ void config_fault(struct config *config, const char *place, const char *format, 
 /* Reports a key that does not exist, with the nearest one that does. */
 void config_unknown(struct config *config, const char *place, const char *key);
 
+/* Notes a fault, and is true, if the value was set before from the same origin. */
+bool config_is_repeated(struct config *config, const struct option_set *set, int index,
+                        enum option_origin origin, const char *place, const char *key);
+
 /* Sets a scalar by its full key, "_file" twins included; faults are noted. */
 void config_assign(struct config *config, const char *key, const char *value, enum option_origin origin,
                    const char *place);

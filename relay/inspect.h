@@ -16,8 +16,8 @@ struct inspect_target {
 
 struct inspect_left {
     int64_t messages; /* up to the target, in our channels */
-    int64_t resting;  /* of these, in channels on hold */
-    int64_t due;      /* retries due at the start, in channels that do not rest */
+    int64_t resting;  /* of these and of the due retries, in channels on hold */
+    int64_t due;      /* retries that were due at the start */
     int64_t waiting;  /* retries for later */
 };
 

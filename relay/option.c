@@ -326,21 +326,31 @@ int64_t option_number(const struct option_set *set, const char *name)
     return option_get(set, name)->number;
 }
 
-void option_redact_url(struct text *out, const char *url)
+/* Where the scheme ends; 0 if there is none. */
+static size_t scheme_length(const char *url)
 {
     const char *authority = strstr(url, "://");
-    const char *start = authority ? authority + 3 : url;
-    size_t authority_len = strcspn(start, "/?#");
-    const char *at_sign = NULL;
-    for (const char *at = start; at < start + authority_len; at++) {
-        at_sign = *at == '@' ? at : at_sign;
-    }
+    return authority ? (size_t)(authority - url) + 3 : 0;
+}
+
+/*
+ * Passwords may hold '/', '#' and '@' that somebody forgot to encode, and a list cuts them at commas:
+ * everything up to the last
+ * '@' goes, and without one what does not end in a port.
+ */
+void option_redact_url(struct text *out, const char *url)
+{
+    size_t scheme = scheme_length(url);
+    const char *rest = url + scheme;
+    const char *at_sign = strrchr(rest, '@');
+    const char *colon = strchr(rest, ':');
+    bool port = !colon || strspn(colon + 1, "0123456789") == strcspn(colon + 1, "/?#");
+    text_add_bytes(out, (struct bytes){url, scheme});
     if (at_sign) {
-        text_add_bytes(out, (struct bytes){url, (size_t)(start - url)});
         text_add(out, "***");
         text_add(out, at_sign);
     } else {
-        text_add(out, url);
+        text_add(out, scheme > 0 && port ? rest : "***");
     }
 }
 

@@ -24,8 +24,9 @@ static void *run(void *context)
             continue;
         }
         if (number == SIGTERM || number == SIGINT) {
-            atomic_store(&signals->terminate, true);
-            if (wake_is_stopping(signals->wake)) {
+            /* The second one: a stop for other reasons (reload, end of a drain) does not count as the first.
+             */
+            if (atomic_exchange(&signals->terminate, true)) {
                 wake_halt(signals->wake);
             } else {
                 wake_stop(signals->wake);

@@ -1,9 +1,12 @@
 #define _GNU_SOURCE /* POLLRDHUP */
 #include "watchdog.h"
 
+#include <errno.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
 
 #include "clock.h"
 
@@ -30,18 +33,37 @@ static bool look_at(struct watchdog *watchdog, struct watch *watch)
     return active;
 }
 
-/* Waits for the next look; parks, to cost nothing, while no call runs. */
-static void pause_until_next(struct watchdog *watchdog, bool active, uint64_t seen, int64_t halt_at_ms)
+static void ring(struct watchdog *watchdog)
 {
-    if (wake_is_stopping(watchdog->wake)) {
-        (void)wake_await(watchdog->wake, &watchdog->done, clock_now_ms() + TICK_MS);
-    } else if (active) {
-        wake_sleep(watchdog->wake, clock_now_ms() + TICK_MS);
-    } else {
-        atomic_store(&watchdog->parked, true);
-        wake_wait(watchdog->wake, seen, halt_at_ms);
+    static const uint64_t one = 1;
+    (void)!write(watchdog->bell_fd, &one, sizeof one); /* fails only when it rings already */
+}
+
+/* Waits for the bell, the beginning of a stop, or the time. */
+static void listen_until(struct watchdog *watchdog, int timeout_ms)
+{
+    bool stopping =
+        wake_is_stopping(watchdog->wake); /* its descriptor stays readable: of no interest any more */
+    struct pollfd fds[2] = {{.fd = watchdog->bell_fd, .events = POLLIN},
+                            {.fd = stopping ? -1 : watchdog->wake->stop_fd, .events = POLLIN}};
+    uint64_t rings = 0;
+    if (poll(fds, 2, timeout_ms) > 0 && fds[0].revents) {
+        (void)!read(watchdog->bell_fd, &rings, sizeof rings);
+    }
+}
+
+/* Parked, it costs nothing. It says so before it looks: a call that begins after the look finds the bell. */
+static bool look_at_all(struct watchdog *watchdog)
+{
+    bool active = false;
+    atomic_store(&watchdog->parked, true);
+    for (size_t at = 0; at < watchdog->count; at++) {
+        active |= look_at(watchdog, &watchdog->watches[at]);
+    }
+    if (active) {
         atomic_store(&watchdog->parked, false);
     }
+    return active;
 }
 
 static void *run(void *context)
@@ -49,18 +71,14 @@ static void *run(void *context)
     struct watchdog *watchdog = context;
     int64_t halt_at_ms = CLOCK_NEVER_MS;
     while (!atomic_load(&watchdog->done)) {
-        uint64_t seen = wake_changes(watchdog->wake);
-        if (wake_is_stopping(watchdog->wake) && halt_at_ms == CLOCK_NEVER_MS) {
+        bool stopping = wake_is_stopping(watchdog->wake);
+        if (stopping && halt_at_ms == CLOCK_NEVER_MS) {
             halt_at_ms = clock_after(clock_now_ms(), watchdog->shutdown_timeout_ms);
         }
         if (clock_now_ms() >= halt_at_ms && !wake_is_halting(watchdog->wake)) {
             wake_halt(watchdog->wake);
         }
-        bool active = false;
-        for (size_t at = 0; at < watchdog->count; at++) {
-            active |= look_at(watchdog, &watchdog->watches[at]);
-        }
-        pause_until_next(watchdog, active, seen, halt_at_ms);
+        listen_until(watchdog, look_at_all(watchdog) || stopping ? TICK_MS : -1);
     }
     return NULL;
 }
@@ -69,8 +87,13 @@ int watchdog_start(struct watchdog *watchdog, struct wake *wake, size_t workers,
                    struct err *err)
 {
     *watchdog = (struct watchdog){.wake = wake, .count = workers, .shutdown_timeout_ms = shutdown_timeout_ms};
+    watchdog->bell_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (watchdog->bell_fd < 0) {
+        return err_set(err, ERR_INTERNAL, "cannot make an eventfd: %s", strerror(errno));
+    }
     watchdog->watches = calloc(workers, sizeof *watchdog->watches);
     if (!watchdog->watches) {
+        (void)close(watchdog->bell_fd);
         return err_set(err, ERR_INTERNAL, "out of memory");
     }
     for (size_t at = 0; at < workers; at++) {
@@ -79,6 +102,7 @@ int watchdog_start(struct watchdog *watchdog, struct wake *wake, size_t workers,
     int fault = pthread_create(&watchdog->thread, NULL, run, watchdog);
     if (fault != 0) {
         free(watchdog->watches);
+        (void)close(watchdog->bell_fd);
         return err_set(err, ERR_INTERNAL, "cannot start a thread: %s", strerror(fault));
     }
     return 0;
@@ -87,12 +111,13 @@ int watchdog_start(struct watchdog *watchdog, struct wake *wake, size_t workers,
 void watchdog_finish(struct watchdog *watchdog)
 {
     atomic_store(&watchdog->done, true);
-    wake_all(watchdog->wake);
+    ring(watchdog);
     (void)pthread_join(watchdog->thread, NULL);
     for (size_t at = 0; at < watchdog->count; at++) {
         (void)pthread_mutex_destroy(&watchdog->watches[at].lock);
     }
     free(watchdog->watches);
+    (void)close(watchdog->bell_fd);
 }
 
 void watchdog_begin(struct watchdog *watchdog, size_t number, struct session *session, int64_t deadline_ms,
@@ -106,7 +131,7 @@ void watchdog_begin(struct watchdog *watchdog, size_t number, struct session *se
     watch->interrupted = false;
     (void)pthread_mutex_unlock(&watch->lock);
     if (atomic_load(&watchdog->parked)) {
-        wake_all(watchdog->wake);
+        ring(watchdog);
     }
 }
 

@@ -27,6 +27,7 @@ struct watch {
 
 struct watchdog {
     struct wake *wake;
+    int bell_fd; /* rung when a call begins while the watchdog is parked, and at the end */
     struct watch *watches;
     size_t count;
     int64_t shutdown_timeout_ms;

@@ -10,6 +10,7 @@ void worker_lose_session(struct worker *worker, const struct err *why)
         metrics_add(&shared->metrics.backend_losses, 1);
         backend_disconnect(worker->session);
     }
+    worker->paused = false;
     if (health_failed(&shared->health, HEALTH_BACKEND, why, now_ms)) {
         LOG(shared->log, LOG_WARNING, "no session to the broker", log_number("worker", worker->number),
             log_text("backend", backend_name(shared->backend)), log_text("error", why->text));
@@ -24,6 +25,7 @@ void worker_lose_session(struct worker *worker, const struct err *why)
 void worker_pause_session(struct worker *worker, const struct err *why, int64_t retry_after_ms)
 {
     struct shared *shared = worker->shared;
+    worker->paused = true;
     (void)health_failed(&shared->health, HEALTH_BACKEND, why, clock_now_ms());
     if (breaker_busy(&shared->breaker, why->text, retry_after_ms, clock_now_ms())) {
         LOG(shared->log, LOG_WARNING, "the broker asks for a pause: nothing is claimed until it is over",
@@ -68,7 +70,11 @@ static void check_session(struct worker *worker)
         worker_lose_session(worker, &err);
     } else if (state == OUTBOX_SESSION_BUSY) {
         worker_pause_session(worker, &err, retry_after_ms);
-    } else if (breaker_pause_over(&shared->breaker, clock_now_ms())) {
+    } else if (worker->paused && backend_has_check(shared->backend)) {
+        worker->paused = false;
+        if (!breaker_pause_over(&shared->breaker, clock_now_ms())) {
+            return;
+        }
         worker_session_works(worker);
         LOG_PLAIN(shared->log, LOG_INFO, "the broker's pause is over");
         wake_all(shared->wake);
@@ -78,12 +84,20 @@ static void check_session(struct worker *worker)
 void worker_wait_until(struct worker *worker, int64_t until_ms)
 {
     struct wake *wake = worker->shared->wake;
-    uint64_t seen = wake_changes(wake);
     do {
         check_session(worker);
         int64_t slice_ms = clock_after(clock_now_ms(), CHECK_EVERY_MS);
-        wake_wait(wake, seen, until_ms < slice_ms ? until_ms : slice_ms);
-    } while (clock_now_ms() < until_ms && wake_changes(wake) == seen && !wake_is_stopping(wake));
+        wake_sleep(wake, until_ms < slice_ms ? until_ms : slice_ms);
+    } while (clock_now_ms() < until_ms && !wake_is_stopping(wake));
+}
+
+/* Waits for a change since `seen`, such as a breaker that closes; at most until the time, and as long as an
+ * idle session may. */
+static void await_change(struct worker *worker, uint64_t seen, int64_t until_ms)
+{
+    check_session(worker);
+    int64_t slice_ms = clock_now_ms() + CHECK_EVERY_MS;
+    wake_wait(worker->shared->wake, seen, until_ms < slice_ms ? until_ms : slice_ms);
 }
 
 bool worker_may_claim(struct worker *worker)
@@ -94,16 +108,14 @@ bool worker_may_claim(struct worker *worker)
     enum breaker_answer answer =
         breaker_ask(&shared->breaker, worker->number, clock_now_ms(), &wait_until_ms);
     if (answer == BREAKER_WAIT) {
-        check_session(worker);
-        int64_t slice_ms = clock_now_ms() + CHECK_EVERY_MS;
-        wake_wait(shared->wake, seen, wait_until_ms < slice_ms ? wait_until_ms : slice_ms);
+        await_change(worker, seen, wait_until_ms);
         return false;
     }
     worker->probing = answer == BREAKER_PROBE;
     enum suspect_answer suspect =
         suspect_ask(&shared->suspect, worker->number, worker->probing, &worker->after_seq);
     if (suspect == SUSPECT_WAIT) {
-        worker_wait_until(worker, clock_now_ms() + CHECK_EVERY_MS);
+        await_change(worker, seen, CLOCK_NEVER_MS);
         return false;
     }
     worker->single = suspect == SUSPECT_SINGLE;

@@ -30,6 +30,7 @@ struct worker {
     int64_t database_not_before_ms;
     int64_t backend_not_before_ms;
     int64_t check_at_ms;
+    bool paused;          /* our own session said BUSY: only it can say that the pause is over */
     int64_t poll_ms;      /* wait before the next look; 0 = claim at once */
     int64_t last_poll_ms; /* the wait before, since something was last claimed */
     bool holds_batch;
@@ -47,7 +48,7 @@ void worker_lose_session(struct worker *worker, const struct err *why);
 void worker_pause_session(struct worker *worker, const struct err *why, int64_t retry_after_ms);
 void worker_session_works(struct worker *worker);
 
-/* Waits without a transaction: until the time, a change, or a stop; heartbeats are serviced meanwhile. */
+/* Waits without a transaction, until the time or a stop; heartbeats are serviced meanwhile. */
 void worker_wait_until(struct worker *worker, int64_t until_ms);
 
 /* worker_source.c: the connection to the database. */

@@ -75,6 +75,8 @@ static void bind(struct reader *reader, struct option_set *set, int index, const
     const char *text = scalar(node);
     if (text) {
         config_assign(reader->config, path, text, OPTION_FILE, place);
+    } else if (config_is_repeated(reader->config, set, index, OPTION_FILE, place, path)) {
+        (void)0; /* told */
     } else if (type == OUTBOX_OPT_LIST && node->type == YAML_SEQUENCE_NODE) {
         bind_list(reader, set, index, path, node, place);
     } else if (type == OUTBOX_OPT_MAP && node->type == YAML_MAPPING_NODE) {
@@ -168,6 +170,24 @@ static void report_syntax(struct config *config, const char *path, const yaml_pa
                  parser->context ? ")" : "");
 }
 
+/* What stands behind a second "---" would be ignored silently. */
+static void refuse_second_document(struct config *config, const char *path, yaml_parser_t *parser)
+{
+    yaml_document_t document;
+    if (!yaml_parser_load(parser, &document)) {
+        report_syntax(config, path, parser);
+        return;
+    }
+    yaml_node_t *root = yaml_document_get_root_node(&document);
+    if (root) {
+        char place[PLACE_BYTES];
+        (void)snprintf(place, sizeof place, "%s:%zu:%zu", path, root->start_mark.line + 1,
+                       root->start_mark.column + 1);
+        config_fault(config, place, "a second YAML document: put everything into one");
+    }
+    yaml_document_delete(&document);
+}
+
 void config_read_yaml(struct config *config, const char *path)
 {
     FILE *file = fopen(path, "re");
@@ -194,6 +214,7 @@ void config_read_yaml(struct config *config, const char *path)
             config_fault(config, path, "the file must be a mapping of keys to values");
         }
         yaml_document_delete(&document);
+        refuse_second_document(config, path, &parser);
     }
     yaml_parser_delete(&parser);
     (void)fclose(file);

@@ -17,6 +17,7 @@ void confirms_reset(struct confirms *confirms)
     confirms->outstanding = 0;
     confirms->lowest = 0;
     confirms->first_tag = 1;
+    confirms->stale = false;
 }
 
 void confirms_finish(struct confirms *confirms)
@@ -29,6 +30,7 @@ void confirms_finish(struct confirms *confirms)
 void confirms_end(struct confirms *confirms)
 {
     forget_replies(confirms);
+    confirms->stale = confirms->stale || confirms->outstanding > 0;
     confirms->first_tag += confirms->count;
     confirms->count = 0;
     confirms->outstanding = 0;
@@ -108,7 +110,7 @@ bool confirms_answer(struct confirms *confirms, uint64_t tag, bool multiple, boo
 
 bool confirms_only_one(const struct confirms *confirms, size_t *index)
 {
-    if (confirms->outstanding != 1) {
+    if (confirms->outstanding != 1 || confirms->stale) {
         return false;
     }
     *index = confirms->entries[confirms->lowest].index;

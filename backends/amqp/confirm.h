@@ -30,6 +30,7 @@ struct confirms {
     size_t outstanding; /* of them without an answer */
     size_t lowest;      /* first that may be outstanding */
     uint64_t first_tag; /* tag of entries[0] */
+    bool stale;         /* an earlier batch was abandoned: the broker may still answer about it */
 };
 
 typedef void confirm_settled(void *context, size_t index, enum confirm_result result, const char *reply);
@@ -54,7 +55,8 @@ bool confirms_returned(struct confirms *confirms, int64_t seq, const char *reply
 bool confirms_answer(struct confirms *confirms, uint64_t tag, bool multiple, bool ack,
                      confirm_settled *settled, void *context);
 
-/* The index of the only message in flight; false if there is none, or several. */
+/* The index of the only message in flight; false if there is none, or several, or older ones may still be on
+ * their way. */
 bool confirms_only_one(const struct confirms *confirms, size_t *index);
 
 #endif

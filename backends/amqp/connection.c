@@ -7,6 +7,7 @@
 #include <netinet/tcp.h>
 #include <openssl/ssl.h>
 #include <poll.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -27,6 +28,14 @@ static int allow_interrupt(struct session *session, struct outbox_error *error)
                              interrupted ? "interrupted while connecting" : "no descriptor is left");
     }
     return 0;
+}
+
+static bool is_interrupted(struct session *session)
+{
+    (void)pthread_mutex_lock(&session->interrupt_lock);
+    bool interrupted = session->interrupted;
+    (void)pthread_mutex_unlock(&session->interrupt_lock);
+    return interrupted;
 }
 
 static void set_interrupted(struct session *session, bool interrupted)
@@ -119,18 +128,28 @@ static amqp_table_entry_t entry_true(const char *key)
                                 .value = {.kind = AMQP_FIELD_KIND_BOOLEAN, .value.boolean = 1}};
 }
 
+/* What a connection.close during the login means; many of its codes only say: not now. */
+static enum outbox_error_kind kind_of_close(int code, const char *text)
+{
+    if (code == AMQP_NOT_ALLOWED && strstr(text, "not found")) {
+        return OUTBOX_ERROR_CONFIG; /* no such vhost */
+    }
+    bool refused = code == AMQP_ACCESS_REFUSED || (code == AMQP_NOT_ALLOWED && !strstr(text, "limit"));
+    return refused ? OUTBOX_ERROR_REFUSED : OUTBOX_ERROR_UNAVAILABLE;
+}
+
 static int login_failed(const struct amqp_connection_info *broker, amqp_rpc_reply_t reply,
                         struct outbox_error *error)
 {
     if (reply.reply_type == AMQP_RESPONSE_SERVER_EXCEPTION &&
         reply.reply.id == AMQP_CONNECTION_CLOSE_METHOD) {
         const amqp_connection_close_t *close = reply.reply.decoded;
-        bool no_vhost = close->reply_code == AMQP_NOT_ALLOWED &&
-                        memmem(close->reply_text.bytes, close->reply_text.len, "not found", 9);
-        return session_error(error, no_vhost ? OUTBOX_ERROR_CONFIG : OUTBOX_ERROR_REFUSED,
-                             "%s:%d refused user '%s' at vhost '%s': %d %.*s", broker->host, broker->port,
-                             broker->user, broker->vhost, close->reply_code, (int)close->reply_text.len,
-                             (const char *)close->reply_text.bytes);
+        char text[200];
+        (void)snprintf(text, sizeof text, "%.*s", (int)close->reply_text.len,
+                       (const char *)close->reply_text.bytes);
+        return session_error(error, kind_of_close(close->reply_code, text),
+                             "%s:%d refused the login at vhost '%s': %d %s", broker->host, broker->port,
+                             broker->vhost, close->reply_code, text);
     }
     return session_error(error, OUTBOX_ERROR_UNAVAILABLE, "%s:%d does not answer as an AMQP broker: %s",
                          broker->host, broker->port,
@@ -163,8 +182,14 @@ static int log_in(struct session *session, const struct amqp_connection_info *br
         return login_failed(broker, reply, error);
     }
     session->frame_max = amqp_get_frame_max(session->connection);
-    if (!amqp_channel_open(session->connection, CHANNEL_PUBLISH) ||
-        !amqp_confirm_select(session->connection, CHANNEL_PUBLISH)) {
+    left = session_left(deadline_ms);
+    (void)amqp_set_rpc_timeout(session->connection, &left);
+    if (!amqp_channel_open(session->connection, CHANNEL_PUBLISH)) {
+        return login_failed(broker, amqp_get_rpc_reply(session->connection), error);
+    }
+    left = session_left(deadline_ms);
+    (void)amqp_set_rpc_timeout(session->connection, &left);
+    if (!amqp_confirm_select(session->connection, CHANNEL_PUBLISH)) {
         return login_failed(broker, amqp_get_rpc_reply(session->connection), error);
     }
     confirms_reset(&session->confirms);
@@ -197,7 +222,7 @@ int connection_open(struct session *session, int64_t deadline_ms, struct outbox_
 {
     size_t count = session->settings->url_count;
     set_interrupted(session, false);
-    for (size_t tried = 0; tried < count; tried++) {
+    for (size_t tried = 0; tried < count && !is_interrupted(session); tried++) {
         size_t url = (session->url + tried) % count;
         int64_t now_ms = session_now_ms();
         int64_t share_ms = now_ms + (deadline_ms - now_ms) / (int64_t)(count - tried);
@@ -219,7 +244,7 @@ static void say_goodbye(struct session *session)
     amqp_connection_close_t goodbye = {.reply_code = AMQP_REPLY_SUCCESS,
                                        .reply_text = amqp_cstring_bytes("bye")};
     struct pollfd socket = {.fd = session->interrupt_fd, .events = POLLOUT};
-    if (socket.fd >= 0 && !session->interrupted && poll(&socket, 1, 0) == 1 && socket.revents == POLLOUT) {
+    if (socket.fd >= 0 && !is_interrupted(session) && poll(&socket, 1, 0) == 1 && socket.revents == POLLOUT) {
         (void)amqp_send_method(session->connection, 0, AMQP_CONNECTION_CLOSE_METHOD, &goodbye);
     }
 }

@@ -8,6 +8,10 @@
 /* The header frame carries its own overhead and properties besides the table (AMQP 0-9-1, 4.2.6). */
 enum { SHORT_STRING_MAX = 255, OWN_HEADERS = 3, FRAME_OVERHEAD = 2048 };
 
+/* RabbitMQ closes the channel over more than ten years (rabbit_misc:check_expiry); later than that is never.
+ */
+static const int64_t EXPIRATION_MAX_MS = 315360000000;
+
 static bool refuse(char reason[256], const char *what, const char *why)
 {
     (void)snprintf(reason, 256, "%s %s", what, why);
@@ -58,12 +62,17 @@ static bool is_allowed(const struct settings *settings, struct outbox_bytes name
     return false;
 }
 
-/* CC and BCC make the broker route elsewhere, x-... belongs to it, outbox-... to us. */
+/* The broker routes copies by them, wants arrays, and closes the channel over anything else. */
+static bool is_copy(struct outbox_bytes name)
+{
+    return (name.len == 2 && memcmp(name.ptr, "CC", 2) == 0) ||
+           (name.len == 3 && memcmp(name.ptr, "BCC", 3) == 0);
+}
+
+/* x-... belongs to the broker. */
 static bool is_special(struct outbox_bytes name)
 {
-    return (name.len >= 2 && strncasecmp(name.ptr, "x-", 2) == 0) ||
-           (name.len == 2 && memcmp(name.ptr, "CC", 2) == 0) ||
-           (name.len == 3 && memcmp(name.ptr, "BCC", 3) == 0);
+    return name.len >= 2 && strncasecmp(name.ptr, "x-", 2) == 0;
 }
 
 static amqp_field_value_t value_of(const struct outbox_header *header)
@@ -142,6 +151,9 @@ static bool fill_headers(struct session *session, const struct outbox_message *m
         if (header->name.len > 7 && memcmp(header->name.ptr, "outbox-", 7) == 0) {
             return refuse(reason, what, "has a name that belongs to the relay");
         }
+        if (is_copy(header->name)) {
+            return refuse(reason, what, "would have to be a list, which a header of the outbox cannot be");
+        }
         if (is_special(header->name) && !is_allowed(session->settings, header->name)) {
             return refuse(reason, what,
                           "means something to the broker: list it in amqp.allowed_headers if it is meant");
@@ -193,7 +205,7 @@ static bool fill_properties(struct session *session, const struct outbox_message
     if (message->key.len > SHORT_STRING_MAX || message->causation_id.len > SHORT_STRING_MAX) {
         return refuse(reason, "key or causation_id", "is longer than 255 bytes");
     }
-    if (message->ttl_ms >= 0) {
+    if (message->ttl_ms >= 0 && message->ttl_ms <= EXPIRATION_MAX_MS) {
         (void)snprintf(envelope->expiration, sizeof envelope->expiration, "%lld", (long long)message->ttl_ms);
         properties->expiration = amqp_cstring_bytes(envelope->expiration);
         properties->_flags |= AMQP_BASIC_EXPIRATION_FLAG;

@@ -84,11 +84,26 @@ static int send_declare(struct session *session, const struct exchange *exchange
                                exchange->name, amqp_error_string2(status));
 }
 
+/* Waits for the answer to the declaration under way: answers carry no name, so there is one at a time. */
+static enum frames_result await_answer(struct session *session, int64_t deadline_ms,
+                                       struct outbox_error *error)
+{
+    enum frames_result result = FRAMES_SOME;
+    while (session->exchanges.asked && result == FRAMES_SOME) {
+        result = frames_pump(session, deadline_ms, error);
+    }
+    return result;
+}
+
 enum exchange_state exchange_find(struct session *session, const char *name, int64_t deadline_ms,
                                   const char **reason, struct outbox_error *error)
 {
     if (name[0] == '\0') {
         return EXCHANGE_EXISTS;
+    }
+    enum frames_result result = await_answer(session, deadline_ms, error);
+    if (result != FRAMES_SOME) {
+        return result == FRAMES_LOST ? EXCHANGE_UNKNOWN : EXCHANGE_ASKED;
     }
     struct exchange *exchange = find_or_add(&session->exchanges, name);
     if (!exchange) {
@@ -101,17 +116,8 @@ enum exchange_state exchange_find(struct session *session, const char *name, int
         }
         exchange->state = EXCHANGE_ASKED;
         session->exchanges.asked = exchange;
-        while (exchange->state == EXCHANGE_ASKED) {
-            enum frames_result result = frames_pump(session, deadline_ms, error);
-            if (result == FRAMES_LOST) {
-                return EXCHANGE_UNKNOWN;
-            }
-            if (result == FRAMES_NONE) {
-                (void)session_error(error, OUTBOX_ERROR_UNAVAILABLE,
-                                    "the broker did not answer the declaration of exchange '%s' in time",
-                                    name);
-                return EXCHANGE_UNKNOWN;
-            }
+        if (await_answer(session, deadline_ms, error) == FRAMES_LOST) {
+            return EXCHANGE_UNKNOWN;
         }
     }
     *reason = exchange->reason;

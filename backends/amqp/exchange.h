@@ -34,8 +34,9 @@ void exchanges_clear(struct exchanges *exchanges);
 void exchanges_forget_failures(struct exchanges *exchanges);
 
 /*
- * EXCHANGE_EXISTS or EXCHANGE_FAILED with *reason, asking the broker if need be; EXCHANGE_UNKNOWN when the
- * session is lost or the deadline has passed, with *error filled. The default exchange always exists.
+ * EXCHANGE_EXISTS, or EXCHANGE_FAILED with *reason, asking the broker if need be; EXCHANGE_ASKED when it did
+ * not answer until the deadline; EXCHANGE_UNKNOWN when the session is lost, with *error filled. The default
+ * exchange always exists.
  */
 enum exchange_state exchange_find(struct session *session, const char *name, int64_t deadline_ms,
                                   const char **reason, struct outbox_error *error);

@@ -91,8 +91,9 @@ static enum step publish_one(struct session *session, size_t index, int64_t dead
         batch->settle(batch, index, OUTBOX_HOLD, missing, 0);
         return STEP_GO_ON;
     case EXCHANGE_UNKNOWN:
-    case EXCHANGE_ASKED:
         return STEP_LOST;
+    case EXCHANGE_ASKED: /* no answer until the deadline: in an alarm the broker does not read */
+        return late(session, error);
     }
     enum step step =
         await_confirms(session, (size_t)session->settings->max_unconfirmed - 1, deadline_ms, error);

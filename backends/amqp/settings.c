@@ -23,7 +23,7 @@ const struct outbox_option amqp_options[] = {
      "accept: an event that no queue wants is done"},
     {"app_id", OUTBOX_OPT_STRING, 0, "outbox-relay", NULL, 0, 0, "property app_id"},
     {"allowed_headers", OUTBOX_OPT_LIST, 0, "", NULL, 0, 0,
-     "headers with a meaning to the broker (x-..., CC, BCC) that may pass"},
+     "headers with a meaning to the broker (x-...) that may pass"},
     {"heartbeat", OUTBOX_OPT_DURATION_MS, 0, "10s", NULL, 1000, 600000,
      "of the connection, in whole seconds"},
     {"max_unconfirmed", OUTBOX_OPT_INT, 0, "1000", NULL, 1, 65535, "messages in flight per session"},

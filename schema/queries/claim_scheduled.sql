@@ -14,9 +14,9 @@ WITH locked AS MATERIALIZED (
 SELECT m.seq, m.entry, m.id::text, m.kind, m.channel, m.type, m.key, m.correlation_id, m.causation_id, m.reply_to,
   coalesce(m.content_type, CASE WHEN m.payload_bytes IS NULL THEN 'application/json' ELSE 'application/octet-stream' END),
   m.headers::text, m.payload, m.payload_bytes,
-  (extract(epoch FROM m.created_at) * 1000000)::bigint AS created_at_us,
-  CASE WHEN m.expires_at IS NOT NULL THEN greatest(0, floor(extract(epoch FROM m.expires_at - clock_timestamp()) * 1000)) END::bigint AS ttl_ms,
+  CASE WHEN isfinite(m.created_at) THEN extract(epoch FROM m.created_at) * 1000000 ELSE 0 END::bigint AS created_at_us,
+  CASE WHEN isfinite(m.expires_at) THEN greatest(0, floor(extract(epoch FROM m.expires_at - clock_timestamp()) * 1000)) WHEN m.expires_at = '-infinity' THEN 0 END::bigint AS ttl_ms,
   m.attempts, floor(extract(epoch FROM clock_timestamp() - m.tried_at) * 1000)::bigint AS tried_age_ms, m.solo,
-  floor(extract(epoch FROM clock_timestamp() - m.created_at) * 1000)::bigint AS age_ms
+  CASE WHEN isfinite(m.created_at) THEN floor(extract(epoch FROM clock_timestamp() - m.created_at) * 1000) ELSE 0 END::bigint AS age_ms
 FROM prefix p JOIN outbox.scheduled m ON m.entry = p.entry
 ORDER BY m.seq

@@ -228,7 +228,7 @@ def test_tls_refuses_a_broker_that_it_cannot_verify(database, broker, host, trus
 
 
 @pytest.mark.parametrize("url, code, text", [
-    (f"amqp://guest:wrong@127.0.0.1:{PORT}/", 77, "refused user 'guest'"),
+    (f"amqp://guest:wrong@127.0.0.1:{PORT}/", 77, "refused the login"),
     (f"amqp://guest:guest@127.0.0.1:{PORT}/nowhere", 78, "vhost 'nowhere'"),
     ("amqp://guest:guest@127.0.0.1:1/", 69, "cannot connect to 127.0.0.1:1"),
     ("http://127.0.0.1/", 78, "amqp.url: entry 1 is not amqp://"),

@@ -73,6 +73,19 @@ Test(config, all_mistakes_are_reported_at_once_with_place_and_suggestion)
     expect_fault("8:3", "unknown key 'amqp.urls'; did you mean 'amqp.url'?");
 }
 
+Test(config, the_same_key_in_two_spellings_or_two_documents_is_a_mistake)
+{
+    static const char *const environment[] = {"OUTBOX_DATABASE=a", "OUTBOX_DATABASE_FILE=/dev/null", NULL};
+    cr_assert_eq(load("poll.max: 1s\npoll: { max: 2s }\namqp.url: [\"amqp://a\"]\namqp: { url: "
+                      "[\"amqp://b\"] }\n---\nworkers: 9\n",
+                      environment, NULL, 0),
+                 -1);
+    expect_fault("2:14", "key 'poll.max' stands there twice");
+    expect_fault("4:14", "key 'amqp.url' stands there twice");
+    expect_fault("6:1", "a second YAML document");
+    cr_expect(strstr(text_get(&config.faults), "OUTBOX_DATABASE_FILE: key 'database' stands there twice"));
+}
+
 Test(config, broken_yaml_is_told_with_its_place)
 {
     cr_assert_eq(load("workers: 2\namqp: { url: [\"a\"\n", NULL, NULL, 0), -1);

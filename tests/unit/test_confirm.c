@@ -125,6 +125,16 @@ Test(confirm, knows_when_exactly_one_message_is_in_flight)
     cr_expect_eq(index, 5);
 }
 
+Test(confirm, blames_no_message_while_older_ones_may_still_be_on_their_way)
+{
+    size_t index = 0;
+    begin(1); /* the eight of the setup were never answered */
+    cr_expect(!confirms_only_one(&confirms, &index));
+    confirms_reset(&confirms);
+    begin(1);
+    cr_expect(confirms_only_one(&confirms, &index));
+}
+
 Test(confirm, a_new_channel_counts_from_one_again)
 {
     confirms_reset(&confirms);

@@ -97,7 +97,11 @@ Test(option, urls_and_secrets_are_shown_redacted)
     } rows[] = {{"amqp://guest:s3cret@host:5672/v", "amqp://***@host:5672/v"},
                 {"amqp://host/", "amqp://host/"},
                 {"amqp://u:p@ss@host", "amqp://***@host"},
-                {"https://host/a@b", "https://host/a@b"}};
+                {"amqp://app:S3c/ret@h1/", "amqp://***@h1/"},
+                {"amqp://app:S3#c@r@h1/", "amqp://***@h1/"},
+                {"amqp://app:S3", "amqp://***"},
+                {"cret@h1/", "***@h1/"},
+                {"amqp://host:5672/v", "amqp://host:5672/v"}};
     for (size_t at = 0; at < sizeof rows / sizeof rows[0]; at++) {
         struct text out;
         text_init(&out, 200);
