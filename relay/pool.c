@@ -4,7 +4,7 @@
 
 #include "clock.h"
 
-enum { LET_GO_MS = 5000 };
+enum { LET_GO_MS = 3000, LOOK_EVERY_MS = 100 };
 
 struct pool {
     struct shared shared;
@@ -79,7 +79,16 @@ bool pool_join(struct pool *pool)
     int64_t deadline_ms = clock_now_ms() + pool->shutdown_timeout_ms + LET_GO_MS;
     bool all = true;
     for (unsigned at = 0; at < pool->count; at++) {
-        all = worker_join(pool->workers[at], deadline_ms) && all;
+        bool ended = false;
+        while (!ended && clock_now_ms() < deadline_ms) {
+            ended = worker_join(pool->workers[at], clock_now_ms() + LOOK_EVERY_MS);
+            /* A second signal: what has not let go soon after it never will. */
+            int64_t let_go_ms = clock_now_ms() + LET_GO_MS;
+            if (!ended && wake_is_halting(pool->shared.wake) && let_go_ms < deadline_ms) {
+                deadline_ms = let_go_ms;
+            }
+        }
+        all = all && ended;
     }
     return all;
 }

@@ -24,8 +24,10 @@ static bool look_at(struct watchdog *watchdog, struct watch *watch)
 {
     (void)pthread_mutex_lock(&watch->lock);
     bool active = watch->session != NULL;
-    if (active && (clock_now_ms() >= watch->deadline_ms + GRACE_MS || wake_is_halting(watchdog->wake) ||
-                   is_dead(watch->database_fd))) {
+    bool stopping =
+        wake_is_halting(watchdog->wake) || (watch->database_fd < 0 && wake_is_stopping(watchdog->wake));
+    if (active &&
+        (stopping || clock_now_ms() >= watch->deadline_ms + GRACE_MS || is_dead(watch->database_fd))) {
         watch->interrupted = true;
         backend_interrupt(watch->session);
     }

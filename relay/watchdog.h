@@ -21,7 +21,7 @@ struct watch {
     pthread_mutex_t lock;
     struct session *session; /* NULL = no call runs */
     int64_t deadline_ms;
-    int database_fd; /* its death interrupts; -1 = none */
+    int database_fd; /* its death interrupts; -1 = no batch in hand: a stop interrupts, too */
     bool interrupted;
 };
 

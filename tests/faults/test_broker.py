@@ -2,6 +2,7 @@
 import collections
 import os
 import signal
+import socket
 import time
 
 import pika
@@ -94,6 +95,23 @@ def test_a_silent_broker_causes_no_loss_no_hot_loop_and_no_restart(database, bro
     connects = int(running.log().rsplit('"backend_connects":', 1)[1].split("}")[0].split(",")[0])
     assert connects <= 2 * (time.monotonic() - silent) + 2, "at most one attempt per second and worker"
     assert running.process.poll() is None
+
+
+def test_a_stop_while_a_silent_broker_is_asked_to_let_us_in_is_immediate(database, start):
+    """It accepts the connection and says nothing; no batch is in hand, so there is nothing to wait for."""
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen(16)
+        database.fill(10)
+        running = start("-d", database.conninfo, "-b", "amqp", "-o", f"amqp.url=amqp://127.0.0.1:{silent.getsockname()[1]}/", "-o", "publish_timeout=30s")
+        silent.settimeout(20)
+        silent.accept()
+        assert database.open_transactions() == 0, "connect before locking"
+        began = time.monotonic()
+        running.signal(signal.SIGTERM)
+        assert running.wait(20) == 0
+        assert time.monotonic() - began < 5
+    assert database.left() == 10
 
 
 def test_a_killed_broker_comes_back_and_gets_everything_with_no_attempt_counted(database, broker, start):
