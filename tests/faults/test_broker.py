@@ -69,7 +69,7 @@ def test_a_silent_broker_causes_no_loss_no_hot_loop_and_no_restart(database, bro
                     *amqp("amqp.exchange=" + exchange, f"publish_timeout={PUBLISH_TIMEOUT}s", "amqp.heartbeat=2s", "breaker.open_max=2s",
                           "batch.max_messages=50"))
     ids = database.fill(20000)
-    oracle.await_ids(list(ids)[:1])
+    wait_until(oracle.ids, what="the first delivery")
     with open(os.environ["TEST_RABBITMQ_PID_FILE"], encoding="ascii") as file:
         server = int(file.read())
     os.kill(server, signal.SIGSTOP)
@@ -119,7 +119,7 @@ def test_a_killed_broker_comes_back_and_gets_everything_with_no_attempt_counted(
     oracle = broker.oracle(broker.queue("all", exchange))
     running = start("-d", database.conninfo, *amqp("amqp.exchange=" + exchange, "batch.max_messages=50", "breaker.open_max=2s"))
     ids = database.fill(5000)
-    oracle.await_ids(list(ids)[:1])
+    wait_until(oracle.ids, what="the first delivery")
     with open(os.environ["TEST_RABBITMQ_PID_FILE"], encoding="ascii") as file:
         os.kill(int(file.read()), signal.SIGKILL)
     running.await_log("no session to the broker")
