@@ -54,6 +54,7 @@ def check_two_processes(database, broker, conninfo):
     assert database.left() == 0
     assert sum(summary["published"] for summary in summaries) == SIZE
     arrived = oracle.await_ids(ids)
+    print(f"exit codes {codes}; {len(ids)} committed, {SIZE // 10} rolled back, {len(arrived)} arrived, {len(set(arrived))} different")
     assert sorted(arrived) == sorted(ids), "each committed id once, and no other"
 
 
