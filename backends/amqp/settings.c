@@ -86,6 +86,12 @@ static int check_urls(const struct settings *settings, struct outbox_error *erro
     return 0;
 }
 
+/* An option that is set to nothing is not set. */
+static const char *or_null(const char *value)
+{
+    return value && value[0] != '\0' ? value : NULL;
+}
+
 int settings_read(struct settings *settings, const struct outbox_host *host,
                   const struct outbox_settings *from, struct outbox_error *error)
 {
@@ -97,9 +103,9 @@ int settings_read(struct settings *settings, const struct outbox_host *host,
         .command_routing_key = host->get_string(from, "command_routing_key"),
         .exchange_type = host->get_string(from, "exchange_type"),
         .app_id = host->get_string(from, "app_id"),
-        .ca_file = host->get_string(from, "tls.ca_file"),
-        .cert_file = host->get_string(from, "tls.cert_file"),
-        .key_file = host->get_string(from, "tls.key_file"),
+        .ca_file = or_null(host->get_string(from, "tls.ca_file")),
+        .cert_file = or_null(host->get_string(from, "tls.cert_file")),
+        .key_file = or_null(host->get_string(from, "tls.key_file")),
         .declare_ensures = strcmp(host->get_string(from, "declare"), "ensure") == 0,
         .unroutable_accepted = strcmp(host->get_string(from, "unroutable"), "accept") == 0,
         .heartbeat_s = host->get_int(from, "heartbeat") / 1000,

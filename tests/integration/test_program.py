@@ -85,6 +85,18 @@ def test_config_show_tells_each_value_its_origin_and_no_secret(file):
     assert "s3cret" not in done.stdout + done.stderr
 
 
+def test_the_readmes_configuration_is_valid_and_says_the_defaults(file):
+    readme = open(os.path.join(os.path.dirname(__file__), "../../README.md"), encoding="utf-8").read()
+    short, whole = re.findall(r"```yaml\n(.*?)```", readme, re.S)
+    assert relay("check", "-c", file(short)).returncode == 0
+    done = relay("check", "-c", file(whole))
+    assert (done.returncode, done.stdout) == (0, "configuration: ok\n"), done.stderr
+    shown = {line.split("  # ")[0] for line in relay("config", "show", "-c", file(whole)).stdout.splitlines()}
+    defaults = {line.split("  # ")[0] for line in relay("config", "show", "-b", "amqp").stdout.splitlines()}
+    chosen_by_the_readme = {line.split(":")[0] for line in shown - defaults}
+    assert chosen_by_the_readme <= {"instance", "amqp.tls.ca_file", "amqp.tls.cert_file", "amqp.tls.key_file"}, shown - defaults
+
+
 def test_a_backend_must_be_chosen(database):
     done = relay("drain", "-d", database.conninfo)
     assert done.returncode == 78 and "backend is not set" in done.stderr
