@@ -7,12 +7,6 @@
 
 enum { REASON_MAX_BYTES = 512, ARENA_MAX_BYTES = 256 << 20 };
 
-const char *verdict_name(enum outbox_verdict verdict)
-{
-    static const char *const names[] = {"unsettled", "confirmed", "hold", "retry", "rejected"};
-    return names[verdict];
-}
-
 static void settle(struct outbox_batch *lent, size_t index, enum outbox_verdict verdict, const char *reason,
                    int64_t retry_after_ms)
 {

@@ -81,6 +81,4 @@ void batch_take_back(struct batch *batch);
 
 size_t batch_count_verdict(const struct batch *batch, enum outbox_verdict verdict);
 
-const char *verdict_name(enum outbox_verdict verdict);
-
 #endif

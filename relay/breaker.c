@@ -2,12 +2,6 @@
 
 #include "bytes.h"
 
-const char *breaker_state_name(enum breaker_state state)
-{
-    static const char *const names[] = {"closed", "open", "half-open"};
-    return names[state];
-}
-
 void breaker_init(struct breaker *breaker, unsigned failures_allowed, int64_t open_min_ms,
                   int64_t open_max_ms, int64_t now_ms)
 {

@@ -60,6 +60,4 @@ bool breaker_pause_over(struct breaker *breaker, int64_t now_ms);
 void breaker_abandon(struct breaker *breaker, int worker);
 
 void breaker_look(struct breaker *breaker, int64_t now_ms, struct breaker_view *view);
-const char *breaker_state_name(enum breaker_state state);
-
 #endif

@@ -47,42 +47,6 @@ static size_t utf8_length(struct bytes view, size_t at)
     return overlong || surrogate || too_high ? 0 : length;
 }
 
-size_t bytes_utf8_cut(struct bytes view, size_t most)
-{
-    if (view.len <= most) {
-        return view.len;
-    }
-    while (most > 0 && ((unsigned char)view.ptr[most] & 0xC0) == 0x80) {
-        most--;
-    }
-    return most;
-}
-
-bool bytes_match(const char *pattern, struct bytes view)
-{
-    const char *star = NULL;
-    size_t at = 0;
-    size_t after_star = 0;
-    while (at < view.len) {
-        if (*pattern == '*') {
-            star = pattern++;
-            after_star = at;
-        } else if (*pattern == '?' || (*pattern != '\0' && *pattern == view.ptr[at])) {
-            pattern++;
-            at++;
-        } else if (star) {
-            pattern = star + 1;
-            at = ++after_star;
-        } else {
-            return false;
-        }
-    }
-    while (*pattern == '*') {
-        pattern++;
-    }
-    return *pattern == '\0';
-}
-
 void text_init(struct text *text, size_t max_bytes)
 {
     *text = (struct text){.max_bytes = max_bytes};

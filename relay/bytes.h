@@ -20,12 +20,6 @@ bool bytes_equal(struct bytes a, struct bytes b);
 /* FNV-1a, for hash tables inside the process only: not stable over versions. */
 uint64_t bytes_hash(struct bytes view);
 
-/* The longest prefix of at most `most` bytes that does not cut a UTF-8 character in two. */
-size_t bytes_utf8_cut(struct bytes view, size_t most);
-
-/* Shell-style patterns with '*' and '?' only (channel filters). */
-bool bytes_match(const char *pattern, struct bytes view);
-
 /*
  * A NUL-terminated text that grows up to a maximum given at birth. Appending past the maximum sets `overflow`
  * and changes nothing; one check at the end is enough.

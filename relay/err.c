@@ -63,26 +63,3 @@ int err_exit_code(enum err_class class)
     }
     return 70;
 }
-
-const char *err_class_name(enum err_class class)
-{
-    switch (class) {
-    case ERR_NONE:
-        return "none";
-    case ERR_USAGE:
-        return "usage";
-    case ERR_CONFIG:
-        return "configuration";
-    case ERR_REFUSED:
-        return "refused";
-    case ERR_CONNECTION:
-        return "connection";
-    case ERR_RETRY:
-        return "retry";
-    case ERR_STOPPED:
-        return "stopped";
-    case ERR_INTERNAL:
-        break;
-    }
-    return "internal";
-}

@@ -47,6 +47,4 @@ static inline bool err_is_set(const struct err *err)
 /* The process exit code that belongs to a class (design: the exit code table). */
 int err_exit_code(enum err_class class);
 
-const char *err_class_name(enum err_class class);
-
 #endif

@@ -126,10 +126,3 @@ Test(batch, takes_no_more_rows_than_it_has_room_for)
     cr_expect_not_null(batch_add(&batch));
     cr_expect_null(batch_add(&batch));
 }
-
-Test(batch, every_verdict_has_a_name)
-{
-    for (int verdict = OUTBOX_UNSETTLED; verdict <= OUTBOX_REJECTED; verdict++) {
-        cr_expect(strlen(verdict_name((enum outbox_verdict)verdict)) > 0);
-    }
-}

@@ -29,39 +29,6 @@ Test(bytes, json_strings_replace_what_is_not_utf8)
     expect_json("\xC0\xAF", 2, "\"\xEF\xBF\xBD\xEF\xBF\xBD\"");                 /* overlong */
 }
 
-Test(bytes, a_cut_never_splits_a_character)
-{
-    struct bytes text = {"a\xC3\xBC\xF0\x9F\x90\x98", 7};
-    static const size_t cut[] = {0, 1, 1, 3, 3, 3, 3, 7, 7};
-    for (size_t most = 0; most < sizeof cut / sizeof cut[0]; most++) {
-        cr_expect_eq(bytes_utf8_cut(text, most), cut[most], "at %zu", most);
-    }
-}
-
-Test(bytes, patterns_know_star_and_question_mark_only)
-{
-    static const struct {
-        const char *pattern, *text;
-        bool match;
-    } table[] = {
-        {"*", "", true},
-        {"*", "orders", true},
-        {"orders", "orders", true},
-        {"orders", "order", false},
-        {"order?", "orders", true},
-        {"order?", "order", false},
-        {"*.eu", "orders.eu", true},
-        {"a*b*c", "axxbyyc", true},
-        {"a*b*c", "axxbyy", false},
-        {"[a]", "a", false},
-        {"**", "x", true},
-    };
-    for (size_t at = 0; at < sizeof table / sizeof table[0]; at++) {
-        cr_expect_eq(bytes_match(table[at].pattern, bytes_of(table[at].text)), table[at].match, "%s ~ %s",
-                     table[at].pattern, table[at].text);
-    }
-}
-
 Test(bytes, a_text_keeps_its_maximum_and_says_so)
 {
     struct text text;
