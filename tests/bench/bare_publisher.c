@@ -77,7 +77,7 @@ static void *run(void *unused)
     memset(body, 'x', (size_t)load.body_bytes);
     uint64_t confirmed = 0;
     for (long sent = 0; sent < load.messages; sent++) {
-        char id[40];
+        char id[48];
         (void)snprintf(id, sizeof id, "00000000-0000-0000-0000-%012ld", sent);
         amqp_table_entry_t entries[] = {
             {.key = amqp_cstring_bytes("outbox-seq"),
