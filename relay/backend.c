@@ -4,22 +4,16 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "template.h"
+#include "host.h"
 
-/* The built-in backends come through the same entry as a plugin's; CMake defines which are compiled in. */
-const struct outbox_backend *outbox_backend_v1_amqp(void);
-const struct outbox_backend *outbox_backend_v1_stdout(void);
-const struct outbox_backend *outbox_backend_v1_null(void);
-
-struct outbox_settings {
-    const struct option_set *set;
-};
+/* The built-in backends come through the same entry as a plugin's; CMake lists those that are compiled in. */
+#define BUILTIN(name) const struct outbox_backend *outbox_backend_v1_##name(void);
+#include "builtins.h"
+#undef BUILTIN
 
 struct backend {
-    struct outbox_host host; /* first, so that the host's services find their way back */
+    struct host host;
     const struct outbox_backend *table;
-    struct outbox_settings settings;
-    const struct log *log;
     void *object;
 };
 
@@ -33,14 +27,15 @@ static const struct {
     const char *name;
     const struct outbox_backend *(*entry)(void);
 } builtins[] = {
-    {"amqp", outbox_backend_v1_amqp},
-    {"stdout", outbox_backend_v1_stdout},
-    {"null", outbox_backend_v1_null},
+#define BUILTIN(name) {#name, outbox_backend_v1_##name},
+#include "builtins.h"
+#undef BUILTIN
+    {NULL, NULL},
 };
 
 const struct outbox_backend *backend_find(const char *name)
 {
-    for (size_t at = 0; at < sizeof builtins / sizeof builtins[0]; at++) {
+    for (size_t at = 0; builtins[at].name; at++) {
         if (strcmp(builtins[at].name, name) == 0) {
             return builtins[at].entry();
         }
@@ -50,49 +45,12 @@ const struct outbox_backend *backend_find(const char *name)
 
 const char *const *backend_names(void)
 {
-    static const char *const names[] = {"amqp", "stdout", "null", NULL};
+    static const char *const names[] = {
+#define BUILTIN(name) #name,
+#include "builtins.h"
+#undef BUILTIN
+        NULL};
     return names;
-}
-
-/* ---- the host's services ---- */
-
-static const char *get_string(const struct outbox_settings *settings, const char *name)
-{
-    return option_text(settings->set, name);
-}
-
-static int64_t get_int(const struct outbox_settings *settings, const char *name)
-{
-    return option_number(settings->set, name);
-}
-
-static size_t get_list(const struct outbox_settings *settings, const char *name, const char *const **values)
-{
-    const struct option_value *value = option_get(settings->set, name);
-    *values = (const char *const *)value->items;
-    return value->count;
-}
-
-static size_t get_map(const struct outbox_settings *settings, const char *name, const char *const **names,
-                      const char *const **values)
-{
-    const struct option_value *value = option_get(settings->set, name);
-    *names = (const char *const *)value->names;
-    *values = (const char *const *)value->items;
-    return value->count;
-}
-
-static int render(const struct outbox_host *host, const char *pattern, const struct outbox_message *message,
-                  char *out, size_t out_bytes)
-{
-    (void)host;
-    return template_render(pattern, message, out, out_bytes);
-}
-
-static void log_text_of_backend(const struct outbox_host *host, enum outbox_log_level level, const char *text)
-{
-    const struct backend *backend = (const struct backend *)host;
-    LOG(backend->log, (enum log_level)level, text, log_text("backend", backend->table->name));
 }
 
 /* ---- calls ---- */
@@ -117,19 +75,10 @@ int backend_open(struct backend **out, const struct outbox_backend *table, const
     if (!backend) {
         return err_set(err, ERR_INTERNAL, "out of memory");
     }
-    backend->host = (struct outbox_host){.size = sizeof(struct outbox_host),
-                                         .get_string = get_string,
-                                         .get_int = get_int,
-                                         .get_list = get_list,
-                                         .get_map = get_map,
-                                         .render = render,
-                                         .log = log_text_of_backend,
-                                         .client_name = client_name};
+    host_init(&backend->host, settings, table->name, client_name, log);
     backend->table = table;
-    backend->settings.set = settings;
-    backend->log = log;
     struct outbox_error error = {.size = sizeof error};
-    if (table->open(&backend->object, &backend->host, &backend->settings, &error) != 0) {
+    if (table->open(&backend->object, &backend->host.services, &backend->host.settings, &error) != 0) {
         free(backend);
         return failed(&error, err);
     }
@@ -222,9 +171,14 @@ enum outbox_session_state backend_publish(struct session *session, struct batch 
                       table->name);
         return OUTBOX_SESSION_LOST;
     }
-    if (state == OUTBOX_SESSION_OK && batch_count_verdict(batch, OUTBOX_UNSETTLED) > 0) {
+    if (state == OUTBOX_SESSION_OK && batch_count_unknown(batch) > 0) {
         (void)err_set(err, ERR_INTERNAL, "backend %s said OK and left messages unsettled", table->name);
         return OUTBOX_SESSION_LOST;
+    }
+    if (state == OUTBOX_SESSION_OK && batch->lent.count > 0 &&
+        batch_count_not_sent(batch) == batch->lent.count) {
+        (void)err_set(err, ERR_INTERNAL, "backend %s said OK and sent nothing", table->name);
+        return OUTBOX_SESSION_LOST; /* it would be asked again at once, for ever */
     }
     return judge(state, &error, retry_after_ms, err);
 }

@@ -16,13 +16,15 @@ static void settle(struct outbox_batch *lent, size_t index, enum outbox_verdict 
         return;
     }
     struct row *row = &batch->rows[batch->row_of[index]];
-    if (row->verdict != OUTBOX_UNSETTLED) {
+    if (row->verdict != OUTBOX_UNSETTLED || row->not_sent) {
         batch->misuses++;
+        row->not_sent = false;
         /* Two answers about one message: nothing is known. The row stays. */
         row->verdict = OUTBOX_UNSETTLED;
         return;
     }
     row->verdict = verdict;
+    row->not_sent = verdict == OUTBOX_UNSETTLED;
     row->retry_after_ms = retry_after_ms;
     if (reason && verdict != OUTBOX_CONFIRMED) {
         char clean[REASON_MAX_BYTES];
@@ -119,6 +121,25 @@ struct outbox_batch *batch_lend(struct batch *batch)
 void batch_take_back(struct batch *batch)
 {
     batch->is_lent = false;
+}
+
+size_t batch_count_unknown(const struct batch *batch)
+{
+    size_t count = 0;
+    for (size_t at = 0; at < batch->lent.count; at++) {
+        const struct row *row = &batch->rows[batch->row_of[at]];
+        count += row->verdict == OUTBOX_UNSETTLED && !row->not_sent;
+    }
+    return count;
+}
+
+size_t batch_count_not_sent(const struct batch *batch)
+{
+    size_t count = 0;
+    for (size_t at = 0; at < batch->lent.count; at++) {
+        count += batch->rows[batch->row_of[at]].not_sent;
+    }
+    return count;
 }
 
 size_t batch_count_verdict(const struct batch *batch, enum outbox_verdict verdict)

@@ -33,6 +33,7 @@ struct row {
     bool solo;            /* a session died on it before: sent alone */
 
     enum outbox_verdict verdict;
+    bool not_sent; /* UNSETTLED in the backend's own words: it cannot have arrived */
     int64_t retry_after_ms;
     const char *error; /* sentence; never NULL */
 
@@ -78,6 +79,12 @@ void batch_set_headers(struct batch *batch, struct row *row, struct outbox_bytes
 /* Lends the unsettled rows to a backend; the view is valid until batch_take_back(). */
 struct outbox_batch *batch_lend(struct batch *batch);
 void batch_take_back(struct batch *batch);
+
+/* Messages that were lent and about which settle() was not called: they may have arrived. */
+size_t batch_count_unknown(const struct batch *batch);
+
+/* Messages that were lent and not sent, in the backend's own words. */
+size_t batch_count_not_sent(const struct batch *batch);
 
 size_t batch_count_verdict(const struct batch *batch, enum outbox_verdict verdict);
 

@@ -18,7 +18,7 @@ static const struct {
     [CLI_CONFIG] = {"config", 'c', "FILE", NULL,
                     "configuration (default /etc/outbox-relay.yaml where it exists)"},
     [CLI_DATABASE] = {"database", 'd', "CONNINFO", "database", "libpq connection string"},
-    [CLI_BACKEND] = {"backend", 'b', "NAME", "backend", "amqp, stdout or null"},
+    [CLI_BACKEND] = {"backend", 'b', "NAME|PATH", "backend", "amqp, http, stdout, null, fail, or a plugin"},
     [CLI_INSTANCE] = {"instance", 'i', "NAME", "instance", "name of this process (default host and pid)"},
     [CLI_SET] = {"option", 'o', "KEY=VALUE", NULL, "any option by its full key, such as amqp.url=..."},
     [CLI_LOG_LEVEL] = {"log-level", 'l', "LEVEL", "log.level", "error, warning, info or debug"},
@@ -31,6 +31,8 @@ static const struct {
     [CLI_MAX_TIME] = {"max-time", 't', "DURATION", NULL, "stop after this long, exit code 75"},
     [CLI_MAX_MESSAGES] = {"max-messages", 'm', "COUNT", NULL, "stop after about this many, exit code 75"},
     [CLI_QUIET] = {"quiet", 'q', NULL, NULL, "no progress"},
+    [CLI_PROXY] = {"proxy", 'p', "OPTION", NULL,
+                   "backends test: the option that holds host:port, to put faults in between"},
 };
 
 static const unsigned global_flags = (1u << CLI_DRY_RUN) - 1;
@@ -151,7 +153,7 @@ static const char *first_word(int argc, char **argv)
 
 int cli_parse(struct cli *cli, int argc, char **argv, const struct cli_command *commands, struct err *err)
 {
-    *cli = (struct cli){0};
+    *cli = (struct cli){.argv = argv};
     const char *word = first_word(argc, argv);
     cli->command = word ? find_command(commands, word) : NULL;
     if (word && !cli->command) {
@@ -225,11 +227,11 @@ int cli_fail(const struct err *err)
     return err_exit_code(err->class);
 }
 
-int cli_load_config(struct cli *cli, struct config *config)
+int cli_load_config(struct cli *cli, struct config *config, enum config_plugins plugins)
 {
     struct err err = {0};
     if (config_load(config, cli->values[CLI_CONFIG], (const char *const *)environ, cli->overrides,
-                    cli->override_count, &err) == 0) {
+                    cli->override_count, plugins, &err) == 0) {
         return 0;
     }
     (void)fputs(text_get(&config->faults), stderr);

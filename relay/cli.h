@@ -27,10 +27,12 @@ enum cli_flag {
     CLI_MAX_TIME,
     CLI_MAX_MESSAGES,
     CLI_QUIET,
+    CLI_PROXY,
     CLI_FLAGS
 };
 
 struct cli {
+    char *const *argv;
     const struct cli_command *command; /* NULL with --help and --version alone */
     const char *values[CLI_FLAGS];     /* NULL = not given; "" for flags without argument */
     struct config_override overrides[CLI_MAX_OVERRIDES];
@@ -63,7 +65,7 @@ bool cli_has(const struct cli *cli, enum cli_flag flag);
 int cli_fail(const struct err *err);
 
 /* Loads the configuration; on mistakes prints all of them. 0, or the exit code. */
-int cli_load_config(struct cli *cli, struct config *config);
+int cli_load_config(struct cli *cli, struct config *config, enum config_plugins plugins);
 
 /* The commands, one file each. */
 int cmd_run(struct cli *cli);
@@ -73,5 +75,6 @@ int cmd_status(struct cli *cli);
 int cmd_check(struct cli *cli);
 int cmd_config(struct cli *cli);
 int cmd_version(struct cli *cli);
+int cmd_backends(struct cli *cli);
 
 #endif

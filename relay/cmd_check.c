@@ -40,7 +40,7 @@ static int check_database(struct program *program, struct err *err)
 
 static int check_broker(struct program *program, struct err *err)
 {
-    const char *name = config_text(&program->config, "backend");
+    const char *name = program->config.backend->name;
     struct session *session = NULL;
     if (backend_session_new(&session, program->backend, err) != 0) {
         return -1;
@@ -68,18 +68,17 @@ int cmd_check(struct cli *cli)
     struct config config;
     struct program program;
     struct err err = {0};
-    int code = cli_load_config(cli, &config);
+    int code = cli_load_config(cli, &config, CONFIG_LOADS_PLUGIN);
     if (code != 0) {
         return code;
     }
     code = program_init(&program, &config);
     if (code == 0) {
-        const char *name = config_text(&program.config, "backend");
-        code =
-            report("configuration",
-                   backend_open(&program.backend, backend_find(name), config_section(&program.config, name),
-                                program.client_name, &program.log, &err),
-                   &err, code);
+        const struct outbox_backend *backend = program.config.backend;
+        code = report("configuration",
+                      backend_open(&program.backend, backend, config_section(&program.config, backend->name),
+                                   program.client_name, &program.log, &err),
+                      &err, code);
     }
     if (code == 0 && cli_has(cli, CLI_CONNECT)) {
         code = report("database", check_database(&program, &err), &err, code);

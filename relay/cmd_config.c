@@ -1,26 +1,42 @@
-/* config show - the effective values with their origin, secrets redacted. */
+/* config - show: the effective values with their origin; init: a sample file; schema: JSON Schema for
+ * editors. */
 #include <stdio.h>
 #include <string.h>
 
 #include "cli.h"
+#include "config_print.h"
 
-enum { SHOW_MAX_BYTES = 1 << 20 };
+enum { PRINT_MAX_BYTES = 1 << 20 };
+
+static const struct {
+    const char *word;
+    void (*print)(const struct config *config, struct text *out);
+} words[] = {
+    {"show", config_print_values},
+    {"init", config_print_sample},
+    {"schema", config_print_schema},
+};
 
 int cmd_config(struct cli *cli)
 {
     struct config config;
-    if (cli->argument_count != 1 || strcmp(cli->arguments[0], "show") != 0) {
+    size_t word = 0;
+    size_t count = sizeof words / sizeof words[0];
+    while (word < count && (cli->argument_count != 1 || strcmp(cli->arguments[0], words[word].word) != 0)) {
+        word++;
+    }
+    if (word == count) {
         struct err err = {0};
-        (void)err_set(&err, ERR_USAGE, "write 'outbox-relay config show'");
+        (void)err_set(&err, ERR_USAGE, "write 'outbox-relay config show', 'config init' or 'config schema'");
         return cli_fail(&err);
     }
-    int code = cli_load_config(cli, &config);
+    int code = cli_load_config(cli, &config, CONFIG_LOADS_PLUGIN);
     if (code != 0) {
         return code;
     }
     struct text out;
-    text_init(&out, SHOW_MAX_BYTES);
-    config_show(&config, &out);
+    text_init(&out, PRINT_MAX_BYTES);
+    words[word].print(&config, &out);
     (void)fputs(text_get(&out), stdout);
     text_finish(&out);
     config_finish(&config);

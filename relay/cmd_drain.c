@@ -349,7 +349,7 @@ int cmd_drain(struct cli *cli)
     if (read_limits(cli, &drain, &err) != 0) {
         return cli_fail(&err);
     }
-    int code = cli_load_config(cli, &config);
+    int code = cli_load_config(cli, &config, CONFIG_LOADS_PLUGIN);
     if (code != 0) {
         return code;
     }

@@ -53,7 +53,7 @@ int cmd_migrate(struct cli *cli)
     struct err err = {0};
     struct pg *pg = NULL;
     struct schema_report report;
-    int code = cli_load_config(cli, &config);
+    int code = cli_load_config(cli, &config, CONFIG_NO_PLUGIN);
     if (code != 0) {
         return code;
     }

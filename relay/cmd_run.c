@@ -32,11 +32,11 @@ static bool is_usable(struct config *config, const struct log *log)
 {
     struct err err = {0};
     struct backend *backend = NULL;
-    const char *name = config_text(config, "backend");
-    if (!name || backend_open(&backend, backend_find(name), config_section(config, name), "outbox-relay", log,
-                              &err) != 0) {
+    const struct outbox_backend *table = config->backend;
+    if (!table ||
+        backend_open(&backend, table, config_section(config, table->name), "outbox-relay", log, &err) != 0) {
         LOG(log, LOG_ERROR, "the new configuration is not usable, the old one stays",
-            log_text("error", name ? err.text : "backend is not set"));
+            log_text("error", table ? err.text : "backend is not set"));
         return false;
     }
     backend_close(backend);
@@ -49,7 +49,7 @@ static bool reload(struct cli *cli, struct program *program, struct config *fres
     if (!atomic_exchange(&program->signals.reload, false)) {
         return false;
     }
-    if (cli_load_config(cli, fresh) != 0) {
+    if (cli_load_config(cli, fresh, CONFIG_LOADS_PLUGIN) != 0) {
         LOG_PLAIN(&program->log, LOG_ERROR, "the configuration has mistakes, the old one stays");
         return false;
     }
@@ -115,7 +115,7 @@ static int live(struct cli *cli, struct config *config, bool *again)
 int cmd_run(struct cli *cli)
 {
     struct config config;
-    int code = cli_load_config(cli, &config);
+    int code = cli_load_config(cli, &config, CONFIG_LOADS_PLUGIN);
     bool again = code == 0;
     while (again) {
         code = live(cli, &config, &again);

@@ -100,7 +100,7 @@ int cmd_status(struct cli *cli)
     struct config config;
     struct err err = {0};
     struct pg *pg = NULL;
-    int code = cli_load_config(cli, &config);
+    int code = cli_load_config(cli, &config, CONFIG_NO_PLUGIN);
     if (code != 0) {
         return code;
     }

@@ -9,7 +9,7 @@
 #include <unistd.h>
 
 #include "backend.h"
-#include "pg.h"
+#include "loader.h"
 
 enum { FAULTS_MAX_BYTES = 64 << 10, SECRET_MAX_BYTES = 64 << 10, KEY_MAX_BYTES = 128 };
 
@@ -23,7 +23,8 @@ static const char default_file[] = "/etc/outbox-relay.yaml";
 static const struct outbox_option core_options[] = {
     {"database", OUTBOX_OPT_STRING, OUTBOX_OPT_URL, "", NULL, 0, 0,
      "libpq connection string, URI or key=value; empty = libpq's own environment"},
-    {"backend", OUTBOX_OPT_CHOICE, 0, NULL, "amqp|stdout|null", 0, 0, "where messages go"},
+    {"backend", OUTBOX_OPT_STRING, 0, NULL, NULL, 0, 0,
+     "where messages go: a name of 'outbox-relay backends list', or the absolute path of a plugin"},
     {"instance", OUTBOX_OPT_STRING, 0, NULL, NULL, 0, 0, "name of this process; default: host and pid"},
     {"workers", OUTBOX_OPT_INT, 0, "2", NULL, 1, 64,
      "threads, each with a database connection and a session"},
@@ -113,8 +114,27 @@ static bool nearest(const struct config *config, const char *key, char best[KEY_
     return best_distance < limit;
 }
 
+/* The section of a plugin that is not loaded: whether its keys are right is not for us to say. */
+static bool is_foreign(const struct config *config, const char *key)
+{
+    size_t len = strcspn(key, ".");
+    if (!config->foreign) {
+        return false;
+    }
+    for (size_t at = 0; at < config->core.count; at++) {
+        const char *name = config->core.table[at].name;
+        if (strncmp(name, key, len) == 0 && (name[len] == '.' || name[len] == '\0')) {
+            return false;
+        }
+    }
+    return true;
+}
+
 void config_unknown(struct config *config, const char *place, const char *key)
 {
+    if (is_foreign(config, key)) {
+        return;
+    }
     char best[KEY_MAX_BYTES];
     if (nearest(config, key, best)) {
         config_fault(config, place, "unknown key '%s'; did you mean '%s'?", key, best);
@@ -253,50 +273,128 @@ static void check_pair(struct config *config, const char *low, const char *high)
 
 static void check_required(struct config *config)
 {
-    const char *backend = config_text(config, "backend");
-    const struct option_set *set = backend ? config_section(config, backend) : NULL;
+    const struct option_set *set = config->backend ? config_section(config, config->backend->name) : NULL;
     for (size_t at = 0; set && at < set->count; at++) {
         if ((set->table[at].flags & OUTBOX_OPT_REQUIRED) && !set->values[at].is_set) {
             config_fault(config, config->file[0] ? config->file : "configuration",
-                         "%s.%s is required by backend %s", set->section, set->table[at].name, backend);
+                         "%s.%s is required by backend %s", set->section, set->table[at].name, set->section);
         }
     }
 }
 
-static int init_sets(struct config *config, struct err *err)
+/* ---- the backend comes first: it says which options there are ---- */
+
+struct sources {
+    const char *file; /* NULL = none */
+    const char *const *environment;
+    const struct config_override *overrides;
+    size_t override_count;
+};
+
+static void read_sources(struct config *config, const struct sources *from)
 {
-    text_init(&config->faults, FAULTS_MAX_BYTES);
-    if (option_set_init(&config->core, "", core_options, err) != 0) {
-        return -1;
+    if (from->file) {
+        (void)snprintf(config->file, sizeof config->file, "%s", from->file);
+        config_read_yaml(config, from->file);
     }
-    for (const char *const *name = backend_names(); *name; name++) {
-        struct option_set *set = &config->sections[config->section_count];
-        if (option_set_init(set, *name, backend_find(*name)->options, err) != 0) {
-            return err_prefix(err, "backend %s", *name);
-        }
-        config->section_count++;
+    read_environment(config, from->environment);
+    for (size_t at = 0; at < from->override_count; at++) {
+        const struct config_override *override = &from->overrides[at];
+        config_assign(config, override->key, override->value, OPTION_FLAG, override->place);
+    }
+}
+
+/* Reads everything with one option known; what is wrong with the others shows itself when all are. */
+static int find_backend(const struct sources *from, char **out, struct err *err)
+{
+    static const struct outbox_option only_backend[] = {
+        {"backend", OUTBOX_OPT_STRING, 0, NULL, NULL, 0, 0, "-"}, {0}};
+    struct config probe = {0};
+    text_init(&probe.faults, FAULTS_MAX_BYTES);
+    int result = option_set_init(&probe.core, "", only_backend, err);
+    if (result == 0) {
+        read_sources(&probe, from);
+        const char *value = option_text(&probe.core, "backend");
+        *out = value ? strdup(value) : NULL;
+        result = value && !*out ? err_set(err, ERR_INTERNAL, "out of memory") : 0;
+    }
+    config_finish(&probe);
+    return result;
+}
+
+static int add_section(struct config *config, const struct outbox_backend *backend, struct err *err)
+{
+    struct option_set *set = (struct option_set *)config_section(config, backend->name);
+    if (set) {
+        option_set_finish(set); /* a plugin's options stand in for those of a built-in backend of its name */
+    } else if (config->section_count == CONFIG_MAX_SECTIONS) {
+        return err_set(err, ERR_INTERNAL, "more than %d backends", CONFIG_MAX_SECTIONS);
+    } else {
+        set = &config->sections[config->section_count++];
+    }
+    if (option_set_init(set, backend->name, backend->options, err) != 0) {
+        err->class = ERR_CONFIG;
+        return err_prefix(err, "backend %s: the default of an option", backend->name);
     }
     return 0;
 }
 
-int config_load(struct config *config, const char *file, const char *const *environment,
-                const struct config_override *overrides, size_t override_count, struct err *err)
+static int load_plugin(struct config *config, const char *value, struct err *err)
 {
-    *config = (struct config){0};
-    if (init_sets(config, err) != 0) {
+    if (loader_find(&config->backend, value, err) != 0) {
         return -1;
     }
-    if (!file && access(default_file, F_OK) == 0) {
-        file = default_file;
+    for (size_t at = 0; at < config->core.count; at++) {
+        size_t len = strlen(config->backend->name);
+        const char *name = config->core.table[at].name;
+        if (strncmp(name, config->backend->name, len) == 0 && (name[len] == '.' || name[len] == '\0')) {
+            return err_set(err, ERR_CONFIG,
+                           "backend %s: the relay has a key '%s' of its own: give it another name", value,
+                           config->backend->name);
+        }
     }
-    if (file) {
-        (void)snprintf(config->file, sizeof config->file, "%s", file);
-        config_read_yaml(config, file);
+    return add_section(config, config->backend, err);
+}
+
+static int init_sets(struct config *config, const struct sources *from, enum config_plugins plugins,
+                     struct err *err)
+{
+    char *value = NULL;
+    if (option_set_init(&config->core, "", core_options, err) != 0 || find_backend(from, &value, err) != 0) {
+        return -1;
     }
-    read_environment(config, environment);
-    for (size_t at = 0; at < override_count; at++) {
-        config_assign(config, overrides[at].key, overrides[at].value, OPTION_FLAG, overrides[at].place);
+    for (const char *const *name = backend_names(); *name; name++) {
+        if (add_section(config, backend_find(*name), err) != 0) {
+            free(value);
+            return -1;
+        }
     }
+    config->backend = value ? backend_find(value) : NULL;
+    struct err fault = {0};
+    if (value && !config->backend &&
+        (plugins == CONFIG_NO_PLUGIN || load_plugin(config, value, &fault) != 0)) {
+        config->foreign = true; /* nobody can tell which keys it has */
+        config->backend = NULL;
+    }
+    if (err_is_set(&fault)) {
+        config_fault(config, "backend", "%s", fault.text);
+    }
+    free(value);
+    return 0;
+}
+
+int config_load(struct config *config, const char *file, const char *const *environment,
+                const struct config_override *overrides, size_t override_count, enum config_plugins plugins,
+                struct err *err)
+{
+    const struct sources from = {file || access(default_file, F_OK) != 0 ? file : default_file, environment,
+                                 overrides, override_count};
+    *config = (struct config){0};
+    text_init(&config->faults, FAULTS_MAX_BYTES);
+    if (init_sets(config, &from, plugins, err) != 0) {
+        return -1;
+    }
+    read_sources(config, &from);
     check_pair(config, "poll.min", "poll.max");
     check_pair(config, "retry.backoff_min", "retry.backoff_max");
     check_pair(config, "breaker.open_min", "breaker.open_max");
@@ -341,34 +439,4 @@ const struct option_set *config_section(const struct config *config, const char 
         }
     }
     return NULL;
-}
-
-static void show_set(const struct option_set *set, struct text *out)
-{
-    for (size_t at = 0; at < set->count; at++) {
-        const struct option_value *value = &set->values[at];
-        const char *dot = set->section[0] ? "." : "";
-        text_addf(out, "%s%s%s: ", set->section, dot, set->table[at].name);
-        if (value->is_set && set->section[0] == '\0' && strcmp(set->table[at].name, "database") == 0) {
-            pg_describe(out, value->text);
-        } else {
-            option_show(out, &set->table[at], value);
-        }
-        text_addf(out, "  # %s", value->is_set ? option_origin_name(value->origin) : "not set");
-        if (value->is_set && value->origin != OPTION_DEFAULT) {
-            text_addf(out, " %s", value->place);
-        }
-        text_add(out, "\n");
-    }
-}
-
-void config_show(const struct config *config, struct text *out)
-{
-    const char *backend = config_text(config, "backend");
-    show_set(&config->core, out);
-    for (size_t at = 0; at < config->section_count; at++) {
-        if (!backend || strcmp(config->sections[at].section, backend) == 0) {
-            show_set(&config->sections[at], out);
-        }
-    }
 }

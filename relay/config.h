@@ -23,8 +23,10 @@ struct config {
     struct option_set core;
     struct option_set sections[CONFIG_MAX_SECTIONS];
     size_t section_count;
-    char file[256];     /* the file that was read; "" = none */
-    struct text faults; /* one per line, with its place */
+    const struct outbox_backend *backend; /* NULL = not set, or a plugin that was not loaded */
+    bool foreign;                         /* the keys of a plugin that is not loaded pass unseen */
+    char file[256];                       /* the file that was read; "" = none */
+    struct text faults;                   /* one per line, with its place */
     unsigned fault_count;
 };
 
@@ -35,12 +37,16 @@ struct config_override {
     const char *place;
 };
 
+/* Running a plugin's code is for those who publish; others need not even have it. */
+enum config_plugins { CONFIG_NO_PLUGIN = 0, CONFIG_LOADS_PLUGIN };
+
 /*
  * Reads everything. file NULL = /etc/outbox-relay.yaml where it exists. environment is like environ. -1: *err
  * says how many faults there are, config->faults lists them; config must be finished either way.
  */
 int config_load(struct config *config, const char *file, const char *const *environment,
-                const struct config_override *overrides, size_t override_count, struct err *err) MUST_CHECK;
+                const struct config_override *overrides, size_t override_count, enum config_plugins plugins,
+                struct err *err) MUST_CHECK;
 void config_finish(struct config *config);
 
 const char *config_text(const struct config *config, const char *key); /* core options; NULL = not set */
@@ -67,9 +73,6 @@ bool config_is_repeated(struct config *config, const struct option_set *set, int
 /* Sets a scalar by its full key, "_file" twins included; faults are noted. */
 void config_assign(struct config *config, const char *key, const char *value, enum option_origin origin,
                    const char *place);
-
-/* "key: value  # origin place", a line per option, secrets redacted. */
-void config_show(const struct config *config, struct text *out);
 
 /* Reads a YAML file into the config; faults are noted. (yaml.c) */
 void config_read_yaml(struct config *config, const char *path);

@@ -12,7 +12,10 @@ static const struct cli_command commands[] = {
     {"migrate", "", "Install or upgrade schema outbox", BIT(CLI_DRY_RUN), cmd_migrate},
     {"status", "", "What waits, since when, and who carries it", BIT(CLI_JSON), cmd_status},
     {"check", "", "Check the configuration", BIT(CLI_CONNECT), cmd_check},
-    {"config", "show", "Print the effective configuration and where each value comes from", 0, cmd_config},
+    {"config", "show|init|schema", "Effective values and where each comes from; a sample file; JSON Schema",
+     0, cmd_config},
+    {"backends", "list|show NAME|test PATH|new NAME",
+     "What backends there are; try one; begin one of your own", BIT(CLI_JSON) | BIT(CLI_PROXY), cmd_backends},
     {"version", "", "Print the version of the program and its libraries", BIT(CLI_JSON), cmd_version},
     {NULL, NULL, NULL, 0, NULL},
 };

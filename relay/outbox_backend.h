@@ -1,7 +1,10 @@
 /*
  * outbox_backend.h - all that the author of an outbox-relay backend needs.
  *
- *     cc -std=c11 -shared -fPIC -fvisibility=hidden -I/usr/include my.c -o my.so
+ *     cc -std=c11 -shared -fPIC -fvisibility=hidden my.c -o my.so $(pkg-config --cflags outbox-backend)
+ *
+ * "outbox-relay backends new my" writes a project that builds, "outbox-relay backends test ./my.so" says
+ * whether it keeps what is written here.
  *
  * A backend carries messages from the relay to one broker. It exports one function, made by OUTBOX_BACKEND(),
  * that returns a constant table; it links against nothing of the relay. The core owns the database,
@@ -42,7 +45,9 @@ struct outbox_bytes {
 
 /* What the broker said about ONE MESSAGE. */
 enum outbox_verdict {
-    OUTBOX_UNSETTLED = 0, /* nothing known: the row stays, no attempt is counted */
+    /* Nothing known: the row stays, no attempt is counted. Said by settle(): it was not sent (no time was
+     * left, say), and cannot have arrived. */
+    OUTBOX_UNSETTLED = 0,
     OUTBOX_CONFIRMED = 1, /* the broker took responsibility: the row is deleted */
     OUTBOX_HOLD =
         2, /* the destination of this channel cannot take it now: the row stays, the channel rests */
@@ -54,8 +59,9 @@ enum outbox_verdict {
 /* What is left of THE SESSION after a call; says nothing about messages. */
 enum outbox_session_state {
     OUTBOX_SESSION_LOST = 0, /* the core disconnects, and connects anew after a backoff */
-    OUTBOX_SESSION_OK = 1,   /* every message of the batch is settled (else the core takes it as LOST) */
-    OUTBOX_SESSION_BUSY = 2  /* alive, but asks for a pause (alarm, throttling): see error->retry_after_ms */
+    OUTBOX_SESSION_OK =
+        1, /* settle() was called for every message, and not for all of them with UNSETTLED (else LOST) */
+    OUTBOX_SESSION_BUSY = 2 /* alive, but asks for a pause (alarm, throttling): see error->retry_after_ms */
 };
 
 enum outbox_log_level {
@@ -108,8 +114,8 @@ struct outbox_batch {
     const struct outbox_message *const *messages;
     /*
      * Says what became of messages[index]: at most once per index, from inside publish(), on its thread.
-     * `reason` (NULL for CONFIRMED) is copied, one sentence naming cause and fix. retry_after_ms: 0 = the
-     * core's own backoff; used with HOLD and RETRY.
+     * Never blocks. `reason` (NULL for CONFIRMED) is copied, one sentence naming cause and fix.
+     * retry_after_ms: 0 = the core's own backoff; used with HOLD and RETRY.
      */
     void (*settle)(struct outbox_batch *batch, size_t index, enum outbox_verdict verdict, const char *reason,
                    int64_t retry_after_ms);
@@ -182,45 +188,83 @@ struct outbox_error {
 };
 
 /*
- * The table. One backend object per process, one session object per worker thread.
+ * The table: one constant object for the life of the process. One backend object per process, one session
+ * object per worker thread. The functions are called in this order:
  *
- * open         Reads the settings and checks what can be checked without a network. Main thread, before any
- * session exists. 0, or -1: *backend is untouched, close() is not called. close        Frees the backend
- * object, after every session was freed. Main thread. Cannot fail. session_new  Makes the session object, so
- * that interrupt() has something to act on before connect() blocks. No network. Called in the worker's
- * thread. 0, or -1: *session untouched, session_free() is not called. session_free Frees it; it is
- * disconnected by then. Accepts a session that never connected. connect      Makes the session ready to
- * publish. May block until the deadline. 0, or -1 with *error filled: then connect() again or session_free()
- * follows, without disconnect(). disconnect   Ends the connection, politely if that takes no waiting. At most
- * 1 s. Cannot fail. publish      Publishes the batch in its order and calls settle() for each message whose
- * fate is known. May block until the deadline. With LOST and BUSY, messages may be left unsettled: the rows
- * stay; what was settled keeps its verdict. With OK every message must have been settled. count may be 0.
+ *     open { session_new { connect { publish | check }* disconnect }* session_free }* close
  *
- * Optional; NULL, or beyond `size`, means "not implemented":
- * check        Services the idle session (heartbeats, alarms), at least once a second between batches, in the
- *              worker's thread. Returns at once, or by the deadline. BUSY ends when it says OK.
- * interrupt    Makes the connect(), check() or publish() that is running return soon, within 1 s. The one
- * call from another thread; the host serialises it against the return of the call that it interrupts. The
- * session is LOST afterwards.
+ * "In the worker's thread": all calls on one session come from one thread, but not always from the one that
+ * made it.
  */
 struct outbox_backend {
-    uint32_t size; /* sizeof(struct outbox_backend) where the backend was built */
-    const char *name;
+    uint32_t size;    /* sizeof(struct outbox_backend) where the backend was built */
+    const char *name; /* as in OUTBOX_BACKEND(): letters, digits, '_' and '-'; also the name of its section in
+                         the configuration */
     const char *version;
-    const struct outbox_option *options;
+    const struct outbox_option *options; /* ends with a row whose name is NULL */
 
+    /*
+     * Reads the settings and checks what can be checked without a network.
+     * Thread: the main one, before any session exists. Blocking: no. Ownership: *backend is the backend's
+     * own, freed by close(); host and settings stay valid until close() has returned. After -1: *backend is
+     * ignored, close() is not called.
+     */
     int (*open)(void **backend, const struct outbox_host *host, const struct outbox_settings *settings,
                 struct outbox_error *error);
+
+    /* Frees the backend object. Thread: the main one, after the last session_free(). Blocking: no. Cannot
+     * fail. */
     void (*close)(void *backend);
 
+    /*
+     * Makes the session object, so that interrupt() has something to act on before connect() blocks.
+     * Thread: the worker's. Blocking: no, and no network. Ownership: freed by session_free(). After -1:
+     * *session is ignored, session_free() is not called.
+     */
     int (*session_new)(void *backend, void **session, struct outbox_error *error);
+
+    /* Frees it; it is disconnected by then, or never was connected. Thread: the worker's. Blocking: no.
+     * Cannot fail. */
     void (*session_free)(void *session);
+
+    /*
+     * Makes the session ready to publish.
+     * Thread: the worker's. Blocking: until the deadline at most. After -1 the session is as session_new()
+     * made it: connect() again or session_free() follows, without disconnect().
+     */
     int (*connect)(void *session, int64_t deadline_ms, struct outbox_error *error);
+
+    /*
+     * Ends the connection, politely if that takes no waiting. connect() or session_free() follows.
+     * Thread: the worker's. Blocking: 1 s at most. Cannot fail.
+     */
     void (*disconnect)(void *session);
+
+    /*
+     * Publishes the messages in the batch's order and calls batch->settle() once for each whose fate is
+     * known. Thread: the worker's, for settle(), too. Blocking: until the deadline at most. Ownership: batch
+     * and messages are borrowed until it returns. With LOST and BUSY, messages may be left without settle():
+     * their rows stay, and count as possible duplicates; what was settled keeps its verdict. After LOST,
+     * disconnect() follows. count may be 0.
+     */
     enum outbox_session_state (*publish)(void *session, struct outbox_batch *batch, int64_t deadline_ms,
                                          struct outbox_error *error);
 
+    /* Optional from here on: NULL, or beyond `size`, means "not implemented". */
+
+    /*
+     * Services the idle session (heartbeats, alarms); called at least once a second between batches.
+     * Thread: the worker's. Blocking: best not at all, until the deadline at most. BUSY ends when it says OK;
+     * after LOST, disconnect() follows.
+     */
     enum outbox_session_state (*check)(void *session, int64_t deadline_ms, struct outbox_error *error);
+
+    /*
+     * Makes the connect(), check() or publish() that is running return within 1 s.
+     * Thread: ANOTHER one, the only such call; the host serialises it against the return of the call that it
+     * interrupts. It must not block, nor free anything. The interrupted call fails or says LOST; disconnect()
+     * follows if it was connected.
+     */
     void (*interrupt)(void *session);
 };
 

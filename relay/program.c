@@ -102,7 +102,7 @@ int program_init(struct program *program, struct config *config)
         add_patterns(&program->exclude, config_value(&program->config, "channels.exclude"));
     }
     struct err err = {0};
-    if (!config_text(&program->config, "backend")) {
+    if (!program->config.backend) {
         (void)err_set(&err, ERR_CONFIG,
                       "backend is not set: write backend: amqp, or --backend stdout to look around");
         return cli_fail(&err);
@@ -126,7 +126,7 @@ static void fill_options(const struct program *program, int64_t budget, struct p
                     {
                         .conninfo = config_text(config, "database"),
                         .client_name = program->client_name,
-                        .backend = config_text(config, "backend"),
+                        .backend = config->backend->name,
                         .include = or_null(&program->include),
                         .exclude = or_null(&program->exclude),
                         .max_bytes = config_number(config, "batch.max_bytes"),
@@ -157,16 +157,16 @@ static void fill_options(const struct program *program, int64_t budget, struct p
 
 int program_start(struct program *program, int64_t budget, struct err *err)
 {
-    const char *backend = config_text(&program->config, "backend");
+    const struct outbox_backend *backend = program->config.backend;
     struct pool_options options;
     fill_options(program, budget, &options);
     const struct ledger_options ledger = {config_text(&program->config, "database"),
                                           program->client_name,
                                           program->instance,
-                                          backend,
+                                          backend->name,
                                           program->wake.stop_fd,
                                           &program->log};
-    if (backend_open(&program->backend, backend_find(backend), config_section(&program->config, backend),
+    if (backend_open(&program->backend, backend, config_section(&program->config, backend->name),
                      program->client_name, &program->log, err) != 0 ||
         ledger_new(&program->ledger, &ledger, err) != 0) {
         return -1;

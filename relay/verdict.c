@@ -117,7 +117,7 @@ static void decide_row(struct row *row, const struct verdict_context *context, b
     case OUTBOX_UNSETTLED:
         break;
     }
-    if (context->loss) {
+    if (context->loss && !row->not_sent) {
         lost(row, context, alone);
     } else {
         row->fate = ROW_STAYS;
@@ -126,7 +126,7 @@ static void decide_row(struct row *row, const struct verdict_context *context, b
 
 static void count(struct tally *tally, const struct row *row)
 {
-    tally->unsettled += row->verdict == OUTBOX_UNSETTLED;
+    tally->unsettled += row->verdict == OUTBOX_UNSETTLED && !row->not_sent;
     tally->held += row->verdict == OUTBOX_HOLD && row->fate == ROW_STAYS;
     tally->confirmed += row->fate == ROW_DELETED;
     tally->buried += row->fate == ROW_BURIED;

@@ -78,18 +78,20 @@ static bool is_special(struct outbox_bytes name)
 static amqp_field_value_t value_of(const struct outbox_header *header)
 {
     amqp_field_value_t value = {.kind = AMQP_FIELD_KIND_UTF8, .value.bytes = bytes_of(header->value)};
+    char number[64]; /* values are not NUL-terminated */
+    (void)snprintf(number, sizeof number, "%.*s", (int)header->value.len, header->value.ptr);
     switch (header->type) {
     case OUTBOX_VALUE_INT:
         value.kind = AMQP_FIELD_KIND_I64;
-        value.value.i64 = strtoll(header->value.ptr, NULL, 10);
+        value.value.i64 = strtoll(number, NULL, 10);
         break;
     case OUTBOX_VALUE_DOUBLE:
         value.kind = AMQP_FIELD_KIND_F64;
-        value.value.f64 = strtod(header->value.ptr, NULL);
+        value.value.f64 = strtod(number, NULL);
         break;
     case OUTBOX_VALUE_BOOL:
         value.kind = AMQP_FIELD_KIND_BOOLEAN;
-        value.value.boolean = header->value.ptr[0] == 't';
+        value.value.boolean = number[0] == 't';
         break;
     case OUTBOX_VALUE_NULL:
         value.kind = AMQP_FIELD_KIND_VOID;

@@ -118,13 +118,15 @@ static json_t *string_of(struct outbox_bytes bytes)
 
 static json_t *header_value(const struct outbox_header *header)
 {
+    char number[64]; /* values are not NUL-terminated */
+    (void)snprintf(number, sizeof number, "%.*s", (int)header->value.len, header->value.ptr);
     switch (header->type) {
     case OUTBOX_VALUE_INT:
-        return json_integer(strtoll(header->value.ptr, NULL, 10));
+        return json_integer(strtoll(number, NULL, 10));
     case OUTBOX_VALUE_DOUBLE:
-        return json_real(strtod(header->value.ptr, NULL));
+        return json_real(strtod(number, NULL));
     case OUTBOX_VALUE_BOOL:
-        return json_boolean(header->value.ptr[0] == 't');
+        return json_boolean(number[0] == 't');
     case OUTBOX_VALUE_NULL:
         return json_null();
     case OUTBOX_VALUE_STRING:

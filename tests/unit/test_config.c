@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "config.h"
+#include "config_print.h"
 
 static struct config config;
 static struct err err;
@@ -30,7 +31,7 @@ static const char *write_file(const char *text)
 static int load(const char *text, const char *const *environment, const struct config_override *overrides,
                 size_t count)
 {
-    return config_load(&config, text ? write_file(text) : "/dev/null", environment, overrides, count, &err);
+    return config_load(&config, text ? write_file(text) : "/dev/null", environment, overrides, count, CONFIG_LOADS_PLUGIN, &err);
 }
 
 static void expect_fault(const char *place, const char *text)
@@ -119,7 +120,7 @@ Test(config, secrets_can_come_from_a_file_of_their_own)
 {
     struct config_override overrides[] = {{"database_file", NULL, "-o"}};
     overrides[0].value = write_file("postgresql://u:secret@host/db\n");
-    cr_assert_eq(config_load(&config, "/dev/null", NULL, overrides, 1, &err), 0, "%s",
+    cr_assert_eq(config_load(&config, "/dev/null", NULL, overrides, 1, CONFIG_LOADS_PLUGIN, &err), 0, "%s",
                  text_get(&config.faults));
     cr_expect_str_eq(config_text(&config, "database"), "postgresql://u:secret@host/db");
 }
@@ -145,7 +146,7 @@ Test(config, showing_redacts_passwords)
     struct text out;
     text_init(&out, 100000);
     cr_assert_eq(load(NULL, NULL, overrides, 3), 0, "%s", text_get(&config.faults));
-    config_show(&config, &out);
+    config_print_values(&config, &out);
     cr_expect_null(strstr(text_get(&out), "secret"), "%s", text_get(&out));
     cr_expect_null(strstr(text_get(&out), "hidden"), "%s", text_get(&out));
     cr_expect(strstr(text_get(&out), "amqp://***@broker/"), "%s", text_get(&out));
@@ -157,6 +158,6 @@ Test(config, an_empty_file_and_a_missing_file_are_told_apart)
 {
     cr_expect_eq(load("", NULL, NULL, 0), 0, "%s", text_get(&config.faults));
     config_finish(&config);
-    cr_expect_eq(config_load(&config, "/nonexistent.yaml", NULL, NULL, 0, &err), -1);
+    cr_expect_eq(config_load(&config, "/nonexistent.yaml", NULL, NULL, 0, CONFIG_LOADS_PLUGIN, &err), -1);
     cr_expect(strstr(text_get(&config.faults), "/nonexistent.yaml: cannot read the configuration file"));
 }

@@ -1,0 +1,173 @@
+#include "cloudevent.h"
+
+#include <jansson.h>
+#include <limits.h>
+#include <openssl/evp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <time.h>
+
+static void add(struct cloudevent *event, const char *name, struct outbox_bytes value)
+{
+    if (value.len > 0) {
+        event->attributes[event->count].name = name;
+        event->attributes[event->count++].value = value;
+    }
+}
+
+static struct outbox_bytes bytes_of(const char *text)
+{
+    return (struct outbox_bytes){text, strlen(text)};
+}
+
+/* RFC 3339 in UTC, with microseconds. */
+static void format_time(char *out, size_t out_bytes, int64_t unix_us)
+{
+    int64_t fraction = unix_us % 1000000;
+    time_t seconds = (time_t)(unix_us / 1000000 - (fraction < 0));
+    struct tm utc;
+    char whole[32];
+    out[0] = '\0';
+    if (gmtime_r(&seconds, &utc) && strftime(whole, sizeof whole, "%Y-%m-%dT%H:%M:%S", &utc) > 0) {
+        (void)snprintf(out, out_bytes, "%s.%06dZ", whole,
+                       (int)(fraction < 0 ? fraction + 1000000 : fraction));
+    }
+}
+
+static int64_t wall_us(void)
+{
+    struct timespec now;
+    (void)clock_gettime(CLOCK_REALTIME, &now);
+    return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
+}
+
+int cloudevent_make(struct cloudevent *event, const struct settings *settings,
+                    const struct outbox_message *message)
+{
+    const struct outbox_host *host = settings->host;
+    event->count = 0;
+    event->expiry[0] = '\0';
+    if (host->render(host, settings->source, message, event->source, sizeof event->source) < 1 ||
+        host->render(host, settings->subject, message, event->subject, sizeof event->subject) < 0) {
+        return -1;
+    }
+    format_time(event->time, sizeof event->time, message->created_at_us);
+    if (message->ttl_ms >= 0) {
+        format_time(event->expiry, sizeof event->expiry, wall_us() + message->ttl_ms * 1000);
+    }
+    add(event, "specversion", bytes_of("1.0"));
+    add(event, "id", message->id);
+    add(event, "source", bytes_of(event->source));
+    add(event, "type", message->type);
+    add(event, "time", bytes_of(event->time));
+    add(event, "subject", bytes_of(event->subject));
+    add(event, "partitionkey", message->key);
+    add(event, "correlationid", message->correlation_id);
+    add(event, "causationid", message->causation_id);
+    add(event, "expirytime", bytes_of(event->expiry));
+    return 0;
+}
+
+static bool is_json_type(struct outbox_bytes type)
+{
+    size_t len = 0;
+    while (len < type.len && type.ptr[len] != ';' && type.ptr[len] != ' ') {
+        len++;
+    }
+    bool suffix = len > 5 && strncasecmp(type.ptr + len - 5, "+json", 5) == 0;
+    return suffix || (len == 16 && strncasecmp(type.ptr, "application/json", 16) == 0);
+}
+
+/* Valid JSON goes in as it is written: numbers keep their digits, and members their order. */
+static bool is_json(const struct outbox_message *message)
+{
+    if (!is_json_type(message->content_type)) {
+        return false;
+    }
+    json_t *value =
+        json_loadb(message->payload.ptr, message->payload.len, JSON_DECODE_ANY | JSON_ALLOW_NUL, NULL);
+    json_decref(value);
+    return value != NULL;
+}
+
+static json_t *base64_of(struct outbox_bytes bytes)
+{
+    unsigned char *text = bytes.len < INT_MAX / 2 ? malloc((bytes.len + 2) / 3 * 4 + 1) : NULL;
+    int len = text
+                  ? EVP_EncodeBlock(text, (const unsigned char *)(bytes.ptr ? bytes.ptr : ""), (int)bytes.len)
+                  : -1;
+    json_t *value = len >= 0 ? json_stringn((const char *)text, (size_t)len) : NULL;
+    free(text);
+    return value;
+}
+
+static bool is_text_type(struct outbox_bytes type)
+{
+    return type.len >= 5 && strncasecmp(type.ptr, "text/", 5) == 0;
+}
+
+static char *with_raw_data(const char *envelope, struct outbox_bytes payload, size_t *len)
+{
+    static const char member[] = ",\"data\":";
+    size_t envelope_len = strlen(envelope) - 1; /* without its closing brace */
+    *len = envelope_len + sizeof member - 1 + payload.len + 1;
+    char *text = malloc(*len);
+    if (text) {
+        memcpy(text, envelope, envelope_len);
+        memcpy(text + envelope_len, member, sizeof member - 1);
+        memcpy(text + envelope_len + sizeof member - 1, payload.ptr, payload.len);
+        text[*len - 1] = '}';
+    }
+    return text;
+}
+
+/* 0, or -1: an attribute is not UTF-8, or memory is short. */
+static int set_attributes(json_t *object, const struct cloudevent *event)
+{
+    int result = 0;
+    for (size_t at = 0; at < event->count; at++) {
+        struct outbox_bytes value = event->attributes[at].value;
+        result |= json_object_set_new(object, event->attributes[at].name, json_stringn(value.ptr, value.len));
+    }
+    return result;
+}
+
+static int set_data(json_t *object, const struct outbox_message *message)
+{
+    json_t *text =
+        is_text_type(message->content_type) ? json_stringn(message->payload.ptr, message->payload.len) : NULL;
+    return json_object_set_new(object, text ? "data" : "data_base64",
+                               text ? text : base64_of(message->payload));
+}
+
+char *cloudevent_structured(const struct settings *settings, const struct outbox_message *message,
+                            size_t *len)
+{
+    struct cloudevent event;
+    json_t *object = json_object();
+    char *text = NULL;
+    int result = object ? cloudevent_make(&event, settings, message) : -1;
+    bool raw = result == 0 && message->payload.len > 0 && is_json(message);
+    if (result == 0) {
+        result = set_attributes(object, &event) |
+                 json_object_set_new(object, "datacontenttype",
+                                     json_stringn(message->content_type.ptr, message->content_type.len));
+    }
+    if (result == 0 && !raw && message->payload.len > 0) {
+        result = set_data(object, message);
+    }
+    if (result == 0) {
+        text = json_dumps(object, JSON_COMPACT);
+    }
+    if (text && raw) {
+        char *whole = with_raw_data(text, message->payload, len);
+        free(text);
+        text = whole;
+    } else if (text) {
+        *len = strlen(text);
+    }
+    json_decref(object);
+    return text;
+}

@@ -1,0 +1,14 @@
+/* request - a message as an HTTP request, checked before the wire. */
+#ifndef HTTP_REQUEST_H
+#define HTTP_REQUEST_H
+
+#include "session.h"
+
+/*
+ * Sets URL, headers, body and timeout on the transfer's handle. The payload is borrowed until the request is
+ * over. OUTBOX_UNSETTLED = ready to be sent; else the verdict, and why.
+ */
+enum outbox_verdict request_prepare(struct transfer *transfer, const struct outbox_message *message,
+                                    int64_t timeout_ms, char reason[REASON_BYTES]);
+
+#endif

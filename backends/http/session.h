@@ -1,0 +1,47 @@
+/* session - what one worker's HTTP session is made of. */
+#ifndef HTTP_SESSION_H
+#define HTTP_SESSION_H
+
+#include <curl/curl.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "outbox_backend.h"
+#include "settings.h"
+
+enum { EXCERPT_BYTES = 200, RETRY_AFTER_BYTES = 64, REASON_BYTES = 500 };
+
+/* One request in flight, with the curl handle that it uses again and again. */
+struct transfer {
+    struct session *session;
+    CURL *easy;
+    size_t index; /* of its message in the batch */
+    struct curl_slist *headers;
+    char *body;        /* a structured event; NULL = the payload itself is sent */
+    long final_status; /* once the header section of the final answer is complete */
+    long status;       /* of the header section that is being read */
+    size_t received;   /* bytes of headers and body */
+    char retry_after[RETRY_AFTER_BYTES];
+    char excerpt[EXCERPT_BYTES + 1];
+    size_t excerpt_len;
+    char denied[64]; /* an address that deny_private refused */
+    struct transfer *next_free;
+};
+
+struct session {
+    const struct settings *settings;
+    CURLM *multi;
+    struct transfer *transfers;
+    struct transfer *free_list;
+    size_t created; /* transfers with a curl handle */
+    atomic_bool interrupted;
+};
+
+int64_t session_now_ms(void);
+
+/* Milliseconds until the deadline, at least 0. */
+int64_t session_left_ms(int64_t deadline_ms);
+
+#endif

@@ -1,0 +1,243 @@
+#include "transfer.h"
+
+#include <ctype.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <unistd.h>
+
+#include "address.h"
+
+enum { HEADERS_MAX_BYTES = 256 << 10, CONNECTION_MAX_AGE_S = 3600 };
+
+/* ---- what libcurl calls ---- */
+
+static curl_socket_t open_socket(void *object, curlsocktype purpose, struct curl_sockaddr *address)
+{
+    struct transfer *transfer = object;
+    (void)purpose;
+    if (transfer->session->settings->deny_private && address_is_private(&address->addr)) {
+        address_text(&address->addr, transfer->denied, sizeof transfer->denied);
+        return CURL_SOCKET_BAD;
+    }
+    return socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
+}
+
+/* "HTTP/1.1 503 Service Unavailable" -> 503; 0 if it is no status line. */
+static long status_of_line(const char *line, size_t len)
+{
+    char text[32];
+    const char *space = NULL;
+    if (len < 12 || strncmp(line, "HTTP/", 5) != 0) {
+        return 0;
+    }
+    (void)snprintf(text, sizeof text, "%.*s", (int)(len < sizeof text ? len : sizeof text - 1), line);
+    space = strchr(text, ' ');
+    return space ? strtol(space + 1, NULL, 10) : 0;
+}
+
+static void keep_retry_after(struct transfer *transfer, const char *line, size_t len)
+{
+    static const char name[] = "retry-after:";
+    if (len < sizeof name || strncasecmp(line, name, sizeof name - 1) != 0) {
+        return;
+    }
+    size_t from = sizeof name - 1;
+    while (from < len && isspace((unsigned char)line[from])) {
+        from++;
+    }
+    while (len > from && isspace((unsigned char)line[len - 1])) {
+        len--;
+    }
+    (void)snprintf(transfer->retry_after, sizeof transfer->retry_after, "%.*s", (int)(len - from),
+                   line + from);
+}
+
+/* One line of a header section; 1xx answers bring sections of their own in front of the final one. */
+static size_t see_header(char *line, size_t size, size_t count, void *object)
+{
+    struct transfer *transfer = object;
+    size_t len = size * count;
+    long status = status_of_line(line, len);
+    transfer->received += len;
+    if (status != 0) {
+        transfer->status = status;
+        transfer->retry_after[0] = '\0';
+    } else if (len <= 2 && transfer->status >= 200) {
+        transfer->final_status = transfer->status;
+    } else {
+        keep_retry_after(transfer, line, len);
+    }
+    return transfer->received > HEADERS_MAX_BYTES ? 0 : len;
+}
+
+/* Keeps an excerpt; an answer without an end is cut off, and its status counts. */
+static size_t see_body(char *bytes, size_t size, size_t count, void *object)
+{
+    struct transfer *transfer = object;
+    size_t len = size * count;
+    for (size_t at = 0; at < len && transfer->excerpt_len < EXCERPT_BYTES; at++) {
+        unsigned char byte = (unsigned char)bytes[at];
+        transfer->excerpt[transfer->excerpt_len++] = (char)(byte < 0x20 || byte == 0x7f ? ' ' : byte);
+    }
+    transfer->excerpt[transfer->excerpt_len] = '\0';
+    transfer->received += len;
+    return transfer->received > transfer->session->settings->max_response_bytes ? 0 : len;
+}
+
+/* ---- what stays the same for every request ---- */
+
+static CURLcode set_behaviour(CURL *easy, const struct settings *settings)
+{
+    CURLcode result = curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
+    result = result ? result : curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
+    result = result ? result : curl_easy_setopt(easy, CURLOPT_FOLLOWLOCATION, 0L);
+    result = result ? result : curl_easy_setopt(easy, CURLOPT_PROXY, "");
+    result = result ? result : curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, settings->http_version);
+    result = result ? result : curl_easy_setopt(easy, CURLOPT_PIPEWAIT, 1L);
+    result = result ? result
+                    : curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, (long)settings->connect_timeout_ms);
+    result = result ? result
+                    : curl_easy_setopt(easy, CURLOPT_MAXAGE_CONN, (long)(settings->max_idle_ms + 999) / 1000);
+    result = result ? result : curl_easy_setopt(easy, CURLOPT_MAXLIFETIME_CONN, (long)CONNECTION_MAX_AGE_S);
+    result = result ? result : curl_easy_setopt(easy, CURLOPT_USERAGENT, settings->host->client_name);
+    result = result ? result : curl_easy_setopt(easy, CURLOPT_POST, 1L);
+    result = result ? result : curl_easy_setopt(easy, CURLOPT_CUSTOMREQUEST, settings->method);
+    if (!result && settings->max_idle_ms == 0) {
+        result = curl_easy_setopt(easy, CURLOPT_FORBID_REUSE, 1L);
+    }
+#if LIBCURL_VERSION_NUM >= 0x075700
+    /* A name server that is silent must not make us wait for curl's resolver thread. */
+    result = result ? result : curl_easy_setopt(easy, CURLOPT_QUICK_EXIT, 1L);
+#endif
+    return result;
+}
+
+static CURLcode set_identity(CURL *easy, const struct settings *settings)
+{
+    CURLcode result = curl_easy_setopt(easy, CURLOPT_SSL_VERIFYPEER, 1L);
+    result = result ? result : curl_easy_setopt(easy, CURLOPT_SSL_VERIFYHOST, 2L);
+    result = result ? result : curl_easy_setopt(easy, CURLOPT_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_2);
+    if (!result && settings->ca_file) {
+        result = curl_easy_setopt(easy, CURLOPT_CAINFO, settings->ca_file);
+    }
+    if (!result && settings->cert_file) {
+        result = curl_easy_setopt(easy, CURLOPT_SSLCERT, settings->cert_file);
+        result = result ? result : curl_easy_setopt(easy, CURLOPT_SSLKEY, settings->key_file);
+    }
+    if (!result && settings->username) {
+        result = curl_easy_setopt(easy, CURLOPT_HTTPAUTH, (long)CURLAUTH_BASIC);
+        result = result ? result : curl_easy_setopt(easy, CURLOPT_USERNAME, settings->username);
+        result = result ? result : curl_easy_setopt(easy, CURLOPT_PASSWORD, settings->password);
+    }
+    return result;
+}
+
+static CURLcode set_callbacks(CURL *easy, struct transfer *transfer)
+{
+    CURLcode result = curl_easy_setopt(easy, CURLOPT_PRIVATE, transfer);
+    result = result ? result : curl_easy_setopt(easy, CURLOPT_OPENSOCKETFUNCTION, open_socket);
+    result = result ? result : curl_easy_setopt(easy, CURLOPT_OPENSOCKETDATA, transfer);
+    result = result ? result : curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, see_header);
+    result = result ? result : curl_easy_setopt(easy, CURLOPT_HEADERDATA, transfer);
+    result = result ? result : curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, see_body);
+    result = result ? result : curl_easy_setopt(easy, CURLOPT_WRITEDATA, transfer);
+    return result;
+}
+
+int transfer_init(struct transfer *transfer, struct session *session)
+{
+    *transfer = (struct transfer){.session = session, .easy = curl_easy_init()};
+    if (!transfer->easy) {
+        return -1;
+    }
+    CURLcode result = set_behaviour(transfer->easy, session->settings);
+    result = result ? result : set_identity(transfer->easy, session->settings);
+    result = result ? result : set_callbacks(transfer->easy, transfer);
+    if (result != CURLE_OK) {
+        transfer_finish(transfer);
+        return -1;
+    }
+    return 0;
+}
+
+void transfer_finish(struct transfer *transfer)
+{
+    transfer_reset(transfer);
+    curl_easy_cleanup(transfer->easy);
+    transfer->easy = NULL;
+}
+
+void transfer_reset(struct transfer *transfer)
+{
+    curl_slist_free_all(transfer->headers);
+    free(transfer->body);
+    *transfer = (struct transfer){.session = transfer->session, .easy = transfer->easy};
+}
+
+/* ---- what became of it ---- */
+
+/* "https://host:port", without path, query, user name and password: they may be secret. */
+static void describe_place(const struct transfer *transfer, char *out, size_t out_bytes)
+{
+    char *url = NULL;
+    (void)curl_easy_getinfo(transfer->easy, CURLINFO_EFFECTIVE_URL, &url);
+    const char *authority = url ? strstr(url, "://") : NULL;
+    if (!authority) {
+        (void)snprintf(out, out_bytes, "the URL");
+        return;
+    }
+    const char *host = authority + 3;
+    size_t len = strcspn(host, "/?#");
+    for (size_t at = 0; at < len; at++) {
+        if (host[at] == '@') {
+            host += at + 1;
+            len -= at + 1;
+            at = (size_t)-1;
+        }
+    }
+    (void)snprintf(out, out_bytes, "%.*s://%.*s", (int)(authority - url), url, (int)len, host);
+}
+
+bool transfer_never_connected(const struct transfer *transfer, CURLcode result)
+{
+    curl_off_t started_us = 0;
+    switch (result) {
+    case CURLE_COULDNT_RESOLVE_HOST:
+    case CURLE_COULDNT_CONNECT:
+    case CURLE_SSL_CONNECT_ERROR:
+    case CURLE_PEER_FAILED_VERIFICATION:
+    case CURLE_SSL_CERTPROBLEM:
+    case CURLE_SSL_CACERT_BADFILE:
+    case CURLE_SSL_ISSUER_ERROR:
+    case CURLE_SSL_CIPHER:
+        return true;
+    case CURLE_OPERATION_TIMEDOUT: /* while connecting: the request had not begun */
+        return curl_easy_getinfo(transfer->easy, CURLINFO_PRETRANSFER_TIME_T, &started_us) == CURLE_OK &&
+               started_us == 0;
+    default:
+        return false;
+    }
+}
+
+void transfer_describe(const struct transfer *transfer, CURLcode result, char out[REASON_BYTES])
+{
+    char place[200];
+    describe_place(transfer, place, sizeof place);
+    if (transfer->denied[0]) {
+        (void)snprintf(out, REASON_BYTES,
+                       "%s: its address %s is not of the public internet, and http.deny_private refuses such",
+                       place, transfer->denied);
+    } else if (transfer->final_status >= 300 && transfer->final_status <= 399) {
+        (void)snprintf(out, REASON_BYTES,
+                       "%s answered %ld, a redirect, and none is followed: set http.url to the new place",
+                       place, transfer->final_status);
+    } else if (transfer->final_status != 0) {
+        (void)snprintf(out, REASON_BYTES, "%s answered %ld%s%s", place, transfer->final_status,
+                       transfer->excerpt_len > 0 ? ": " : "", transfer->excerpt);
+    } else {
+        (void)snprintf(out, REASON_BYTES, "%s: %s", place, curl_easy_strerror(result));
+    }
+}

@@ -1,0 +1,45 @@
+/*
+ * kit_message - messages for the conformance kit, in memory that tells who reads or writes where they must
+ * not.
+ *
+ * Everything lies in pages of its own: read-only while it is lent, and unreadable afterwards.
+ */
+#ifndef RELAY_KIT_MESSAGE_H
+#define RELAY_KIT_MESSAGE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "outbox_backend.h"
+
+struct kit_messages {
+    const struct outbox_message *const *pointers;
+    struct outbox_message *list;
+    size_t count;
+    char *pages;
+    size_t pages_bytes;
+    size_t used_bytes;
+    bool guarded; /* every text ends where a page that nobody may read begins */
+};
+
+/* What the next messages look like; zeroed = plain. */
+struct kit_shape {
+    struct outbox_bytes payload; /* ptr NULL and len > 0: so many bytes of any kind */
+    struct outbox_bytes key;
+    bool bare;                           /* only what every message has */
+    const struct outbox_header *headers; /* NULL = a header of each type */
+    size_t header_count;
+    bool no_headers;
+};
+
+/* `count` messages of one shape, with ids of their own; false when memory is short. */
+bool kit_messages_make(struct kit_messages *messages, size_t count, const struct kit_shape *shape);
+
+/* The same for one message whose every text ends at the edge of readable memory. */
+bool kit_messages_make_guarded(struct kit_messages *messages, const struct kit_shape *shape);
+
+/* From now on reading them is a crash. */
+void kit_messages_forbid(struct kit_messages *messages);
+void kit_messages_finish(struct kit_messages *messages); /* accepts a zeroed one */
+
+#endif

@@ -1,0 +1,398 @@
+/*
+ * sample - a small backend that keeps the contract (it SETs each payload in a Redis), and with -DWRONG=...
+ * one that breaks it in a single place. tests/contract/test_kit.py builds them all and demands that the kit
+ * tells which is which, and why.
+ */
+#include <errno.h>
+#include <netdb.h>
+#include <netinet/tcp.h>
+#include <outbox_backend.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+enum wrong {
+    NOTHING,
+    SETTLES_TWICE,
+    SETTLES_AFTER_RETURN,
+    SETTLES_IN_ANOTHER_THREAD,
+    IGNORES_THE_DEADLINE,
+    SLEEPS_IN_DISCONNECT,
+    LEAKS_MEMORY,
+    LEAKS_A_DESCRIPTOR,
+    LEAKS_A_THREAD,
+    CONFIRMS_ON_A_WRITE_ERROR,
+    CONFIRMS_WITHOUT_AN_ANSWER,
+    REJECTS_IN_AN_OUTAGE,
+    CRASHES_ON_AN_EMPTY_PAYLOAD,
+    CRASHES_ON_AN_EMPTY_BATCH,
+    READS_BEYOND_THE_END,
+    READS_AFTER_RETURN,
+    WRITES_INTO_THE_MESSAGE,
+    EXITS,
+    SAYS_OK_AND_SETTLES_NOTHING,
+    SAYS_OK_AND_SENDS_NOTHING,
+    SAYS_AN_UNKNOWN_STATE,
+    GIVES_NO_REASON,
+    GIVES_NO_ERROR_TEXT,
+    IGNORES_THE_INTERRUPT,
+    INTERRUPTS_SLOWLY,
+    CANNOT_CONNECT_AGAIN,
+    FREES_NOT_WITHOUT_CONNECT,
+    TRUNCATES_AT_NUL
+};
+
+#ifndef WRONG
+#define WRONG NOTHING
+#endif
+#define IS(what) (WRONG == (what))
+
+struct sample {
+    const char *address;
+};
+
+struct session {
+    const struct sample *sample;
+    atomic_int fd;
+    atomic_bool interrupted;
+    bool was_connected;
+    struct outbox_bytes kept;
+    char *buffer;
+};
+
+static int64_t left_ms(int64_t deadline_ms)
+{
+    struct timespec now;
+    (void)clock_gettime(CLOCK_MONOTONIC, &now);
+    int64_t left = deadline_ms - ((int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000);
+    return left > 0 ? left : 0;
+}
+
+static int fail(struct outbox_error *error, enum outbox_error_kind kind, const char *text)
+{
+    error->kind = kind;
+    if (!IS(GIVES_NO_ERROR_TEXT)) {
+        (void)snprintf(error->text, sizeof error->text, "sample: %s", text);
+    }
+    return -1;
+}
+
+/* ---- the wire ---- */
+
+static bool ready(struct session *session, short events, int64_t deadline_ms)
+{
+    struct pollfd fd = {.fd = atomic_load(&session->fd), .events = events};
+    int64_t wait_ms = IS(IGNORES_THE_DEADLINE) ? 60000 : left_ms(deadline_ms);
+    return poll(&fd, 1, (int)wait_ms) == 1 &&
+           (IS(IGNORES_THE_INTERRUPT) || !atomic_load(&session->interrupted));
+}
+
+static bool send_all(struct session *session, const char *bytes, size_t len, int64_t deadline_ms)
+{
+    while (len > 0) {
+        ssize_t sent = ready(session, POLLOUT, deadline_ms)
+                           ? send(atomic_load(&session->fd), bytes, len, MSG_NOSIGNAL | MSG_DONTWAIT)
+                           : -1;
+        if (IS(CONFIRMS_ON_A_WRITE_ERROR)) {
+            return true;
+        }
+        if (sent < 0) {
+            return false;
+        }
+        bytes += sent;
+        len -= (size_t)sent;
+    }
+    return true;
+}
+
+/* "+OK\r\n", and nothing else is an answer. */
+static bool is_answered(struct session *session, int64_t deadline_ms)
+{
+    char answer[6] = "";
+    size_t len = 0;
+    if (IS(CONFIRMS_WITHOUT_AN_ANSWER) || IS(CONFIRMS_ON_A_WRITE_ERROR)) {
+        return true;
+    }
+    while (len < 5) {
+        ssize_t got = ready(session, POLLIN, deadline_ms)
+                          ? recv(atomic_load(&session->fd), answer + len, 5 - len, MSG_DONTWAIT)
+                          : -1;
+        if (got <= 0) {
+            return false;
+        }
+        len += (size_t)got;
+    }
+    return memcmp(answer, "+OK\r\n", 5) == 0;
+}
+
+static bool send_message(struct session *session, const struct outbox_message *message, int64_t deadline_ms)
+{
+    char head[64];
+    size_t len = IS(TRUNCATES_AT_NUL) ? strlen(message->payload.ptr) : message->payload.len;
+    int head_len = snprintf(head, sizeof head, "*3\r\n$3\r\nSET\r\n$6\r\nsample\r\n$%zu\r\n", len);
+    return send_all(session, head, (size_t)head_len, deadline_ms) &&
+           send_all(session, message->payload.ptr, len, deadline_ms) &&
+           send_all(session, "\r\n", 2, deadline_ms) && is_answered(session, deadline_ms);
+}
+
+/* ---- the table ---- */
+
+static int sample_open(void **backend, const struct outbox_host *host, const struct outbox_settings *settings,
+                       struct outbox_error *error)
+{
+    struct sample *sample = calloc(1, sizeof *sample);
+    if (!sample) {
+        return fail(error, OUTBOX_ERROR_UNAVAILABLE, "out of memory");
+    }
+    sample->address = host->get_string(settings, "address");
+    *backend = sample;
+    return 0;
+}
+
+static void sample_close(void *backend)
+{
+    free(backend);
+}
+
+static int sample_session_new(void *backend, void **out, struct outbox_error *error)
+{
+    struct session *session = calloc(1, sizeof *session);
+    if (!session) {
+        return fail(error, OUTBOX_ERROR_UNAVAILABLE, "out of memory");
+    }
+    session->sample = backend;
+    atomic_store(&session->fd, -1);
+    *out = session;
+    return 0;
+}
+
+static void sample_session_free(void *object)
+{
+    struct session *session = object;
+    if (IS(FREES_NOT_WITHOUT_CONNECT) && !session->was_connected) {
+        abort();
+    }
+    free(session->buffer);
+    free(session);
+}
+
+static int connect_to(struct session *session, const struct addrinfo *address, int64_t deadline_ms)
+{
+    const int on = 1;
+    int status = 0;
+    socklen_t len = sizeof status;
+    int fd = socket(address->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    atomic_store(&session->fd, fd);
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    if (fd >= 0 && (connect(fd, address->ai_addr, address->ai_addrlen) == 0 ||
+                    (errno == EINPROGRESS && ready(session, POLLOUT, deadline_ms) &&
+                     getsockopt(fd, SOL_SOCKET, SO_ERROR, &status, &len) == 0 && status == 0))) {
+        return 0;
+    }
+    if (fd >= 0) {
+        (void)close(fd);
+    }
+    atomic_store(&session->fd, -1);
+    return -1;
+}
+
+static int sample_connect(void *object, int64_t deadline_ms, struct outbox_error *error)
+{
+    struct session *session = object;
+    char host[256];
+    const struct addrinfo hints = {.ai_family = AF_INET, .ai_socktype = SOCK_STREAM};
+    struct addrinfo *found = NULL;
+    atomic_store(&session->interrupted, false);
+    (void)snprintf(host, sizeof host, "%s", session->sample->address);
+    char *colon = strrchr(host, ':');
+    if (!colon) {
+        return fail(error, OUTBOX_ERROR_CONFIG, "option 'address' is not HOST:PORT");
+    }
+    *colon = '\0';
+    if (IS(CANNOT_CONNECT_AGAIN) && session->was_connected) {
+        return fail(error, OUTBOX_ERROR_UNAVAILABLE, "connect() a second time");
+    }
+    if (getaddrinfo(host, colon + 1, &hints, &found) != 0) {
+        return fail(error, OUTBOX_ERROR_UNAVAILABLE, "the address cannot be resolved");
+    }
+    int result = connect_to(session, found, deadline_ms);
+    freeaddrinfo(found);
+    if (result != 0) {
+        return fail(error, OUTBOX_ERROR_UNAVAILABLE, "cannot connect");
+    }
+    session->was_connected = true;
+    return 0;
+}
+
+static void *live_on(void *unused)
+{
+    (void)unused;
+    while (pause() != 0) {
+    }
+    return NULL;
+}
+
+static void sample_disconnect(void *object)
+{
+    struct session *session = object;
+    pthread_t thread;
+    int fd = atomic_exchange(&session->fd, -1);
+    if (!IS(LEAKS_A_DESCRIPTOR)) {
+        (void)close(fd);
+    }
+    if (IS(SLEEPS_IN_DISCONNECT)) {
+        (void)sleep(4);
+    }
+    if (IS(LEAKS_A_THREAD) && pthread_create(&thread, NULL, live_on, NULL) == 0) {
+        (void)pthread_detach(thread);
+    }
+    if (IS(LEAKS_MEMORY)) {
+        *(char *volatile *)&session->buffer = malloc(64);
+        session->buffer = NULL;
+    }
+}
+
+struct late {
+    struct outbox_batch *batch;
+    int64_t wait_ms;
+};
+
+static void *settle_later(void *object)
+{
+    struct late *late = object;
+    (void)usleep((useconds_t)late->wait_ms * 1000);
+    late->batch->settle(late->batch, 0, OUTBOX_CONFIRMED, NULL, 0);
+    return NULL;
+}
+
+static void settle_in_thread(struct outbox_batch *batch, int64_t wait_ms)
+{
+    static struct late late;
+    pthread_t thread;
+    late = (struct late){batch, wait_ms};
+    if (pthread_create(&thread, NULL, settle_later, &late) == 0) {
+        (void)(wait_ms > 0 ? pthread_detach(thread) : pthread_join(thread, NULL));
+    }
+}
+
+/* Misdeeds in front of a message. */
+static void misbehave(struct session *session, struct outbox_batch *batch, size_t at)
+{
+    const struct outbox_message *message = batch->messages[at];
+    volatile char sink = 0;
+    if (IS(CRASHES_ON_AN_EMPTY_PAYLOAD) && message->payload.len == 0) {
+        abort();
+    }
+    if (IS(READS_BEYOND_THE_END)) {
+        sink = message->channel.ptr[message->channel.len];
+    }
+    if (IS(READS_AFTER_RETURN) && session->kept.ptr) {
+        sink = session->kept.ptr[0];
+    }
+    if (IS(WRITES_INTO_THE_MESSAGE)) {
+        *(char *)(uintptr_t)message->channel.ptr = 'K';
+    }
+    if (IS(EXITS)) {
+        exit(3);
+    }
+    (void)sink;
+    session->kept = message->channel;
+}
+
+static enum outbox_session_state sample_publish(void *object, struct outbox_batch *batch, int64_t deadline_ms,
+                                                struct outbox_error *error)
+{
+    struct session *session = object;
+    if (IS(CRASHES_ON_AN_EMPTY_BATCH) && batch->messages[0]->size == 0) {
+        return OUTBOX_SESSION_LOST;
+    }
+    for (size_t at = 0; at < batch->count; at++) {
+        misbehave(session, batch, at);
+        if (IS(SAYS_OK_AND_SENDS_NOTHING)) {
+            batch->settle(batch, at, OUTBOX_UNSETTLED, "not today", 0);
+        } else if (IS(SETTLES_AFTER_RETURN) || IS(SETTLES_IN_ANOTHER_THREAD)) {
+            settle_in_thread(batch, IS(SETTLES_AFTER_RETURN) ? 50 : 0);
+            return OUTBOX_SESSION_LOST | fail(error, OUTBOX_ERROR_UNAVAILABLE, "a thread settles") * 0;
+        } else if (send_message(session, batch->messages[at], deadline_ms)) {
+            if (IS(GIVES_NO_REASON)) {
+                batch->settle(batch, at, OUTBOX_RETRY, NULL, 0);
+            } else if (!IS(SAYS_OK_AND_SETTLES_NOTHING)) {
+                batch->settle(batch, at, OUTBOX_CONFIRMED, NULL, 0);
+            }
+        } else {
+            if (IS(REJECTS_IN_AN_OUTAGE)) {
+                batch->settle(batch, at, OUTBOX_REJECTED, "no answer", 0);
+            }
+            (void)fail(error, OUTBOX_ERROR_UNAVAILABLE, "no answer");
+            return OUTBOX_SESSION_LOST;
+        }
+        if (IS(SETTLES_TWICE)) {
+            batch->settle(batch, at, OUTBOX_CONFIRMED, NULL, 0);
+        }
+    }
+    return IS(SAYS_AN_UNKNOWN_STATE) ? (enum outbox_session_state)7 : OUTBOX_SESSION_OK;
+}
+
+static void sample_interrupt(void *object)
+{
+    struct session *session = object;
+    if (IS(INTERRUPTS_SLOWLY)) {
+        (void)sleep(3);
+    }
+    if (!IS(IGNORES_THE_INTERRUPT)) {
+        atomic_store(&session->interrupted, true);
+        (void)shutdown(atomic_load(&session->fd), SHUT_RDWR);
+    }
+}
+
+#ifdef TRACE /* would show that code of ours ran before the relay had looked at the note */
+__attribute__((constructor)) static void leave_a_trace(void)
+{
+    FILE *file = fopen(TRACE, "w");
+    if (file) {
+        (void)fclose(file);
+    }
+}
+#endif
+
+static const struct outbox_option options[] = {
+    {"address", OUTBOX_OPT_STRING, OUTBOX_OPT_REQUIRED, NULL, NULL, 0, 0, "HOST:PORT of a Redis"},
+    {"password", OUTBOX_OPT_STRING, OUTBOX_OPT_SECRET, NULL, NULL, 0, 0,
+     "not used: to see that it is never shown"},
+    {"window", OUTBOX_OPT_INT, 0, "10", NULL, 1, 100, "not used: to see bounds"},
+    {0},
+};
+
+static const struct outbox_backend table = {
+    .size = sizeof(struct outbox_backend),
+    .name = "sample",
+    .version = "1.0.0",
+    .options = options,
+    .open = sample_open,
+    .close = sample_close,
+    .session_new = sample_session_new,
+    .session_free = sample_session_free,
+    .connect = sample_connect,
+    .disconnect = sample_disconnect,
+#ifndef WITHOUT_PUBLISH
+    .publish = sample_publish,
+#endif
+    .interrupt = sample_interrupt,
+};
+
+#ifdef ENTRY_MISSING
+const struct outbox_backend *unused_entry(void);
+const struct outbox_backend *unused_entry(void)
+{
+    return &table;
+}
+#else
+OUTBOX_BACKEND("sample", "1.0.0", table);
+#endif
