@@ -74,11 +74,7 @@ int cmd_check(struct cli *cli)
     }
     code = program_init(&program, &config);
     if (code == 0) {
-        const struct outbox_backend *backend = program.config.backend;
-        code = report("configuration",
-                      backend_open(&program.backend, backend, config_section(&program.config, backend->name),
-                                   program.client_name, &program.log, &err),
-                      &err, code);
+        code = report("configuration", program_open(&program, &err), &err, code);
     }
     if (code == 0 && cli_has(cli, CLI_CONNECT)) {
         code = report("database", check_database(&program, &err), &err, code);

@@ -321,7 +321,7 @@ static int start(struct drain *drain, struct err *err)
 static void run(struct drain *drain, struct err *err)
 {
     struct program *program = drain->program;
-    bool something = prepare(drain, err) == 0 && claimable(drain) > 0;
+    bool something = program_open(program, err) == 0 && prepare(drain, err) == 0 && claimable(drain) > 0;
     if (something && start(drain, err) == 0) {
         supervise(drain);
     } else if (err_is_set(err)) {

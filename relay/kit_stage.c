@@ -183,6 +183,13 @@ static void settle(struct outbox_batch *lent, size_t index, enum outbox_verdict 
     (void)snprintf(answer->reason, sizeof answer->reason, "%s", reason ? reason : "");
 }
 
+/* Who settles later than publish() returns shows itself now, and is told so. */
+static void wait_for_late_ones(void)
+{
+    const struct timespec wait = {0, 300 * 1000000L};
+    (void)nanosleep(&wait, NULL);
+}
+
 static void judge(struct kit_batch *batch, const struct kit_session *session)
 {
     size_t settled = 0;
@@ -193,6 +200,7 @@ static void judge(struct kit_batch *batch, const struct kit_session *session)
         kit_fail(batch->stage, "publish() returned %d, which is no session state", (int)batch->state);
     }
     if (batch->state == OUTBOX_SESSION_OK && settled < batch->lent.count) {
+        wait_for_late_ones();
         kit_fail(batch->stage,
                  "publish() said OK and left %zu of %zu messages without settle(): say LOST, or settle them",
                  batch->lent.count - settled, batch->lent.count);
@@ -252,6 +260,7 @@ void kit_expect_confirmed(const struct kit_batch *batch, const struct kit_sessio
     for (size_t at = 0; at < batch->lent.count; at++) {
         const struct kit_answer *answer = &batch->answers[at];
         if (!answer->settled) {
+            wait_for_late_ones();
             kit_fail(batch->stage,
                      "%s: message %zu of %zu got no verdict, and the session is lost or busy: %s", what,
                      at + 1, batch->lent.count, session->error.text);

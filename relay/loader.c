@@ -67,7 +67,7 @@ int loader_inspect(const char *path, struct outbox_note *note, struct err *err)
     *note = (struct outbox_note){0};
     int result = inspect(path, &resolved, note, err);
     free(resolved);
-    return result == 0 ? 0 : err_prefix(err, "backend %s", path);
+    return result == 0 ? 0 : err_prefix(err, "%s", path);
 }
 
 /* ---- the table ---- */
@@ -184,10 +184,10 @@ int loader_find(const struct outbox_backend **out, const char *value, struct err
     }
     if (strchr(value, '/')) {
         if (value[0] != '/') {
-            return err_set(err, ERR_CONFIG, "backend %s: write an absolute path, such as \"$PWD/%s\"", value,
+            return err_set(err, ERR_CONFIG, "%s: write an absolute path, such as \"$PWD/%s\"", value,
                            strncmp(value, "./", 2) == 0 ? value + 2 : value);
         }
-        return load(out, value, err) == 0 ? 0 : err_prefix(err, "backend %s", value);
+        return load(out, value, err) == 0 ? 0 : err_prefix(err, "%s", value);
     }
     int len = snprintf(path, sizeof path, "%s/%s.so", loader_directory(), value);
     if (!has_plain_name(value) || len >= (int)sizeof path || access(path, F_OK) != 0) {
@@ -195,5 +195,5 @@ int loader_find(const struct outbox_backend **out, const char *value, struct err
                        "there is no backend '%s', built in or in %s: 'outbox-relay backends list' names them",
                        value, loader_directory());
     }
-    return load(out, path, err) == 0 ? 0 : err_prefix(err, "backend %s", path);
+    return load(out, path, err) == 0 ? 0 : err_prefix(err, "%s", path);
 }

@@ -155,20 +155,24 @@ static void fill_options(const struct program *program, int64_t budget, struct p
     };
 }
 
-int program_start(struct program *program, int64_t budget, struct err *err)
+int program_open(struct program *program, struct err *err)
 {
     const struct outbox_backend *backend = program->config.backend;
+    return backend_open(&program->backend, backend, config_section(&program->config, backend->name),
+                        program->client_name, &program->log, err);
+}
+
+int program_start(struct program *program, int64_t budget, struct err *err)
+{
     struct pool_options options;
     fill_options(program, budget, &options);
     const struct ledger_options ledger = {config_text(&program->config, "database"),
                                           program->client_name,
                                           program->instance,
-                                          backend->name,
+                                          backend_name(program->backend),
                                           program->wake.stop_fd,
                                           &program->log};
-    if (backend_open(&program->backend, backend, config_section(&program->config, backend->name),
-                     program->client_name, &program->log, err) != 0 ||
-        ledger_new(&program->ledger, &ledger, err) != 0) {
+    if (ledger_new(&program->ledger, &ledger, err) != 0) {
         return -1;
     }
     return pool_start(&program->pool, &options, program->backend, &program->wake, &program->log, err);

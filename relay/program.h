@@ -35,7 +35,10 @@ struct program {
  */
 int program_init(struct program *program, struct config *config);
 
-/* Opens the backend, starts ledger and workers. */
+/* Opens the backend: reads and checks its settings, without a network. */
+int program_open(struct program *program, struct err *err) MUST_CHECK;
+
+/* Starts ledger and workers, after program_open(). */
 int program_start(struct program *program, int64_t budget, struct err *err) MUST_CHECK;
 
 /* Asks for a stop and ends everything; false if something had to be let go of: then _exit(70). */

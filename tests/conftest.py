@@ -1,6 +1,7 @@
 import pytest
 
 import harness
+from receiver import Receiver
 
 
 @pytest.fixture
@@ -29,3 +30,10 @@ def start():
     yield start_relay
     for relay in relays:
         relay.close()
+
+
+@pytest.fixture
+def receiver():
+    made = Receiver()
+    yield made
+    made.close()

@@ -283,3 +283,11 @@ def amqp(*options):
 
 def rabbitmqctl(*arguments):
     return subprocess.run([os.environ["TEST_RABBITMQCTL"], *arguments], capture_output=True, text=True, timeout=60, check=True).stdout
+
+
+def http(url, *options):
+    """Arguments for the http backend."""
+    arguments = ["-b", "http", "-o", "http.url=" + url]
+    for option in options:
+        arguments += ["-o", option]
+    return arguments

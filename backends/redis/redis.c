@@ -1,0 +1,236 @@
+/*
+ * redis - Redis Streams: each message becomes an entry of stream ${channel}. The tutorial of
+ * backends/README.md.
+ *
+ * CONFIRMED means that Redis answered the XADD with the entry's id. How much that is worth when the server
+ * dies is for its appendfsync and its replicas to say.
+ */
+#include <errno.h>
+#include <hiredis/hiredis.h>
+#include <outbox_backend.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <time.h>
+
+enum { WINDOW = 500, FIELDS = 13, STREAM_BYTES = 512 };
+
+struct redis { /* one per process */
+    const struct outbox_host *host;
+    const char *address;
+    const char *password;
+    const char *stream;
+};
+
+struct session { /* one per worker thread */
+    const struct redis *redis;
+    redisContext *context;
+    atomic_int fd; /* for interrupt(), which comes from another thread */
+};
+
+static int64_t left_ms(int64_t deadline_ms)
+{
+    struct timespec now;
+    (void)clock_gettime(CLOCK_MONOTONIC, &now);
+    int64_t left = deadline_ms - ((int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000);
+    return left > 1 ? left : 1;
+}
+
+static struct timeval timeout_of(int64_t ms)
+{
+    return (struct timeval){.tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000};
+}
+
+static int fail(struct outbox_error *error, enum outbox_error_kind kind, const char *what, const char *why)
+{
+    error->kind = kind;
+    (void)snprintf(error->text, sizeof error->text, "redis: %s: %s", what, why);
+    return -1;
+}
+
+static int redis_open(void **backend, const struct outbox_host *host, const struct outbox_settings *settings,
+                      struct outbox_error *error)
+{
+    struct redis *redis = calloc(1, sizeof *redis);
+    if (!redis) {
+        return fail(error, OUTBOX_ERROR_UNAVAILABLE, "open", "out of memory");
+    }
+    *redis = (struct redis){host, host->get_string(settings, "address"),
+                            host->get_string(settings, "password"), host->get_string(settings, "stream")};
+    *backend = redis;
+    return 0;
+}
+
+static void redis_close(void *backend)
+{
+    free(backend);
+}
+
+static int redis_session_new(void *backend, void **out, struct outbox_error *error)
+{
+    struct session *session = calloc(1, sizeof *session);
+    if (!session) {
+        return fail(error, OUTBOX_ERROR_UNAVAILABLE, "session", "out of memory");
+    }
+    session->redis = backend;
+    atomic_store(&session->fd, -1);
+    *out = session;
+    return 0;
+}
+
+static void redis_session_free(void *session)
+{
+    free(session);
+}
+
+static void redis_disconnect(void *object)
+{
+    struct session *session = object;
+    atomic_store(&session->fd, -1);
+    redisFree(session->context);
+    session->context = NULL;
+}
+
+/* The next answer, which is the caller's to free; NULL if none came by the deadline. */
+static redisReply *answer(struct session *session, int64_t deadline_ms)
+{
+    void *reply = NULL;
+    (void)redisSetTimeout(session->context, timeout_of(left_ms(deadline_ms)));
+    return redisGetReply(session->context, &reply) == REDIS_OK ? reply : NULL;
+}
+
+/* AUTH or PING: an answer shows that somebody is there. */
+static int greet(struct session *session, int64_t deadline_ms, struct outbox_error *error)
+{
+    const char *password = session->redis->password;
+    int result = 0;
+    (void)(password ? redisAppendCommand(session->context, "AUTH %s", password)
+                    : redisAppendCommand(session->context, "PING"));
+    redisReply *reply = answer(session, deadline_ms);
+    if (!reply) {
+        result = fail(error, OUTBOX_ERROR_UNAVAILABLE, "connect", session->context->errstr);
+    } else if (reply->type == REDIS_REPLY_ERROR) {
+        result = fail(error, OUTBOX_ERROR_REFUSED, "connect", reply->str);
+    }
+    freeReplyObject(reply);
+    return result;
+}
+
+static int redis_connect(void *object, int64_t deadline_ms, struct outbox_error *error)
+{
+    struct session *session = object;
+    char host[256];
+    const char *colon = strrchr(session->redis->address, ':');
+    if (!colon || (size_t)(colon - session->redis->address) >= sizeof host) {
+        return fail(error, OUTBOX_ERROR_CONFIG, "redis.address", "write HOST:PORT");
+    }
+    (void)snprintf(host, sizeof host, "%.*s", (int)(colon - session->redis->address),
+                   session->redis->address);
+    int64_t wait_ms =
+        left_ms(deadline_ms) < 1000 ? left_ms(deadline_ms) : 1000; /* nothing can interrupt it */
+    session->context = redisConnectWithTimeout(host, atoi(colon + 1), timeout_of(wait_ms));
+    if (!session->context || session->context->err) {
+        (void)fail(error, OUTBOX_ERROR_UNAVAILABLE, "connect",
+                   session->context ? session->context->errstr : "out of memory");
+        redis_disconnect(session);
+        return -1;
+    }
+    atomic_store(&session->fd, session->context->fd);
+    if (greet(session, deadline_ms, error) != 0) {
+        redis_disconnect(session);
+        return -1;
+    }
+    return 0;
+}
+
+/* XADD stream * id … type … payload …; binary-safe. -1 if the stream's name does not come out. */
+static int append(struct session *session, const struct outbox_message *message)
+{
+    char stream[STREAM_BYTES];
+    const struct redis *redis = session->redis;
+    int len = redis->host->render(redis->host, redis->stream, message, stream, sizeof stream);
+    const struct outbox_bytes fields[FIELDS] = {
+        {"XADD", 4},           {stream, (size_t)len}, {"*", 1},         {"id", 2},    message->id,
+        {"type", 4},           message->type,         {"key", 3},       message->key, {"content_type", 12},
+        message->content_type, {"payload", 7},        message->payload,
+    };
+    const char *texts[FIELDS];
+    size_t lengths[FIELDS];
+    for (size_t at = 0; at < FIELDS; at++) {
+        texts[at] = fields[at].len > 0 ? fields[at].ptr : "";
+        lengths[at] = fields[at].len;
+    }
+    return len > 0 && redisAppendCommandArgv(session->context, FIELDS, texts, lengths) == REDIS_OK ? 0 : -1;
+}
+
+static void settle(struct outbox_batch *batch, size_t index, const redisReply *reply)
+{
+    if (reply->type == REDIS_REPLY_STRING || reply->type == REDIS_REPLY_STATUS) {
+        batch->settle(batch, index, OUTBOX_CONFIRMED, NULL, 0);
+    } else { /* out of memory, read-only, loading, a key of another type: the destination's fault, not the
+                message's */
+        batch->settle(batch, index, OUTBOX_HOLD,
+                      reply->type == REDIS_REPLY_ERROR ? reply->str : "no id came back", 0);
+    }
+}
+
+static enum outbox_session_state redis_publish(void *object, struct outbox_batch *batch, int64_t deadline_ms,
+                                               struct outbox_error *error)
+{
+    struct session *session = object;
+    for (size_t from = 0; from < batch->count; from += WINDOW) {
+        size_t to = from + WINDOW < batch->count ? from + WINDOW : batch->count;
+        for (size_t at = from; at < to; at++) { /* into hiredis's buffer: the first answer() sends it */
+            if (append(session, batch->messages[at]) != 0) {
+                (void)fail(error, OUTBOX_ERROR_UNAVAILABLE, "publish",
+                           "redis.stream cannot be filled, or out of memory");
+                return OUTBOX_SESSION_LOST;
+            }
+        }
+        for (size_t at = from; at < to; at++) {
+            redisReply *reply = answer(session, deadline_ms);
+            if (!reply) { /* whoever has no answer stays unsettled */
+                (void)fail(error, OUTBOX_ERROR_UNAVAILABLE, "publish", session->context->errstr);
+                return OUTBOX_SESSION_LOST;
+            }
+            settle(batch, at, reply);
+            freeReplyObject(reply);
+        }
+    }
+    return OUTBOX_SESSION_OK;
+}
+
+static void redis_interrupt(void *object)
+{
+    struct session *session = object;
+    int fd = atomic_load(&session->fd);
+    if (fd >= 0) {
+        (void)shutdown(fd, SHUT_RDWR); /* whoever waits on it is woken, and finds the connection closed */
+    }
+}
+
+static const struct outbox_option options[] = {
+    {"address", OUTBOX_OPT_STRING, 0, "127.0.0.1:6379", NULL, 0, 0, "HOST:PORT of the server"},
+    {"password", OUTBOX_OPT_STRING, OUTBOX_OPT_SECRET, NULL, NULL, 0, 0, "for AUTH"},
+    {"stream", OUTBOX_OPT_STRING, 0, "${channel}", NULL, 0, 0, "name of the stream, a template"},
+    {0},
+};
+
+static const struct outbox_backend table = {
+    .size = sizeof(struct outbox_backend),
+    .name = "redis",
+    .version = "0.1.0",
+    .options = options,
+    .open = redis_open,
+    .close = redis_close,
+    .session_new = redis_session_new,
+    .session_free = redis_session_free,
+    .connect = redis_connect,
+    .disconnect = redis_disconnect,
+    .publish = redis_publish,
+    .interrupt = redis_interrupt,
+};
+
+OUTBOX_BACKEND("redis", "0.1.0", table);

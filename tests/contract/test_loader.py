@@ -1,0 +1,206 @@
+"""What is refused as a backend, by which sentence, and that nothing of it has run by then."""
+import json
+import os
+import shutil
+import struct
+import subprocess
+
+import pytest
+
+import plugins
+from harness import DATABASE, relay
+
+
+@pytest.fixture
+def own_directory(tmp_path):
+    os.chmod(tmp_path, 0o755)
+    return tmp_path
+
+
+@pytest.fixture
+def trace(own_directory):
+    return own_directory / "trace"
+
+
+def refusal(path, *options):
+    """Every command that needs the backend refuses alike; the sentence of one of them."""
+    said = {}
+    for command in ("check", "drain"):
+        done = relay(command, "-d", DATABASE + " dbname=nonesuch", "-b", str(path), *options)
+        assert done.returncode == 78, done.stderr
+        said[command] = done.stderr
+    assert said["check"] == said["drain"]
+    return said["check"]
+
+
+def traced(directory, trace, name="sample", **more):
+    return plugins.build(directory, name, f'-DTRACE="{trace}"', **more)
+
+
+def header_with(directory, old, new):
+    copy = directory / "include"
+    copy.mkdir()
+    with open(os.path.join(plugins.HEADER, "outbox_backend.h"), encoding="utf-8") as header:
+        text = header.read()
+    assert old in text
+    (copy / "outbox_backend.h").write_text(text.replace(old, new))
+    return copy
+
+
+def patched(path, change):
+    """The file with `change` applied to its bytes."""
+    with open(path, "rb") as file:
+        content = bytearray(file.read())
+    change(content)
+    with open(path, "wb") as file:
+        file.write(content)
+
+
+def test_the_sample_itself_is_loaded_and_then_its_constructor_has_run(own_directory, trace):
+    done = relay("backends", "show", traced(own_directory, trace))
+    assert done.returncode == 0 and "sample 1.0.0" in done.stdout, done.stderr
+    assert "sample.address: text, required" in done.stdout and "secret" in done.stdout
+    assert trace.exists()
+
+
+@pytest.mark.parametrize("old, new, sentence", [
+    ("ABI_MAJOR 1u", "ABI_MAJOR 2u", "sample 1.0.0 was built for backend ABI 2.0, and this relay supports 1.0 to 1.0: build it with this"
+     " relay's outbox_backend.h"),
+    ("ABI_MINOR 0u", "ABI_MINOR 7u", "sample 1.0.0 was built for backend ABI 1.7, and this relay supports 1.0 to 1.0"),
+    ("(uint32_t)sizeof(void *)", "4u", "sample 1.0.0 was built for pointers of 4 bytes, and this relay's have 8: build it for this"
+     " relay's architecture"),
+])
+def test_another_abi_is_refused_before_any_of_its_code_runs(own_directory, trace, old, new, sentence):
+    path = traced(own_directory, trace, header=header_with(own_directory, old, new))
+    assert f"backend: {path}: {sentence}" in refusal(path)
+    assert relay("backends", "show", path).returncode == 78
+    assert not trace.exists()
+
+
+def test_a_file_of_another_elf_class_or_byte_order_is_refused(own_directory, trace):
+    path = traced(own_directory, trace)
+    patched(path, lambda content: content.__setitem__(4, 1))
+    assert any(words in refusal(path) for words in ("no shared object", "ends before its own content", "pointers of 4"))
+    patched(path, lambda content: (content.__setitem__(4, 2), content.__setitem__(5, 2)))
+    assert "it was built for another machine: build it on this one" in refusal(path)
+    assert not trace.exists()
+
+
+def test_text_and_empty_files_are_refused(own_directory):
+    for content in ("", "#!/bin/sh\necho I am no backend\n", "\x7fELF"):
+        path = own_directory / "text.so"
+        path.write_text(content)
+        assert "it is no shared object of this machine: build it with cc -shared -fPIC" in refusal(path)
+
+
+@pytest.mark.parametrize("share", [0.01, 0.1, 0.3, 0.5, 0.7, 0.9, 0.99])
+def test_a_cut_off_file_is_refused_wherever_it_was_cut(own_directory, trace, share):
+    path = traced(own_directory, trace)
+    patched(path, lambda content: content.__delitem__(slice(int(len(content) * share), None)))
+    assert "the file ends before its own content does: copy or build it again" in refusal(path)
+    assert not trace.exists()
+
+
+def test_a_hostile_note_is_no_crash(own_directory):
+    path = plugins.build(own_directory, "sample")
+    with open(path, "rb") as file:
+        at = file.read().index(b"Outbox\0\0") - 12
+    for namesz, descsz in ((0xFFFFFFFF, 8), (7, 0xFFFFFFFF), (7, 0), (0, 0)):
+        patched(path, lambda content: struct.pack_into("<II", content, at, namesz, descsz))  # pylint: disable=cell-var-from-loop
+        assert "it is a shared object, but no backend: OUTBOX_BACKEND() is missing" in refusal(path)
+
+
+def test_a_file_that_others_may_write_is_refused(own_directory, trace):
+    path = traced(own_directory, trace, "open")
+    os.chmod(path, 0o777)
+    assert f"file {path} may be written by others (mode 0777): chmod go-w it" in refusal(path)
+    os.chmod(path, 0o755)
+    os.chmod(own_directory, 0o775)
+    assert f"directory {own_directory}/ may be written by others (mode 0775): chmod go-w it" in refusal(path)
+    os.chmod(own_directory, 0o755)
+    link = own_directory / "link.so"
+    os.symlink(path, link)
+    assert not trace.exists()
+    assert relay("backends", "show", str(link)).returncode == 0
+
+
+def test_a_file_of_somebody_else_is_refused(own_directory, trace):
+    path = traced(own_directory, trace)
+    as_root = [] if os.geteuid() == 0 else ["sudo"]
+    subprocess.run([*as_root, "chown", "nobody", path], check=True)
+    assert f"file {path} belongs to user 65534: chown it to root or to the relay's user" in refusal(path)
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize("flag, sentence", [
+    ("-DWITHOUT_PUBLISH", "its table has no publish(): set .publish"),
+    ("-DENTRY_MISSING", "it is a shared object, but no backend: OUTBOX_BACKEND() is missing"),
+])
+def test_an_incomplete_plugin_is_refused(own_directory, flag, sentence):
+    assert sentence in refusal(plugins.build(own_directory, "sample", flag, "-Wno-unused"))
+
+
+def test_a_library_that_is_no_backend_is_refused(own_directory):
+    library = next(os.path.join(directory, name) for directory in ("/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu")
+                   if os.path.isdir(directory) for name in os.listdir(directory) if name.startswith("libpq.so"))
+    assert "it is a shared object, but no backend: OUTBOX_BACKEND() is missing" in refusal(library)
+
+
+def test_a_symbol_that_nobody_has_is_told(own_directory):
+    source = own_directory / "lost.c"
+    with open(plugins.SAMPLE, encoding="utf-8") as sample:
+        source.write_text(sample.read().replace("(void)pause()", "0").replace("free(backend);", "extern void nobody(void); nobody();"))
+    path = plugins.build(own_directory, "sample", source=str(source))
+    assert "undefined symbol: nobody" in refusal(path)
+
+
+def test_paths_are_absolute_and_names_are_known(own_directory):
+    assert './sample.so: write an absolute path, such as "$PWD/sample.so"' in refusal("./sample.so")
+    assert "there is no backend 'nonesuch', built in or in /" in refusal("nonesuch")
+    assert "cannot open it: No such file" in refusal(own_directory / "nonesuch.so")
+    (own_directory / "directory.so").mkdir()
+    assert "it is not a regular file" in refusal(own_directory / "directory.so")
+
+
+def test_options_of_a_plugin_are_checked_redacted_and_documented(own_directory):
+    path = plugins.build(own_directory, "sample")
+    assert "sample.address is required by backend sample" in refusal(path)
+    said = refusal(path, "-o", "sample.adress=x", "-o", "sample.window=1000")
+    assert "unknown key 'sample.adress'; did you mean 'sample.address'?" in said and "'1000' is out of bounds: allowed is 1 to 100" in said
+    options = ("-b", path, "-o", "sample.address=127.0.0.1:1", "-o", "sample.password=hush-hush")
+    shown = relay("config", "show", *options)
+    assert "sample.address: 127.0.0.1:1  # flag -o" in shown.stdout and "sample.password: ***" in shown.stdout, shown.stderr
+    schema = json.loads(relay("config", "schema", *options).stdout)
+    assert schema["properties"]["sample"]["properties"]["window"]["maximum"] == 100
+    assert "hush-hush" not in shown.stdout + json.dumps(schema)
+    sample = relay("config", "init", *options).stdout
+    assert "sample:\n  # HOST:PORT of a Redis\n" in sample
+    file = own_directory / "relay.yaml"
+    file.write_text(sample.replace('# address: ""', "address: 127.0.0.1:1"))
+    assert relay("config", "show", "-c", str(file), "-b", path).returncode == 0
+
+
+def test_commands_that_publish_nothing_do_not_need_the_plugin(own_directory):
+    file = own_directory / "relay.yaml"
+    file.write_text("backend: /nowhere/lost.so\nlost: { host: x }\ndatabase: host=127.0.0.1 port=1 dbname=x\n")
+    done = relay("status", "-c", str(file))
+    assert done.returncode == 69, done.stderr
+    file.write_text("backend: /nowhere/lost.so\nbatch: { max_message: 5 }\n")
+    done = relay("status", "-c", str(file))
+    assert done.returncode == 78 and "did you mean 'batch.max_messages'" in done.stderr
+
+
+def test_the_backends_of_the_directory_are_listed_by_their_notes(own_directory):
+    listed = json.loads(relay("backends", "list", "--json").stdout)
+    assert {one["name"] for one in listed if one.get("place") == "built in"} == {"amqp", "http", "stdout", "null", "fail"}
+    plain = relay("backends", "list").stdout
+    directory = plain.rsplit("looked for in ", 1)[1].split(";")[0]
+    assert {one["place"] for one in listed if one.get("place") != "built in"} == {
+        os.path.join(directory, name) for name in (os.listdir(directory) if os.path.isdir(directory) else []) if name.endswith(".so")}
+
+
+def test_a_plugin_of_a_built_in_name_takes_its_place(own_directory):
+    directory = relay("backends", "list").stdout.rsplit("looked for in ", 1)[1].split(";")[0]
+    shutil.copy(os.path.join(directory, "http.so"), own_directory / "http.so")
+    done = relay("config", "show", "-b", str(own_directory / "http.so"), "-o", "http.url=http://x/")
+    assert done.returncode == 0 and "http.url: http://x/" in done.stdout, done.stderr

@@ -1,0 +1,378 @@
+"""The http backend against nginx and against receivers that misbehave: verdicts, outages, order, connections, TLS."""
+import json
+import os
+import random
+import re
+import signal
+import socket
+import time
+
+import pytest
+
+from harness import PATIENCE, http, relay, wait_until
+from receiver import Answer, Receiver, hang_up, reset
+
+SIZE = int(os.environ.get("TEST_HTTP_MESSAGES", "2000"))
+NGINX = f"http://127.0.0.1:{os.environ.get('TEST_NGINX_PORT')}/hooks/${{channel}}"
+NGINX_TLS = f"https://localhost:{os.environ.get('TEST_NGINX_TLS_PORT')}/hooks"
+TLS = os.environ.get("TEST_TLS_DIR")
+CA = f"http.tls.ca_file={TLS}/ca.pem"
+
+
+def drain(database, url, *options, timeout=120):
+    done = relay("drain", "-q", "--json", "-d", database.conninfo, *http(url, *options), timeout=timeout)
+    return done, json.loads(done.stdout) if done.stdout else None
+
+
+def status(database):
+    return json.loads(relay("status", "--json", "-d", database.conninfo).stdout)
+
+
+def holds(database):
+    return {hold["channel"]: hold["reason"] for one in status(database)["relays"] for hold in one["holds"]}
+
+
+def dead_letters(database):
+    return database.value("SELECT count(*) FROM outbox.dead_letter")
+
+
+def logged_ids(ids):
+    """The lines of nginx's log that tell of these ids: nginx is the oracle, it writes each request down by itself."""
+    wanted = set(ids)
+    with open(os.environ["TEST_NGINX_LOG"], encoding="utf-8") as lines:
+        return [line.split() for line in lines if line.split(" ", 1)[0] in wanted]
+
+
+# ---- delivery ----
+
+
+def test_all_messages_arrive_at_nginx_and_the_table_is_empty(database):
+    ids = database.fill(SIZE)
+    done, summary = drain(database, NGINX, timeout=300)
+    assert done.returncode == 0 and summary["published"] == SIZE, done.stderr
+    wait_until(lambda: len(logged_ids(ids)) >= SIZE, what="nginx's log")
+    lines = logged_ids(ids)
+    print(f"{len(ids)} committed, {len(lines)} arrived, {len({line[0] for line in lines})} different")
+    assert sorted(line[0] for line in lines) == sorted(ids) and {line[1] for line in lines} == {"204"}
+    assert database.left() == 0
+
+
+def any_answer(request):
+    """What receivers do on a bad day."""
+    choice = random.random()
+    if choice < 0.70:
+        return Answer(200)
+    if choice < 0.75:
+        return Answer(429, headers={"Retry-After": "1"})
+    if choice < 0.80:
+        return Answer(503)
+    if choice < 0.85:
+        return Answer(raw=reset)
+    if choice < 0.90:
+        return Answer(raw=hang_up)
+    if choice < 0.99:
+        return Answer(200, close=True)
+    return Answer(raw=lambda connection: time.sleep(0.7))
+
+
+def test_a_random_receiver_gets_every_message_and_none_dies(database, receiver, start):
+    random.seed(20261121)
+    receiver.answer = any_answer
+    database.run("INSERT INTO outbox.message (channel, type, payload) SELECT 'c' || i %% 40, 't', json_build_object('n', i)"
+                 " FROM generate_series(1, %s) i", SIZE)
+    ids = {row[0] for row in database.run("SELECT id::text FROM outbox.message")}
+    start("-d", database.conninfo, *http(receiver.url, "retry.max_attempts=0", "http.timeout=500ms", "retry.backoff_min=50ms",
+                                         "retry.backoff_max=500ms", "breaker.open_max=1s", "workers=2"))
+    wait_until(lambda: database.left() + database.value("SELECT count(*) FROM outbox.scheduled") == 0, PATIENCE * 2, "an empty outbox")
+    assert set(receiver.ids()) == ids and dead_letters(database) == 0
+    print(f"{len(ids)} committed, {len(receiver.ids())} requests, {len(set(receiver.ids()))} different, 0 dead")
+
+
+# ---- verdicts ----
+
+
+def test_a_400_is_a_dead_letter_with_an_excerpt_of_the_body(database, receiver):
+    receiver.answer = lambda request: Answer(400, b"order\n42 is unknown: " + b"x" * 5000)
+    ids = database.fill(3, channel="orders")
+    done, summary = drain(database, receiver.url)
+    assert done.returncode == 1 and summary["dead_lettered"] == 3, done.stderr
+    reasons = {row[0] for row in database.run("SELECT last_error FROM outbox.dead_letter WHERE reason = 'rejected'")}
+    assert reasons and all(f"http://127.0.0.1:{receiver.port} answered 400: order 42 is unknown: xxx" in reason for reason in reasons)
+    assert sorted(receiver.ids()) == sorted(ids) and max(len(reason) for reason in reasons) < 400
+
+
+def test_a_401_holds_its_channel_counts_no_attempt_and_the_others_flow(database, receiver, start):
+    receiver.answer = lambda request: Answer(401, b"token expired") if request.path.endswith("/locked") else Answer(200)
+    locked = database.fill(300, channel="locked")
+    free = database.fill(500, channel="free")
+    start("-d", database.conninfo, *http(receiver.url, "http.max_in_flight=8"))
+    wait_until(lambda: free <= set(receiver.ids()), what="the other channel's messages")
+    reason = wait_until(lambda: holds(database).get("locked"), what="a hold in status")
+    assert "answered 401: token expired" in reason
+    wait_until(lambda: database.left() == 300, what="the other channel's end")
+    assert dead_letters(database) == 0 and database.value("SELECT count(*) FROM outbox.scheduled") == 0
+    tried = [i for i in receiver.ids() if i in locked]
+    assert len(tried) <= 8 * 2 * 4, "a wall is not run against by the whole batch"
+    receiver.answer = lambda request: Answer(200)
+    wait_until(lambda: database.left() == 0, PATIENCE, "the locked channel's messages")
+    assert locked <= set(receiver.ids()) and dead_letters(database) == 0
+
+
+@pytest.mark.parametrize("value, at_least, at_most", [("2", 2, 4), ("-5", 0, 3), ("soon", 0, 3)])
+def test_retry_after_is_honoured(database, receiver, start, value, at_least, at_most):
+    receiver.answer = lambda request: Answer(200) if len(receiver.requests) > 1 else Answer(429, headers={"Retry-After": value})
+    database.fill(1, channel="slow")
+    start("-d", database.conninfo, *http(receiver.url, "workers=1", "breaker.open_min=100ms", "breaker.open_max=200ms"))
+    wait_until(lambda: database.left() == 0, what="the second try")
+    first, second = receiver.requests[:2]
+    assert at_least <= second.at - first.at <= at_most + 5
+    assert first.id == second.id
+
+
+def test_an_absurd_retry_after_is_cut_to_a_day(database, receiver, start):
+    receiver.answer = lambda request: Answer(503, headers={"Retry-After": "99999999999999999999"})
+    database.fill(1, channel="slow")
+    start("-d", database.conninfo, *http(receiver.url))
+    held = wait_until(lambda: [hold for one in status(database)["relays"] for hold in one["holds"]], what="a hold")
+    assert 86000 <= held[0]["next_try_in_s"] <= 86400
+
+
+def test_a_redirect_is_not_followed(database, receiver, start):
+    other = Receiver()
+    try:
+        receiver.answer = lambda request: Answer(302, headers={"Location": f"http://127.0.0.1:{other.port}/elsewhere"})
+        database.fill(1, channel="moved")
+        start("-d", database.conninfo, *http(receiver.url))
+        reason = wait_until(lambda: holds(database).get("moved"), what="a hold")
+        assert "answered 302, a redirect, and none is followed" in reason
+        assert other.connections == 0 and database.left() == 1
+    finally:
+        other.close()
+
+
+def test_a_url_that_is_not_http_is_refused(database, receiver):
+    done, _ = drain(database, "file:///etc/passwd")
+    assert done.returncode == 78 and "must begin with https:// or http://" in done.stdout
+    database.run("SELECT outbox.publish('file', 't', '{}')")
+    database.run("SELECT outbox.publish('http', 't', '{}')")
+    done, _ = drain(database, "${channel}:///etc/passwd", "drain.unavailable_after=1s")
+    assert done.returncode == 1 and database.left() == 2, done.stderr
+    assert receiver.connections == 0 and dead_letters(database) == 0
+
+
+# ---- hostile messages and receivers ----
+
+
+@pytest.mark.parametrize("sql, reason", [
+    ("headers => jsonb_build_object('x-note', E'a\\r\\nx-injected: 1')", "header 'x-note' holds a line break"),
+    ("headers => jsonb_build_object(E'x-a\\r\\nx-injected', '1')", "is not one for HTTP"),
+    ("headers => jsonb_build_object('Authorization', 'Basic eDp5')", "header 'Authorization' is not a message''s to set"),
+    ("headers => jsonb_build_object('webhook-signature', 'v1,x')", "header 'webhook-signature' is not a message''s to set"),
+    ("key => E'k\\r\\nx-injected: 1'", "header 'outbox-key' holds a line break"),
+    ("headers => jsonb_build_object('long', repeat('v', 20000))", "header 'long' is longer than 16 KiB"),
+])
+def test_what_http_cannot_carry_is_a_dead_letter_and_injects_nothing(database, receiver, sql, reason):
+    database.run(f"SELECT outbox.publish('a', 't', '{{}}', {sql})")
+    good = database.fill(3)
+    done, summary = drain(database, receiver.url)
+    assert done.returncode == 1 and summary["dead_lettered"] == 1, done.stderr
+    assert reason.replace("''", "'") in database.value("SELECT last_error FROM outbox.dead_letter")
+    assert sorted(receiver.ids()) == sorted(good)
+    assert not any("x-injected" in request.headers for request in receiver.requests)
+
+
+def test_a_channel_cannot_leave_its_place_in_the_url(database, receiver):
+    database.run("SELECT outbox.publish('a b', 't', '{}')")
+    done, _ = drain(database, receiver.url)
+    assert done.returncode == 1 and receiver.connections <= 2 and receiver.requests == []
+    assert "the URL holds a space or control character" in database.value("SELECT last_error FROM outbox.dead_letter")
+
+
+def endless_body(connection):
+    connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+    while True:
+        connection.sendall(b"1000\r\n" + b"y" * 4096 + b"\r\n")
+
+
+def endless_headers(connection):
+    connection.sendall(b"HTTP/1.1 200 OK\r\n")
+    while True:
+        connection.sendall(b"x-more: " + b"y" * 1000 + b"\r\n")
+
+
+def dripping_headers(connection):
+    connection.sendall(b"HTTP/1.1 200 OK\r\n")
+    while True:
+        connection.sendall(b"x")
+        time.sleep(0.05)
+
+
+def dripping_body(connection):
+    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
+    while True:
+        connection.sendall(b"x")
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("rudeness", [endless_body, dripping_body])
+def test_an_answer_without_an_end_counts_by_its_status_and_is_cut_off(database, receiver, rudeness):
+    receiver.answer = lambda request: Answer(raw=rudeness)
+    ids = database.fill(3)
+    began = time.monotonic()
+    done, summary = drain(database, receiver.url, "http.timeout=1s")
+    assert done.returncode == 0 and summary["published"] == 3, done.stderr
+    assert sorted(receiver.ids()) == sorted(ids) and time.monotonic() - began < 20
+
+
+@pytest.mark.parametrize("rudeness", [endless_headers, dripping_headers])
+def test_headers_without_an_end_confirm_nothing(database, receiver, rudeness):
+    receiver.answer = lambda request: Answer(raw=rudeness)
+    database.fill(3)
+    began = time.monotonic()
+    done, summary = drain(database, receiver.url, "http.timeout=1s")
+    assert done.returncode == 1 and summary["published"] == 0, done.stderr
+    assert database.left() + database.value("SELECT count(*) FROM outbox.scheduled") == 3 and time.monotonic() - began < 30
+
+
+# ---- order, connections, time ----
+
+
+def test_messages_of_one_key_follow_each_other(database, receiver):
+    on_the_way = {}
+    overlaps = []
+
+    def answer(request):
+        key = request.headers["outbox-key"]
+        on_the_way[key] = on_the_way.get(key, 0) + 1
+        overlaps.append(on_the_way[key])
+        time.sleep(0.002)
+        on_the_way[key] -= 1
+        return Answer(200)
+
+    receiver.answer = answer
+    database.run("INSERT INTO outbox.message (channel, type, key, payload) SELECT 'a', 't', (i % 5)::text, json_build_object('n', i)"
+                 " FROM generate_series(1, 200) i")
+    done, _ = drain(database, receiver.url, "workers=1")
+    assert done.returncode == 0, done.stderr
+    numbers = {}
+    for request in receiver.requests:
+        numbers.setdefault(request.headers["outbox-key"], []).append(json.loads(request.body)["n"])
+    assert max(overlaps) == 1 and all(seen == sorted(seen) for seen in numbers.values()) and len(numbers) == 5
+    assert receiver.connections > 3, "and yet several are in flight"
+
+
+def test_connections_are_used_again(database, receiver):
+    database.fill(300)
+    done, _ = drain(database, receiver.url, "workers=1", "http.max_in_flight=4")
+    assert done.returncode == 0 and len(receiver.requests) == 300, done.stderr
+    assert receiver.connections <= 4 + 1  # one more to see whether it is there
+
+
+def test_a_connection_that_idled_for_too_long_is_not_used_again(database, receiver, start):
+    start("-d", database.conninfo, *http(receiver.url, "workers=1", "http.max_idle=1s"))
+    for round_ in range(2):
+        ids = database.fill(1)
+        wait_until(lambda: ids <= set(receiver.ids()), what="the message")
+        wait_until(lambda: database.left() == 0, what="an empty outbox")
+        before = receiver.connections
+        if round_ == 0:
+            time.sleep(2.5)  # the connection must grow old: there is no event
+    assert receiver.requests[0].connection != receiver.requests[1].connection and before >= 2
+
+
+def test_a_repetition_of_curls_own_bears_the_same_id(database, receiver):
+    receiver.answer = lambda request: Answer(200, close=True) if len(receiver.requests) % 2 else Answer(raw=hang_up)
+    ids = database.fill(20)
+    done, _ = drain(database, receiver.url, "workers=1", "http.max_in_flight=1", "retry.backoff_min=10ms", "retry.max_attempts=0")
+    assert done.returncode in (0, 1), done.stderr
+    assert set(receiver.ids()) <= ids and dead_letters(database) == 0
+
+
+def test_a_batch_with_more_than_time_allows_is_continued_without_duplicates(database, receiver):
+    def answer(request):
+        time.sleep(0.1)
+        return Answer(200)
+
+    receiver.answer = answer
+    ids = database.fill(60)
+    done, summary = drain(database, receiver.url, "workers=1", "http.max_in_flight=2", "publish_timeout=2s", "http.timeout=1s")
+    assert done.returncode == 0 and summary["possible_duplicates"] == 0, done.stderr
+    assert sorted(receiver.ids()) == sorted(ids)
+
+
+# ---- outages ----
+
+
+def test_an_outage_opens_the_breaker_holds_nothing_and_kills_nothing(database, start):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    receiver = Receiver(port=port, start=False)
+    try:
+        ids = database.fill(200)
+        done, _ = drain(database, receiver.url, "drain.unavailable_after=2s", "breaker.open_max=1s")
+        assert done.returncode == 69 and f"http://127.0.0.1:{port}" in done.stderr, done.stderr
+        start("-d", database.conninfo, *http(receiver.url, "breaker.open_max=1s"))
+        wait_until(lambda: any(one["state"] == "blocked" for one in status(database)["relays"]), what="BLOCKED")
+        assert database.open_transactions() == 0
+        receiver.start()
+        wait_until(lambda: ids <= set(receiver.ids()), PATIENCE, "the messages")
+        wait_until(lambda: database.left() == 0, what="an empty outbox")
+        assert dead_letters(database) == 0 and sorted(receiver.ids()) == sorted(ids)
+    finally:
+        receiver.close()
+
+
+def test_a_stop_does_not_wait_for_a_silent_receiver(database, receiver, start):
+    receiver.answer = lambda request: Answer(raw=lambda connection: time.sleep(30))
+    database.fill(10)
+    running = start("-d", database.conninfo, *http(receiver.url, "http.timeout=60s", "publish_timeout=60s", "shutdown_timeout=1s"))
+    wait_until(lambda: receiver.requests, what="a request")
+    began = time.monotonic()
+    running.signal(signal.SIGTERM)
+    assert running.wait(20) in (0, 70) and time.monotonic() - began < 8
+    assert database.left() == 10
+
+
+# ---- TLS ----
+
+
+def test_https_verifies_and_speaks_http_2(database):
+    ids = database.fill(50)
+    done, _ = drain(database, NGINX_TLS, CA)
+    assert done.returncode == 0, done.stderr
+    wait_until(lambda: len(logged_ids(ids)) >= 50, what="nginx's log")
+    assert {line[3] for line in logged_ids(ids)} == {"HTTP/2.0"}
+
+
+@pytest.mark.parametrize("url, options", [(NGINX_TLS, []), (NGINX_TLS.replace("localhost", "127.0.0.1"), [CA])])
+def test_a_certificate_that_cannot_be_verified_stops_everything_and_loses_nothing(database, url, options):
+    ids = database.fill(5)
+    done, _ = drain(database, url, "drain.unavailable_after=1s", "breaker.open_max=1s", *options)
+    assert done.returncode == 69 and re.search("SSL|certificate", done.stderr), done.stderr
+    assert database.left() == 5 and dead_letters(database) == 0 and logged_ids(ids) == []
+
+
+def test_a_client_certificate_is_shown_where_it_is_wanted(database):
+    url = f"https://localhost:{os.environ['TEST_NGINX_MTLS_PORT']}/hooks"
+    ids = database.fill(5)
+    done, _ = drain(database, url, CA, f"http.tls.cert_file={TLS}/client.pem", f"http.tls.key_file={TLS}/client.key")
+    assert done.returncode == 0, done.stderr
+    wait_until(lambda: len(logged_ids(ids)) >= 5, what="nginx's log")
+    assert {(line[1], line[4]) for line in logged_ids(ids)} == {("204", "SUCCESS")}
+
+
+def test_nothing_secret_reaches_log_configuration_or_database(database, receiver):
+    secret = "whsec_" + "c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0"
+    receiver.answer = lambda request: Answer(401)
+    database.fill(2, channel="locked")
+    options = ("http.secret=" + secret, "http.bearer_token=tok-5150", "http.headers=X-Api-Key=key-4711")
+    url = receiver.url.replace("http://", "http://user-1701:pass-1701@") + "?sig=query-1984"
+    done, _ = drain(database, url, *options, "log.level=debug")
+    shown = relay("config", "show", *http(url, *options))
+    told = done.stderr + done.stdout + shown.stdout + json.dumps(status(database))
+    assert done.returncode == 1 and len(receiver.requests) >= 1, done.stderr
+    for word in ("c2VjcmV0", "tok-5150", "key-4711", "pass-1701", "user-1701"):
+        assert word not in told, told
+    assert "query-1984" not in done.stderr + json.dumps(status(database))
+    assert receiver.requests[0].headers["x-api-key"] == "key-4711"

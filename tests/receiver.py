@@ -1,0 +1,131 @@
+"""A scriptable HTTP receiver: notes every request in a file before it answers, and answers as the test says, rudely if need be."""
+import json
+import os
+import socket
+import socketserver
+import struct
+import tempfile
+import threading
+import time
+
+
+class Request:
+    def __init__(self, method, path, headers, body, connection):
+        self.method = method
+        self.path = path
+        self.headers = headers  # names in lower case
+        self.body = body
+        self.connection = connection
+        self.at = time.monotonic()
+
+    @property
+    def id(self):
+        return self.headers.get("webhook-id")
+
+
+class Answer:
+    """What comes back; the sends are raw so that anything can be said."""
+
+    def __init__(self, status=200, body=b"", headers=None, close=False, raw=None):
+        self.status = status
+        self.body = body
+        self.headers = headers or {}
+        self.close = close
+        self.raw = raw  # a function of the socket, in place of an answer; the connection ends with it
+
+    def send(self, connection):
+        if self.raw:
+            self.raw(connection)
+            return False
+        lines = [f"HTTP/1.1 {self.status} Said"] + [f"{name}: {value}" for name, value in self.headers.items()]
+        lines += [f"Content-Length: {len(self.body)}", "", ""]
+        connection.sendall("\r\n".join(lines).encode() + self.body)
+        return not self.close  # closed without "Connection: close": what a keep-alive that runs out looks like
+
+
+def reset(connection):
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+def hang_up(_connection):
+    """Closes politely without a word."""
+
+
+class _Handler(socketserver.StreamRequestHandler):
+    def handle(self):
+        number = self.server.receiver.connected()
+        while True:
+            line = self.rfile.readline(65536).decode("latin-1").strip()
+            if not line:
+                return
+            method, path, _ = line.split(" ")
+            headers = {}
+            while True:
+                field = self.rfile.readline(65536).decode("latin-1").rstrip("\r\n")
+                if not field:
+                    break
+                name, _, value = field.partition(":")
+                headers[name.lower()] = value.strip()
+            body = self.rfile.read(int(headers.get("content-length", 0)))
+            answer = self.server.receiver.received(Request(method, path, headers, body, number))
+            if not answer.send(self.connection):
+                return
+
+
+class _Server(socketserver.ThreadingTCPServer):
+    daemon_threads = True
+    allow_reuse_address = True
+    request_queue_size = 256
+
+    def handle_error(self, request, client_address):
+        pass  # the relay hanging up on us is part of the game
+
+
+class Receiver:
+    def __init__(self, answer=lambda request: Answer(), port=0, start=True):
+        self.answer = answer
+        self.file = tempfile.NamedTemporaryFile("w", prefix="receiver-", suffix=".jsonl", delete=False)
+        self.lock = threading.Lock()
+        self.requests = []
+        self.connections = 0
+        self.server = None
+        self.port = port
+        if start:
+            self.start()
+
+    def start(self):
+        self.server = _Server(("127.0.0.1", self.port), _Handler)
+        self.server.receiver = self
+        self.port = self.server.server_address[1]
+        threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self.port}/hooks/${{channel}}"
+
+    def connected(self):
+        with self.lock:
+            self.connections += 1
+            return self.connections
+
+    def received(self, request):
+        with self.lock:
+            self.file.write(json.dumps({"id": request.id, "path": request.path, "headers": request.headers}) + "\n")
+            self.file.flush()
+            self.requests.append(request)
+        return self.answer(request)
+
+    def ids(self):
+        with self.lock:
+            return [request.id for request in self.requests]
+
+    def stop(self):
+        if self.server:
+            self.server.shutdown()
+            self.server.server_close()
+            self.server = None
+
+    def close(self):
+        self.stop()
+        self.file.close()
+        os.unlink(self.file.name)
