@@ -5,7 +5,7 @@
  * CONFIRMED means that Redis answered the XADD with the entry's id. How much that is worth when the server
  * dies is for its appendfsync and its replicas to say.
  */
-#include <errno.h>
+#define _POSIX_C_SOURCE 200809L
 #include <hiredis/hiredis.h>
 #include <outbox_backend.h>
 #include <stdatomic.h>

@@ -4,6 +4,7 @@
  * Replace the file with your broker. The contract of every function stands in <outbox_backend.h>;
  * "outbox-relay backends test" says whether it is kept.
  */
+#define _POSIX_C_SOURCE 200809L
 #include <errno.h>
 #include <fcntl.h>
 #include <outbox_backend.h>

@@ -31,7 +31,8 @@ static const char *write_file(const char *text)
 static int load(const char *text, const char *const *environment, const struct config_override *overrides,
                 size_t count)
 {
-    return config_load(&config, text ? write_file(text) : "/dev/null", environment, overrides, count, CONFIG_LOADS_PLUGIN, &err);
+    return config_load(&config, text ? write_file(text) : "/dev/null", environment, overrides, count,
+                       CONFIG_LOADS_PLUGIN, &err);
 }
 
 static void expect_fault(const char *place, const char *text)
