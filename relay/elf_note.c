@@ -38,8 +38,8 @@ static int read_at(const struct image *image, uint64_t offset, void *out, size_t
 /* Where the program headers are, and how many; the two classes differ in nothing but widths. */
 static int read_header(const struct image *image, struct segment *table, unsigned *count, struct err *err)
 {
-    Elf64_Ehdr wide;
-    Elf32_Ehdr narrow;
+    Elf64_Ehdr wide = {0};
+    Elf32_Ehdr narrow = {0};
     if (read_at(image, 0, image->wide ? (void *)&wide : (void *)&narrow,
                 image->wide ? sizeof wide : sizeof narrow, err) != 0) {
         return -1;
@@ -60,8 +60,8 @@ static int read_header(const struct image *image, struct segment *table, unsigne
 static int read_segment(const struct image *image, struct segment table, unsigned index, struct segment *out,
                         struct err *err)
 {
-    Elf64_Phdr wide;
-    Elf32_Phdr narrow;
+    Elf64_Phdr wide = {0};
+    Elf32_Phdr narrow = {0};
     if (read_at(image, table.offset + index * table.bytes, image->wide ? (void *)&wide : (void *)&narrow,
                 image->wide ? sizeof wide : sizeof narrow, err) != 0) {
         return -1;
@@ -85,7 +85,7 @@ static int find_note(const struct image *image, struct segment notes, struct out
 {
     uint64_t at = 0;
     while (notes.bytes <= MAX_NOTES_BYTES && at + NOTE_HEADER_BYTES <= notes.bytes) {
-        uint32_t header[3]; /* length of the owner, length of the content, type */
+        uint32_t header[3] = {0}; /* length of the owner, length of the content, type */
         if (read_at(image, notes.offset + at, header, sizeof header, err) != 0) {
             return -1;
         }
@@ -112,8 +112,8 @@ static int find_note(const struct image *image, struct segment notes, struct out
 /* The whole section table must be there, too: whatever was cut off, a cut-off file shows itself here. */
 static int check_sections(const struct image *image, struct err *err)
 {
-    Elf64_Ehdr wide;
-    Elf32_Ehdr narrow;
+    Elf64_Ehdr wide = {0};
+    Elf32_Ehdr narrow = {0};
     if (read_at(image, 0, image->wide ? (void *)&wide : (void *)&narrow,
                 image->wide ? sizeof wide : sizeof narrow, err) != 0) {
         return -1;

@@ -118,8 +118,7 @@ static void await_child(pid_t child, const struct kit_board *board, const struct
 {
     int64_t began_ms = clock_now_ms();
     int status = 0;
-    pid_t ended = 0;
-    while ((ended = waitpid(child, &status, WNOHANG)) == 0) {
+    while (waitpid(child, &status, WNOHANG) == 0) {
         if (is_stuck(board, test, began_ms, outcome)) {
             outcome->failed = true;
             (void)kill(child, SIGKILL);

@@ -47,12 +47,12 @@ bool kit_address_parse(struct kit_address *address, const char *value)
     const char *port = host[host_len] == ':' ? host + host_len + 1 : NULL;
     size_t port_len = port ? strspn(port, "0123456789") : 0;
     const char *tail = port ? port + port_len : host + host_len;
-    bool brackets = host[0] == '[';
+    size_t brackets = host[0] == '[';
     if (port_len == 0 && (port || !fallback)) {
         return false;
     }
     return copy(address->head, sizeof address->head, value, (size_t)(host - value)) &&
-           copy(address->host, sizeof address->host, host + brackets, host_len - 2U * brackets) &&
+           copy(address->host, sizeof address->host, host + brackets, host_len - 2 * brackets) &&
            copy(address->port, sizeof address->port, port ? port : fallback,
                 port ? port_len : strlen(fallback)) &&
            copy(address->tail, sizeof address->tail, tail, strlen(tail));

@@ -8,7 +8,10 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { PER_MESSAGE_BYTES = 512, GUARDED_TEXTS = 40, HEADERS_MAX = 8 };
+enum {
+    PER_MESSAGE_BYTES = 1024,
+    GUARDED_PAGES = 120
+}; /* texts and headers of one message; a page or two and a guard for each */
 
 static const char default_payload[] = "{\"kit\": true, \"text\": \"gr\xc3\xbc\xc3\x9f Gott\"}";
 
@@ -108,7 +111,7 @@ static void fill(struct kit_messages *messages, struct outbox_message *message, 
         message->causation_id = place_text(messages, "kit-causation");
         message->ttl_ms = 60000;
     }
-    if (!shape->bare && !shape->no_headers) {
+    if (!shape->bare) {
         place_headers(messages, message, shape->headers ? shape->headers : one_of_each,
                       shape->headers ? shape->header_count : sizeof one_of_each / sizeof one_of_each[0]);
     }
@@ -127,7 +130,7 @@ static bool make(struct kit_messages *messages, size_t count, const struct kit_s
         return false;
     }
     messages->list = take(messages, count * sizeof *messages->list);
-    const struct outbox_message **pointers = take(messages, count * sizeof *pointers);
+    const struct outbox_message **pointers = take(messages, count * sizeof(void *));
     messages->pointers = pointers;
     own.payload = place(messages, shape->payload); /* one payload for all of them */
     for (size_t at = 0; at < count; at++) {
@@ -162,7 +165,7 @@ static size_t headers_bytes(const struct kit_shape *shape)
 bool kit_messages_make(struct kit_messages *messages, size_t count, const struct kit_shape *shape)
 {
     struct kit_shape own = with_default_payload(shape);
-    size_t each = sizeof(struct outbox_message) + sizeof(void *) + PER_MESSAGE_BYTES * 2 + own.key.len +
+    size_t each = sizeof(struct outbox_message) + sizeof(void *) + PER_MESSAGE_BYTES + own.key.len +
                   headers_bytes(&own);
     return make(messages, count, &own, count * each + own.payload.len + 4096, false);
 }
@@ -170,7 +173,7 @@ bool kit_messages_make(struct kit_messages *messages, size_t count, const struct
 bool kit_messages_make_guarded(struct kit_messages *messages, const struct kit_shape *shape)
 {
     struct kit_shape own = with_default_payload(shape);
-    return make(messages, 1, &own, GUARDED_TEXTS * 3 * page_bytes() + own.payload.len, true);
+    return make(messages, 1, &own, GUARDED_PAGES * page_bytes() + own.payload.len, true);
 }
 
 void kit_messages_forbid(struct kit_messages *messages)

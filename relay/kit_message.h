@@ -26,10 +26,9 @@ struct kit_messages {
 struct kit_shape {
     struct outbox_bytes payload; /* ptr NULL and len > 0: so many bytes of any kind */
     struct outbox_bytes key;
-    bool bare;                           /* only what every message has */
     const struct outbox_header *headers; /* NULL = a header of each type */
     size_t header_count;
-    bool no_headers;
+    bool bare; /* only what every message has */
 };
 
 /* `count` messages of one shape, with ids of their own; false when memory is short. */

@@ -108,17 +108,20 @@ static bool is_text_type(struct outbox_bytes type)
     return type.len >= 5 && strncasecmp(type.ptr, "text/", 5) == 0;
 }
 
+/* The envelope with the payload as its last member; not NUL-terminated. */
 static char *with_raw_data(const char *envelope, struct outbox_bytes payload, size_t *len)
 {
     static const char member[] = ",\"data\":";
-    size_t envelope_len = strlen(envelope) - 1; /* without its closing brace */
-    *len = envelope_len + sizeof member - 1 + payload.len + 1;
+    const struct outbox_bytes parts[] = {{envelope, strlen(envelope) - 1}, /* without its closing brace */
+                                         {member, sizeof member - 1},
+                                         payload,
+                                         {"}", 1}};
+    size_t used = 0;
+    *len = parts[0].len + parts[1].len + payload.len + 1;
     char *text = malloc(*len);
-    if (text) {
-        memcpy(text, envelope, envelope_len);
-        memcpy(text + envelope_len, member, sizeof member - 1);
-        memcpy(text + envelope_len + sizeof member - 1, payload.ptr, payload.len);
-        text[*len - 1] = '}';
+    for (size_t at = 0; text && at < sizeof parts / sizeof parts[0]; at++) {
+        memcpy(text + used, parts[at].ptr, parts[at].len);
+        used += parts[at].len;
     }
     return text;
 }

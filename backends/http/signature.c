@@ -62,7 +62,9 @@ static int sign(char *out, const struct signing_key *key, struct outbox_bytes he
     if (result != 0) {
         return -1;
     }
-    memcpy(out, "v1,", 3);
+    out[0] = 'v';
+    out[1] = '1';
+    out[2] = ',';
     return 3 + EVP_EncodeBlock((unsigned char *)out + 3, digest, sizeof digest);
 }
 

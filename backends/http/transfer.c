@@ -74,7 +74,7 @@ static size_t see_header(char *line, size_t size, size_t count, void *object)
 }
 
 /* Keeps an excerpt; an answer without an end is cut off, and its status counts. */
-static size_t see_body(char *bytes, size_t size, size_t count, void *object)
+static size_t see_body(const char *bytes, size_t size, size_t count, void *object)
 {
     struct transfer *transfer = object;
     size_t len = size * count;

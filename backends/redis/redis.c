@@ -130,7 +130,7 @@ static int redis_connect(void *object, int64_t deadline_ms, struct outbox_error 
                    session->redis->address);
     int64_t wait_ms =
         left_ms(deadline_ms) < 1000 ? left_ms(deadline_ms) : 1000; /* nothing can interrupt it */
-    session->context = redisConnectWithTimeout(host, atoi(colon + 1), timeout_of(wait_ms));
+    session->context = redisConnectWithTimeout(host, (int)strtol(colon + 1, NULL, 10), timeout_of(wait_ms));
     if (!session->context || session->context->err) {
         (void)fail(error, OUTBOX_ERROR_UNAVAILABLE, "connect",
                    session->context ? session->context->errstr : "out of memory");

@@ -19,6 +19,8 @@ BODY = 300
 CONNINFO = os.environ["TEST_DATABASE"] + " dbname=bench"
 URL = os.environ["TEST_AMQP_URL"]
 PORT = os.environ["TEST_AMQP_PORT"]
+WEBHOOK = f"http://127.0.0.1:{os.environ['TEST_NGINX_PORT']}/bench"
+IN_FLIGHT = 32
 
 
 def connect(dbname="bench"):
@@ -108,6 +110,11 @@ def main():
         pair(f"drain to a {type_} queue | bare publisher beside a bare SQL loop", 0.95, AMQP_ROWS, lambda o=ours: timed(o),
              lambda p=publisher: timed(p, bare_sql()), prepare)
         pair(f"drain to a {type_} queue | bare publisher alone", None, AMQP_ROWS, lambda o=ours: timed(o), lambda p=publisher: timed(p), prepare)
+    ours = drain("-b", "http", "-o", "http.url=" + WEBHOOK, "-o", f"http.max_in_flight={IN_FLIGHT}")
+    bare = [f"{BUILD}/bare_http", WEBHOOK, str(WORKERS), str(IN_FLIGHT), str(AMQP_ROWS), str(BODY)]
+    pair("drain to nginx | bare libcurl loop beside a bare SQL loop", 0.90, AMQP_ROWS, lambda: timed(ours), lambda: timed(bare, bare_sql()),
+         lambda: fill(AMQP_ROWS))
+    pair("drain to nginx | bare libcurl loop alone", None, AMQP_ROWS, lambda: timed(ours), lambda: timed(bare), lambda: fill(AMQP_ROWS))
 
 
 main()
