@@ -7,7 +7,16 @@
 #include "clock.h"
 
 static const struct log quiet = {.level = LOG_ERROR, .fd = STDERR_FILENO};
-static enum { WELL, OK_BUT_UNSETTLED, SETTLES_TWICE, UNKNOWN_STATE, BUSY, REFUSES } behaviour;
+static enum {
+    WELL,
+    OK_BUT_UNSETTLED,
+    SETTLES_TWICE,
+    UNKNOWN_STATE,
+    BUSY,
+    REFUSES,
+    SENDS_ONE,
+    SENDS_NOTHING
+} behaviour;
 static int disconnects;
 
 static int fake_open(void **backend, const struct outbox_host *host, const struct outbox_settings *settings,
@@ -59,7 +68,10 @@ static enum outbox_session_state fake_publish(void *session, struct outbox_batch
     (void)session;
     (void)deadline_ms;
     for (size_t at = 0; at < batch->count; at++) {
-        if (behaviour != OK_BUT_UNSETTLED || at > 0) {
+        bool unsent = behaviour == SENDS_NOTHING || (behaviour == SENDS_ONE && at > 0);
+        if (unsent) {
+            batch->settle(batch, at, OUTBOX_UNSETTLED, "no time was left", 0);
+        } else if (behaviour != OK_BUT_UNSETTLED || at > 0) {
             batch->settle(batch, at, OUTBOX_CONFIRMED, NULL, 0);
         }
         if (behaviour == SETTLES_TWICE) {
@@ -136,6 +148,22 @@ Test(contract, settling_twice_is_lost_and_leaves_the_message_unsettled)
     behaviour = SETTLES_TWICE;
     cr_expect_eq(publish(), OUTBOX_SESSION_LOST);
     cr_expect_eq(batch_count_verdict(&batch, OUTBOX_UNSETTLED), 2);
+}
+
+Test(contract, what_was_not_sent_may_say_so_and_is_no_possible_duplicate)
+{
+    behaviour = SENDS_ONE;
+    cr_expect_eq(publish(), OUTBOX_SESSION_OK);
+    cr_expect_eq(batch_count_verdict(&batch, OUTBOX_CONFIRMED), 1);
+    cr_expect_eq(batch_count_not_sent(&batch), 1);
+    cr_expect_eq(batch_count_unknown(&batch), 0);
+}
+
+Test(contract, ok_with_nothing_sent_is_lost_lest_it_is_asked_for_ever)
+{
+    behaviour = SENDS_NOTHING;
+    cr_expect_eq(publish(), OUTBOX_SESSION_LOST);
+    cr_expect(strstr(err.text, "sent nothing"), "%s", err.text);
 }
 
 Test(contract, a_state_that_does_not_exist_is_lost)
