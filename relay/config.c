@@ -114,8 +114,7 @@ static bool nearest(const struct config *config, const char *key, char best[KEY_
     return best_distance < limit;
 }
 
-/* The section of a plugin that is not loaded: whether its keys are right is not for us to say. */
-static bool is_foreign(const struct config *config, const char *key)
+bool config_is_foreign(const struct config *config, const char *key)
 {
     size_t len = strcspn(key, ".");
     if (!config->foreign) {
@@ -132,7 +131,7 @@ static bool is_foreign(const struct config *config, const char *key)
 
 void config_unknown(struct config *config, const char *place, const char *key)
 {
-    if (is_foreign(config, key)) {
+    if (strchr(key, '.') && config_is_foreign(config, key)) {
         return;
     }
     char best[KEY_MAX_BYTES];
@@ -357,7 +356,7 @@ static int load_plugin(struct config *config, const char *value, struct err *err
 }
 
 static int init_sets(struct config *config, const struct sources *from, enum config_plugins plugins,
-                     struct err *err)
+                     struct err *refused, struct err *err)
 {
     char *value = NULL;
     if (option_set_init(&config->core, "", core_options, err) != 0 || find_backend(from, &value, err) != 0) {
@@ -370,14 +369,10 @@ static int init_sets(struct config *config, const struct sources *from, enum con
         }
     }
     config->backend = value ? backend_find(value) : NULL;
-    struct err fault = {0};
     if (value && !config->backend &&
-        (plugins == CONFIG_NO_PLUGIN || load_plugin(config, value, &fault) != 0)) {
+        (plugins == CONFIG_NO_PLUGIN || load_plugin(config, value, refused) != 0)) {
         config->foreign = true; /* nobody can tell which keys it has */
         config->backend = NULL;
-    }
-    if (err_is_set(&fault)) {
-        config_fault(config, "backend", "%s", fault.text);
     }
     free(value);
     return 0;
@@ -391,10 +386,15 @@ int config_load(struct config *config, const char *file, const char *const *envi
                                  overrides, override_count};
     *config = (struct config){0};
     text_init(&config->faults, FAULTS_MAX_BYTES);
-    if (init_sets(config, &from, plugins, err) != 0) {
+    struct err refused = {0};
+    if (init_sets(config, &from, plugins, &refused, err) != 0) {
         return -1;
     }
     read_sources(config, &from);
+    if (err_is_set(&refused)) {
+        const char *place = place_of(config, "backend");
+        config_fault(config, place, "%s%s", strcmp(place, "backend") == 0 ? "" : "backend: ", refused.text);
+    }
     check_pair(config, "poll.min", "poll.max");
     check_pair(config, "retry.backoff_min", "retry.backoff_max");
     check_pair(config, "breaker.open_min", "breaker.open_max");

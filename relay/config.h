@@ -63,6 +63,9 @@ bool config_find(struct config *config, const char *key, struct option_set **set
 void config_fault(struct config *config, const char *place, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
+/* The section of a plugin that is not loaded: whether its keys are right is not for us to say. */
+bool config_is_foreign(const struct config *config, const char *key);
+
 /* Reports a key that does not exist, with the nearest one that does. */
 void config_unknown(struct config *config, const char *place, const char *key);
 

@@ -86,9 +86,9 @@ void config_print_options(const struct outbox_option *table, const char *section
 
 static void add_yaml_value(struct text *out, const struct outbox_option *row)
 {
+    /* Words are quoted: "off" would be a boolean to other readers of YAML. */
     bool plain = row->type == OUTBOX_OPT_INT || row->type == OUTBOX_OPT_BOOL ||
-                 row->type == OUTBOX_OPT_DURATION_MS || row->type == OUTBOX_OPT_BYTES ||
-                 row->type == OUTBOX_OPT_CHOICE;
+                 row->type == OUTBOX_OPT_DURATION_MS || row->type == OUTBOX_OPT_BYTES;
     const char *value = row->fallback ? row->fallback : "";
     if (row->type == OUTBOX_OPT_MAP) {
         text_add(out, "{}");
@@ -201,7 +201,8 @@ static json_t *schema_of(const struct outbox_option *row)
 
 static json_t *object_schema(void)
 {
-    return json_pack("{s:s, s:b, s:{}}", "type", "object", "additionalProperties", 0, "properties");
+    return json_pack("{s:[s,s], s:b, s:{}}", "type", "object", "null", "additionalProperties", 0,
+                     "properties");
 }
 
 /* The object below `root` that "a.b" of "a.b.c" names, made where it is missing; *leaf = "c". */

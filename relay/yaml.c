@@ -149,8 +149,12 @@ static void walk(struct reader *reader, yaml_node_t *node, const char *prefix, i
             bind(reader, set, index, path, value);
         } else if (value->type == YAML_MAPPING_NODE && is_branch(reader->config, path) && depth < MAX_DEPTH) {
             walk(reader, value, path, depth + 1);
+        } else if (is_branch(reader->config, path) && scalar(value) && scalar(value)[0] == '\0') {
+            continue; /* a section whose keys are all commented out */
         } else if (is_branch(reader->config, path)) {
             config_fault(reader->config, place, "'%s' is a section: its keys follow indented", path);
+        } else if (value->type == YAML_MAPPING_NODE && config_is_foreign(reader->config, path)) {
+            continue;
         } else if (scalar(value)) {
             config_assign(reader->config, path, scalar(value), OPTION_FILE,
                           place); /* a _file twin, or unknown */

@@ -54,7 +54,7 @@ def test_help_lists_every_command_and_option():
 def test_version_tells_program_abi_schema_and_libraries():
     version = json.loads(relay("version", "--json").stdout)
     assert version["backend_abi"] == [1, 0] and version["schema"] == 1
-    assert set(version["backends"]) == {"amqp", "stdout", "null"} and version["libpq"] >= 140000
+    assert set(version["backends"]) == {"amqp", "http", "stdout", "null", "fail"} and version["libpq"] >= 140000
     assert relay("version").stdout.startswith(f"outbox-relay {version['version']} ")
 
 
@@ -69,7 +69,7 @@ def test_all_mistakes_of_a_file_are_reported_at_once_with_78(file):
     assert lines[0] == f"{path}:1:1: unknown key 'wrokers'; did you mean 'workers'?"
     assert lines[1].startswith(f"{path}:2:10: workers: 'many' is not a whole number")
     assert lines[2].startswith(f"{path}:3:14: poll.max: '1y' is not a duration")
-    assert lines[3].startswith(f"{path}:4:10: backend: 'kafka' is not one of amqp|stdout|null")
+    assert lines[3].startswith(f"{path}:4:10: backend: there is no backend 'kafka', built in or in /")
     assert lines[4] == "outbox-relay: the configuration has 4 mistakes"
 
 
