@@ -9,19 +9,18 @@
 #include <hiredis/hiredis.h>
 #include <outbox_backend.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <time.h>
 
-enum { WINDOW = 500, FIELDS = 13, STREAM_BYTES = 512 };
+enum { WINDOW = 500, FIELDS = 13 };
 
 struct redis { /* one per process */
     const struct outbox_host *host;
-    const char *address;
-    const char *password;
-    const char *stream;
+    const char *address, *password, *stream;
 };
 
 struct session { /* one per worker thread */
@@ -30,23 +29,20 @@ struct session { /* one per worker thread */
     atomic_int fd; /* for interrupt(), which comes from another thread */
 };
 
-static int64_t left_ms(int64_t deadline_ms)
+/* What is left until the deadline, but not more than `most_ms`. */
+static struct timeval left(int64_t deadline_ms, int64_t most_ms)
 {
     struct timespec now;
     (void)clock_gettime(CLOCK_MONOTONIC, &now);
-    int64_t left = deadline_ms - ((int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000);
-    return left > 1 ? left : 1;
-}
-
-static struct timeval timeout_of(int64_t ms)
-{
+    int64_t ms = deadline_ms - ((int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000);
+    ms = ms < 1 ? 1 : ms > most_ms ? most_ms : ms;
     return (struct timeval){.tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000};
 }
 
-static int fail(struct outbox_error *error, enum outbox_error_kind kind, const char *what, const char *why)
+static int fail(struct outbox_error *error, enum outbox_error_kind kind, const char *why)
 {
     error->kind = kind;
-    (void)snprintf(error->text, sizeof error->text, "redis: %s: %s", what, why);
+    (void)snprintf(error->text, sizeof error->text, "redis: %s", why);
     return -1;
 }
 
@@ -55,7 +51,7 @@ static int redis_open(void **backend, const struct outbox_host *host, const stru
 {
     struct redis *redis = calloc(1, sizeof *redis);
     if (!redis) {
-        return fail(error, OUTBOX_ERROR_UNAVAILABLE, "open", "out of memory");
+        return fail(error, OUTBOX_ERROR_UNAVAILABLE, "out of memory");
     }
     *redis = (struct redis){host, host->get_string(settings, "address"),
                             host->get_string(settings, "password"), host->get_string(settings, "stream")};
@@ -63,26 +59,16 @@ static int redis_open(void **backend, const struct outbox_host *host, const stru
     return 0;
 }
 
-static void redis_close(void *backend)
-{
-    free(backend);
-}
-
 static int redis_session_new(void *backend, void **out, struct outbox_error *error)
 {
     struct session *session = calloc(1, sizeof *session);
     if (!session) {
-        return fail(error, OUTBOX_ERROR_UNAVAILABLE, "session", "out of memory");
+        return fail(error, OUTBOX_ERROR_UNAVAILABLE, "out of memory");
     }
     session->redis = backend;
     atomic_store(&session->fd, -1);
     *out = session;
     return 0;
-}
-
-static void redis_session_free(void *session)
-{
-    free(session);
 }
 
 static void redis_disconnect(void *object)
@@ -97,23 +83,19 @@ static void redis_disconnect(void *object)
 static redisReply *answer(struct session *session, int64_t deadline_ms)
 {
     void *reply = NULL;
-    (void)redisSetTimeout(session->context, timeout_of(left_ms(deadline_ms)));
+    (void)redisSetTimeout(session->context, left(deadline_ms, INT64_MAX));
     return redisGetReply(session->context, &reply) == REDIS_OK ? reply : NULL;
 }
 
-/* AUTH or PING: an answer shows that somebody is there. */
+/* AUTH or PING: a TCP connection alone proves nothing. */
 static int greet(struct session *session, int64_t deadline_ms, struct outbox_error *error)
 {
-    const char *password = session->redis->password;
-    int result = 0;
-    (void)(password ? redisAppendCommand(session->context, "AUTH %s", password)
-                    : redisAppendCommand(session->context, "PING"));
+    const char *words[] = {session->redis->password ? "AUTH" : "PING", session->redis->password};
+    (void)redisAppendCommandArgv(session->context, words[1] ? 2 : 1, words, NULL);
     redisReply *reply = answer(session, deadline_ms);
-    if (!reply) {
-        result = fail(error, OUTBOX_ERROR_UNAVAILABLE, "connect", session->context->errstr);
-    } else if (reply->type == REDIS_REPLY_ERROR) {
-        result = fail(error, OUTBOX_ERROR_REFUSED, "connect", reply->str);
-    }
+    int result = !reply ? fail(error, OUTBOX_ERROR_UNAVAILABLE, session->context->errstr)
+                 : reply->type == REDIS_REPLY_ERROR ? fail(error, OUTBOX_ERROR_REFUSED, reply->str)
+                                                    : 0;
     freeReplyObject(reply);
     return result;
 }
@@ -124,15 +106,15 @@ static int redis_connect(void *object, int64_t deadline_ms, struct outbox_error 
     char host[256];
     const char *colon = strrchr(session->redis->address, ':');
     if (!colon || (size_t)(colon - session->redis->address) >= sizeof host) {
-        return fail(error, OUTBOX_ERROR_CONFIG, "redis.address", "write HOST:PORT");
+        return fail(error, OUTBOX_ERROR_CONFIG, "option 'address' is not HOST:PORT");
     }
     (void)snprintf(host, sizeof host, "%.*s", (int)(colon - session->redis->address),
                    session->redis->address);
-    int64_t wait_ms =
-        left_ms(deadline_ms) < 1000 ? left_ms(deadline_ms) : 1000; /* nothing can interrupt it */
-    session->context = redisConnectWithTimeout(host, (int)strtol(colon + 1, NULL, 10), timeout_of(wait_ms));
+    /* Nothing can interrupt hiredis while it connects: so it has 1 s. */
+    session->context =
+        redisConnectWithTimeout(host, (int)strtol(colon + 1, NULL, 10), left(deadline_ms, 1000));
     if (!session->context || session->context->err) {
-        (void)fail(error, OUTBOX_ERROR_UNAVAILABLE, "connect",
+        (void)fail(error, OUTBOX_ERROR_UNAVAILABLE,
                    session->context ? session->context->errstr : "out of memory");
         redis_disconnect(session);
         return -1;
@@ -145,10 +127,10 @@ static int redis_connect(void *object, int64_t deadline_ms, struct outbox_error 
     return 0;
 }
 
-/* XADD stream * id … type … payload …; binary-safe. -1 if the stream's name does not come out. */
+/* XADD stream * id ... type ... payload ...; binary-safe. -1 if the stream's name does not come out. */
 static int append(struct session *session, const struct outbox_message *message)
 {
-    char stream[STREAM_BYTES];
+    char stream[512];
     const struct redis *redis = session->redis;
     int len = redis->host->render(redis->host, redis->stream, message, stream, sizeof stream);
     const struct outbox_bytes fields[FIELDS] = {
@@ -165,15 +147,12 @@ static int append(struct session *session, const struct outbox_message *message)
     return len > 0 && redisAppendCommandArgv(session->context, FIELDS, texts, lengths) == REDIS_OK ? 0 : -1;
 }
 
+/* Out of memory, read-only, loading, a key of another type: the destination's fault, not the message's. */
 static void settle(struct outbox_batch *batch, size_t index, const redisReply *reply)
 {
-    if (reply->type == REDIS_REPLY_STRING || reply->type == REDIS_REPLY_STATUS) {
-        batch->settle(batch, index, OUTBOX_CONFIRMED, NULL, 0);
-    } else { /* out of memory, read-only, loading, a key of another type: the destination's fault, not the
-                message's */
-        batch->settle(batch, index, OUTBOX_HOLD,
-                      reply->type == REDIS_REPLY_ERROR ? reply->str : "no id came back", 0);
-    }
+    bool confirmed = reply->type == REDIS_REPLY_STRING || reply->type == REDIS_REPLY_STATUS;
+    const char *why = reply->type == REDIS_REPLY_ERROR ? reply->str : "no id came back";
+    batch->settle(batch, index, confirmed ? OUTBOX_CONFIRMED : OUTBOX_HOLD, confirmed ? NULL : why, 0);
 }
 
 static enum outbox_session_state redis_publish(void *object, struct outbox_batch *batch, int64_t deadline_ms,
@@ -184,15 +163,15 @@ static enum outbox_session_state redis_publish(void *object, struct outbox_batch
         size_t to = from + WINDOW < batch->count ? from + WINDOW : batch->count;
         for (size_t at = from; at < to; at++) { /* into hiredis's buffer: the first answer() sends it */
             if (append(session, batch->messages[at]) != 0) {
-                (void)fail(error, OUTBOX_ERROR_UNAVAILABLE, "publish",
-                           "redis.stream cannot be filled, or out of memory");
+                (void)fail(error, OUTBOX_ERROR_UNAVAILABLE,
+                           "option 'stream' cannot be filled, or out of memory");
                 return OUTBOX_SESSION_LOST;
             }
         }
         for (size_t at = from; at < to; at++) {
             redisReply *reply = answer(session, deadline_ms);
             if (!reply) { /* whoever has no answer stays unsettled */
-                (void)fail(error, OUTBOX_ERROR_UNAVAILABLE, "publish", session->context->errstr);
+                (void)fail(error, OUTBOX_ERROR_UNAVAILABLE, session->context->errstr);
                 return OUTBOX_SESSION_LOST;
             }
             settle(batch, at, reply);
@@ -204,8 +183,7 @@ static enum outbox_session_state redis_publish(void *object, struct outbox_batch
 
 static void redis_interrupt(void *object)
 {
-    struct session *session = object;
-    int fd = atomic_load(&session->fd);
+    int fd = atomic_load(&((struct session *)object)->fd);
     if (fd >= 0) {
         (void)shutdown(fd, SHUT_RDWR); /* whoever waits on it is woken, and finds the connection closed */
     }
@@ -224,9 +202,9 @@ static const struct outbox_backend table = {
     .version = "0.1.0",
     .options = options,
     .open = redis_open,
-    .close = redis_close,
+    .close = free,
     .session_new = redis_session_new,
-    .session_free = redis_session_free,
+    .session_free = free,
     .connect = redis_connect,
     .disconnect = redis_disconnect,
     .publish = redis_publish,
