@@ -46,6 +46,15 @@ static int reroute(struct kit_stage *stage, struct err *err)
     return option_assign(stage->settings, index, text, OPTION_FLAG, "--proxy", err);
 }
 
+/* A sanitizer's own handlers would make an ordinary exit of them. */
+static void let_crashes_be_crashes(void)
+{
+    static const int crashes[] = {SIGSEGV, SIGBUS, SIGABRT, SIGFPE, SIGILL};
+    for (size_t at = 0; at < sizeof crashes / sizeof crashes[0]; at++) {
+        (void)signal(crashes[at], SIG_DFL);
+    }
+}
+
 static void run_test(const struct kit_options *options, const struct kit_test *test, bool faulty,
                      struct kit_board *board)
 {
@@ -58,6 +67,7 @@ static void run_test(const struct kit_options *options, const struct kit_test *t
     (void)dup2(nowhere, STDOUT_FILENO);
     (void)close(nowhere);
     (void)signal(SIGPIPE, SIG_IGN); /* as the relay does */
+    let_crashes_be_crashes();
     if (faulty && reroute(&stage, &err) != 0) {
         kit_fail(&stage, "the kit's proxy: %s", err.text);
     }
