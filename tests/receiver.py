@@ -129,3 +129,43 @@ class Receiver:
         self.stop()
         self.file.close()
         os.unlink(self.file.name)
+
+
+class Wire:
+    """A TCP line to a port of this machine that can forget its connections, as a NAT does: they stay open, and nothing passes any more."""
+
+    def __init__(self, port):
+        self.target = port
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+        self.sockets = []
+        self.generation = 0
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def accept(self):
+        while True:
+            try:
+                client, _ = self.listener.accept()
+            except OSError:
+                return
+            server = socket.create_connection(("127.0.0.1", self.target))
+            self.sockets += [client, server]
+            for source, sink in ((client, server), (server, client)):
+                threading.Thread(target=self.carry, args=(source, sink, self.generation), daemon=True).start()
+
+    def carry(self, source, sink, generation):
+        try:
+            while data := source.recv(65536):
+                if generation == self.generation:
+                    sink.sendall(data)
+            sink.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass  # closed by one side or by us
+
+    def forget(self):
+        self.generation += 1
+
+    def close(self):
+        self.listener.close()
+        for one in self.sockets:
+            one.close()

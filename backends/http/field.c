@@ -32,36 +32,38 @@ static bool begins(struct outbox_bytes name, const char *prefix)
     return name.len >= len && strncasecmp(name.ptr, prefix, len) == 0;
 }
 
-bool field_is_reserved(struct outbox_bytes name)
+static bool is_one_of(struct outbox_bytes name, const char *const *names)
 {
-    static const char *const names[] = {
-        "host",
-        "content-length",
-        "content-type",
-        "content-encoding",
-        "transfer-encoding",
-        "connection",
-        "keep-alive",
-        "upgrade",
-        "te",
-        "trailer",
-        "expect",
-        "authorization",
-        "cookie",
-        "proxy-connection",
-        "proxy-authorization",
-        "user-agent",
-        "http2-settings",
-        "forwarded",
-        "proxy-authenticate",
-    };
-    for (size_t at = 0; at < sizeof names / sizeof names[0]; at++) {
-        if (name.len == strlen(names[at]) && begins(name, names[at])) {
+    for (; *names; names++) {
+        if (name.len == strlen(*names) && begins(name, *names)) {
             return true;
         }
     }
-    return begins(name, "webhook-") || begins(name, "outbox-") || begins(name, "ce-") ||
-           begins(name, "x-forwarded-");
+    return false;
+}
+
+bool field_is_ours(struct outbox_bytes name)
+{
+    static const char *const names[] = {
+        "content-length", "content-type", "transfer-encoding", "connection", "keep-alive", "upgrade", "te",
+        "trailer",        "expect",       "http2-settings",    NULL};
+    return is_one_of(name, names) || begins(name, "webhook-") || begins(name, "outbox-") ||
+           begins(name, "ce-");
+}
+
+bool field_is_reserved(struct outbox_bytes name)
+{
+    static const char *const names[] = {"host",
+                                        "content-encoding",
+                                        "authorization",
+                                        "cookie",
+                                        "proxy-connection",
+                                        "proxy-authorization",
+                                        "proxy-authenticate",
+                                        "user-agent",
+                                        "forwarded",
+                                        NULL};
+    return field_is_ours(name) || is_one_of(name, names) || begins(name, "x-forwarded-");
 }
 
 int field_encode(struct outbox_bytes value, char *out, size_t out_bytes)

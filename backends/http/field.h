@@ -16,6 +16,9 @@ bool field_value_is_valid(struct outbox_bytes value);
 /* Fields that belong to the connection, to our own envelope or to authentication: no message may set them. */
 bool field_is_reserved(struct outbox_bytes name);
 
+/* Those of them that not even the operator may set: the backend does, or the framing would break. */
+bool field_is_ours(struct outbox_bytes name);
+
 /*
  * A value as CloudEvents want it in a header (HTTP protocol binding 1.0, section 3.1.3.2): space, '"', '%'
  * and all beyond printable ASCII percent-encoded. The length, or -1 if it does not fit with its NUL.

@@ -53,6 +53,7 @@ static void http_session_free(void *object)
         transfer_finish(&session->transfers[at]);
     }
     (void)curl_multi_cleanup(session->multi);
+    (void)pthread_mutex_destroy(&session->lock);
     free(session->transfers);
     free(session);
 }
@@ -69,6 +70,16 @@ static CURLM *new_multi(const struct settings *settings)
     return multi;
 }
 
+void session_drop_connections(struct session *session)
+{
+    CURLM *fresh = new_multi(session->settings);
+    (void)pthread_mutex_lock(&session->lock);
+    CURLM *old = session->multi;
+    session->multi = fresh;
+    (void)pthread_mutex_unlock(&session->lock);
+    (void)curl_multi_cleanup(old);
+}
+
 static int http_session_new(void *backend, void **out, struct outbox_error *error)
 {
     const struct settings *settings = backend;
@@ -77,6 +88,7 @@ static int http_session_new(void *backend, void **out, struct outbox_error *erro
         return settings_error(error, OUTBOX_ERROR_UNAVAILABLE, "out of memory");
     }
     session->settings = settings;
+    (void)pthread_mutex_init(&session->lock, NULL);
     session->multi = new_multi(settings);
     session->transfers = calloc(settings->max_in_flight, sizeof *session->transfers);
     if (!session->multi || !session->transfers) {
@@ -132,6 +144,9 @@ static int http_connect(void *object, int64_t deadline_ms, struct outbox_error *
     struct session *session = object;
     struct transfer transfer;
     atomic_store(&session->interrupted, false);
+    if (!session->multi) {
+        session_drop_connections(session); /* memory was short when the last ones were dropped */
+    }
     if (session->multi && !session->settings->one_host) {
         return 0; /* every message may have a destination of its own: each channel rests alone */
     }
@@ -162,8 +177,7 @@ static void http_disconnect(void *object)
     }
     session->created = 0;
     session->free_list = NULL;
-    (void)curl_multi_cleanup(session->multi);
-    session->multi = new_multi(session->settings);
+    session_drop_connections(session);
 }
 
 static enum outbox_session_state http_publish(void *object, struct outbox_batch *batch, int64_t deadline_ms,
@@ -176,7 +190,11 @@ static void http_interrupt(void *object)
 {
     struct session *session = object;
     atomic_store(&session->interrupted, true);
-    (void)curl_multi_wakeup(session->multi);
+    (void)pthread_mutex_lock(&session->lock);
+    if (session->multi) {
+        (void)curl_multi_wakeup(session->multi);
+    }
+    (void)pthread_mutex_unlock(&session->lock);
 }
 
 static const struct outbox_backend http_backend = {

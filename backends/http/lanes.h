@@ -3,6 +3,7 @@
  *
  * Two messages of one (channel, key) are never in flight together: the second becomes ready when the first is
  * done. Messages without a key wait for nobody.
+ * What a refusal of the first means for the second is the core's to say.
  */
 #ifndef HTTP_LANES_H
 #define HTTP_LANES_H

@@ -26,7 +26,9 @@ struct run {
     struct rest *rests; /* by the number of the channel */
     int64_t deadline_ms;
     int64_t last_start_ms; /* no request starts later */
+    size_t started;
     size_t in_flight;
+    size_t silent;   /* requests that began and got no answer */
     size_t answered; /* messages with a verdict, "not sent" being none */
     bool lost;
 };
@@ -87,6 +89,7 @@ static void start(struct run *run, struct transfer *transfer, size_t index)
     transfer->index = index;
     if (verdict == OUTBOX_UNSETTLED && curl_multi_add_handle(session->multi, transfer->easy) == CURLM_OK) {
         run->in_flight++;
+        run->started++;
         return;
     }
     if (verdict == OUTBOX_UNSETTLED) {
@@ -97,10 +100,18 @@ static void start(struct run *run, struct transfer *transfer, size_t index)
     give_back(session, transfer);
 }
 
+/* The first requests may start in any case: a timeout as long as the batch's would allow none. */
+static bool may_start(const struct run *run)
+{
+    bool in_time =
+        session_now_ms() < run->last_start_ms || run->started < run->session->settings->max_in_flight;
+    return in_time && !run->lost && run->lanes.ready_count > 0;
+}
+
 /* As many as may be on their way at once. */
 static void start_more(struct run *run)
 {
-    while (!run->lost && session_now_ms() < run->last_start_ms && run->lanes.ready_count > 0) {
+    while (may_start(run)) {
         struct transfer *transfer = take_transfer(run->session);
         if (!transfer) {
             return;
@@ -118,35 +129,39 @@ static void start_more(struct run *run)
 
 /* ---- finishing ---- */
 
-/* The request had not begun. With one host for all it is the session that is lost, else the channel that
- * rests. */
-static void not_connected(struct run *run, size_t index, const char *reason)
+/*
+ * The request had not begun. With one host for all it is the session that is lost, unless the request only
+ * waited for a connection; with a host for each channel, the channel rests; with a host for each message, it
+ * is that message's matter.
+ */
+static void not_connected(struct run *run, size_t index, CURLcode result, const char *reason)
 {
-    if (!run->session->settings->one_host) {
-        hold(run, index, reason, 0);
-        return;
-    }
-    if (!run->lost) {
+    const struct settings *settings = run->session->settings;
+    if (settings->one_host) {
+        run->lost = run->lost || result != CURLE_OPERATION_TIMEDOUT;
         (void)settings_error(run->error, OUTBOX_ERROR_UNAVAILABLE, "%s", reason);
+        settle(run, index, OUTBOX_UNSETTLED, reason, 0);
+    } else if (settings->host_per_message) {
+        settle(run, index, OUTBOX_RETRY, reason, 0);
+    } else {
+        hold(run, index, reason, 0);
     }
-    run->lost = true;
-    settle(run, index, OUTBOX_UNSETTLED, reason, 0);
 }
 
 static void finish(struct run *run, struct transfer *transfer, CURLcode result)
 {
     char reason[REASON_BYTES];
     size_t index = transfer->index;
-    if (result == CURLE_OK && transfer->final_status == 0) { /* 101 has no section behind it */
-        (void)curl_easy_getinfo(transfer->easy, CURLINFO_RESPONSE_CODE, &transfer->final_status);
+    if (result == CURLE_OK && transfer->final_status == 0 && transfer->status < 200) {
+        transfer->final_status =
+            transfer->status; /* 101 as the last word; any other must have been complete */
     }
     transfer_describe(transfer, result, reason);
     enum outbox_verdict verdict =
         transfer->final_status > 0 ? status_verdict(transfer->final_status) : OUTBOX_RETRY;
-    if (transfer->denied[0]) {
-        hold(run, index, reason, 0);
-    } else if (transfer->final_status == 0 && transfer_never_connected(transfer, result)) {
-        not_connected(run, index, reason);
+    run->silent += transfer->final_status == 0;
+    if (transfer->final_status == 0 && transfer_never_connected(transfer, result)) {
+        not_connected(run, index, result, reason);
     } else if (verdict == OUTBOX_HOLD) {
         hold(run, index, reason, status_retry_after_ms(transfer->retry_after, (int64_t)time(NULL)));
     } else {
@@ -199,8 +214,7 @@ static void drive(struct run *run)
     int running = 0;
     for (;;) {
         start_more(run);
-        if (run->in_flight == 0 &&
-            (run->lost || run->lanes.ready_count == 0 || session_now_ms() >= run->last_start_ms)) {
+        if (run->in_flight == 0) { /* done, out of time, or out of memory for even one */
             return;
         }
         CURLMcode result = curl_multi_perform(session->multi, &running);
@@ -215,7 +229,7 @@ static void drive(struct run *run)
             abandon_in_flight(run);
             return;
         }
-        if (run->in_flight > 0 && running > 0) {
+        if (running > 0) {
             int64_t left_ms = session_left_ms(run->deadline_ms);
             (void)curl_multi_poll(session->multi, NULL, 0, left_ms < WAIT_MS ? (int)left_ms : WAIT_MS, NULL);
         }
@@ -256,13 +270,11 @@ enum outbox_session_state publish_batch(struct session *session, struct outbox_b
                                         int64_t deadline_ms, struct outbox_error *error)
 {
     int64_t now_ms = session_now_ms();
-    int64_t last_start_ms = deadline_ms - session->settings->timeout_ms;
     struct run run = {.session = session,
                       .batch = batch,
                       .error = error,
                       .deadline_ms = deadline_ms,
-                      /* The first requests may always start; their timeout ends with the deadline. */
-                      .last_start_ms = last_start_ms > now_ms ? last_start_ms : now_ms + 1};
+                      .last_start_ms = deadline_ms - session->settings->timeout_ms};
     if (deadline_ms <= now_ms) {
         (void)settings_error(error, OUTBOX_ERROR_UNAVAILABLE,
                              "the deadline had passed before anything was sent");
@@ -276,8 +288,15 @@ enum outbox_session_state publish_batch(struct session *session, struct outbox_b
     drive(&run);
     settle_unsent(&run);
     clean_up(&run);
-    if (!run.lost && batch->count > 0 && run.answered == 0) {
-        (void)settings_error(error, OUTBOX_ERROR_UNAVAILABLE, "nothing could be sent");
+    if (run.silent > 0) {
+        session_drop_connections(
+            session); /* a network may have forgotten them: HTTP/2 would use them for ever */
+    }
+    if (!session->multi || (!run.lost && batch->count > 0 && run.answered == 0)) {
+        if (error->text[0] == '\0') {
+            (void)settings_error(error, OUTBOX_ERROR_UNAVAILABLE,
+                                 "nothing could be sent: no time, or no memory");
+        }
         return OUTBOX_SESSION_LOST;
     }
     return run.lost ? OUTBOX_SESSION_LOST : OUTBOX_SESSION_OK;

@@ -8,6 +8,7 @@
 #include "cloudevent.h"
 #include "field.h"
 #include "signature.h"
+#include "url.h"
 
 enum { FIELD_MAX_BYTES = 16 << 10 };
 
@@ -91,9 +92,8 @@ static void add_configured(struct fields *fields)
             add(fields, bytes_of(name), (struct outbox_bytes){value, (size_t)len});
         }
     }
-    if (settings->bearer_token) {
-        (void)snprintf(value, sizeof value, "Bearer %s", settings->bearer_token);
-        add(fields, bytes_of("Authorization"), bytes_of(value));
+    if (settings->authorization) {
+        append(fields, settings->authorization);
     }
 }
 
@@ -208,24 +208,22 @@ static enum outbox_verdict set_url(struct transfer *transfer, const struct outbo
     struct url {
         char text[URL_MAX_BYTES];
     } url;
-    if (settings->host->render(settings->host, settings->url, message, url.text, sizeof url.text) < 0) {
-        (void)snprintf(reason, REASON_BYTES,
-                       "http.url cannot be filled with what this message has, or is too long");
+    const char *fault = url_render(settings->host, settings->url, message, url.text, sizeof url.text);
+    if (fault) {
+        (void)snprintf(reason, REASON_BYTES, "http.url: %s", fault);
         return OUTBOX_REJECTED;
     }
-    for (const char *at = url.text; *at; at++) {
-        if ((unsigned char)*at <= 0x20 || *at == 0x7f) {
-            (void)snprintf(reason, REASON_BYTES,
-                           "the URL holds a space or control character that came from the message");
-            return OUTBOX_REJECTED;
-        }
-    }
-    if (strncmp(url.text, "http://", 7) != 0 && strncmp(url.text, "https://", 8) != 0) {
+    bool tls = strncmp(url.text, "https://", 8) == 0;
+    if (!tls && strncmp(url.text, "http://", 7) != 0) {
         (void)snprintf(reason, REASON_BYTES,
                        "the URL of this message is not http:// or https://, and no other is followed");
         return OUTBOX_RETRY;
     }
-    if (curl_easy_setopt(transfer->easy, CURLOPT_URL, url.text) != CURLE_OK) {
+    /* Waiting for the first connection to share it is for HTTP/2: in clear text, one slow request would stop
+     * all. */
+    if (curl_easy_setopt(transfer->easy, CURLOPT_URL, url.text) != CURLE_OK ||
+        curl_easy_setopt(transfer->easy, CURLOPT_PIPEWAIT, tls && !settings->http_1_1 ? 1L : 0L) !=
+            CURLE_OK) {
         (void)snprintf(reason, REASON_BYTES, "out of memory");
         return OUTBOX_RETRY;
     }

@@ -3,6 +3,7 @@
 #define HTTP_SESSION_H
 
 #include <curl/curl.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -32,7 +33,8 @@ struct transfer {
 
 struct session {
     const struct settings *settings;
-    CURLM *multi;
+    CURLM *multi; /* replaced only under the lock: interrupt() comes from another thread */
+    pthread_mutex_t lock;
     struct transfer *transfers;
     struct transfer *free_list;
     size_t created; /* transfers with a curl handle */
@@ -40,6 +42,9 @@ struct session {
 };
 
 int64_t session_now_ms(void);
+
+/* Closes every connection: what the next request meets is new. No handle may be in flight. */
+void session_drop_connections(struct session *session);
 
 /* Milliseconds until the deadline, at least 0. */
 int64_t session_left_ms(int64_t deadline_ms);

@@ -1,6 +1,5 @@
 #include "settings.h"
 
-#include <curl/curl.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -24,8 +23,7 @@ const struct outbox_option http_options[] = {
     {"source", OUTBOX_OPT_STRING, 0, "/outbox/${channel}", NULL, 0, 0, "CloudEvents source, a template"},
     {"subject", OUTBOX_OPT_STRING, 0, "${key}", NULL, 0, 0,
      "CloudEvents subject, a template; none if it comes out empty"},
-    {"http_version", OUTBOX_OPT_CHOICE, 0, "auto", "auto|1.1|2", 0, 0,
-     "auto: HTTP/2 where TLS offers it; 2: HTTP/2 without asking"},
+    {"http_version", OUTBOX_OPT_CHOICE, 0, "auto", "auto|1.1", 0, 0, "auto: HTTP/2 where TLS offers it"},
     {"max_in_flight", OUTBOX_OPT_INT, 0, "32", NULL, 1, 1000, "requests at once, per worker"},
     {"timeout", OUTBOX_OPT_DURATION_MS, 0, "5s", NULL, 10, 600000,
      "of one request; none starts later than publish_timeout minus this"},
@@ -94,6 +92,10 @@ static int check_templates(const struct settings *settings, struct outbox_error 
             !field_value_is_valid((struct outbox_bytes){value, strlen(value)})) {
             return bad(error, "headers", "a name is no token, or a value holds a control character");
         }
+        if (field_is_ours((struct outbox_bytes){name, strlen(name)})) {
+            return bad(error, "headers",
+                       "a name is one that the backend sets itself, or that belongs to the connection");
+        }
         if (!is_template(settings, value)) {
             return bad(error, "headers", text);
         }
@@ -113,24 +115,45 @@ static int check_url(struct settings *settings, struct outbox_error *error)
         return bad(error, "url", "must begin with https:// or http://");
     }
     size_t host_len = strcspn(authority + 3, "/?#");
+    for (const char *at = variable; at && at < authority + 3 + host_len; at = strstr(at + 1, "${")) {
+        settings->host_per_message = settings->host_per_message || strncmp(at, "${channel}", 10) != 0;
+    }
     settings->one_host = !variable || variable >= authority + 3 + host_len;
     return host_len > 0 ? 0 : bad(error, "url", "names no host");
 }
 
-static int check_auth(const struct settings *settings, struct outbox_error *error)
+static int check_auth(const struct settings *settings, const char *bearer_token, struct outbox_error *error)
 {
-    if (settings->bearer_token && (settings->username || settings->password)) {
+    if (bearer_token && (settings->username || settings->password)) {
         return bad(error, "bearer_token", "and http.username exclude each other");
     }
     if (!settings->username != !settings->password) {
         return bad(error, "username", "and http.password belong together");
     }
-    if (settings->bearer_token && !field_value_is_valid((struct outbox_bytes){
-                                      settings->bearer_token, strlen(settings->bearer_token)})) {
+    if (bearer_token && !field_value_is_valid((struct outbox_bytes){bearer_token, strlen(bearer_token)})) {
         return bad(error, "bearer_token", "holds a control character");
     }
     if (!settings->cert_file != !settings->key_file) {
         return bad(error, "tls.cert_file", "and http.tls.key_file belong together");
+    }
+    return 0;
+}
+
+static int read_auth(struct settings *settings, const struct outbox_settings *from,
+                     struct outbox_error *error)
+{
+    static const char head[] = "Authorization: Bearer ";
+    const char *token = or_null(settings->host->get_string(from, "bearer_token"));
+    if (check_auth(settings, token, error) != 0) {
+        return -1;
+    }
+    if (token) {
+        size_t bytes = sizeof head + strlen(token);
+        settings->authorization = malloc(bytes);
+        if (!settings->authorization) {
+            return settings_error(error, OUTBOX_ERROR_UNAVAILABLE, "out of memory");
+        }
+        (void)snprintf(settings->authorization, bytes, "%s%s", head, token);
     }
     return 0;
 }
@@ -157,13 +180,6 @@ static int read_keys(struct settings *settings, const struct outbox_settings *fr
     return 0;
 }
 
-static long version_of(const char *word)
-{
-    return strcmp(word, "1.1") == 0 ? CURL_HTTP_VERSION_1_1
-           : strcmp(word, "2") == 0 ? CURL_HTTP_VERSION_2_PRIOR_KNOWLEDGE
-                                    : CURL_HTTP_VERSION_2TLS;
-}
-
 static enum cloudevents cloudevents_of(const char *word)
 {
     return strcmp(word, "binary") == 0       ? CLOUDEVENTS_BINARY
@@ -176,7 +192,6 @@ static void read_values(struct settings *settings, const struct outbox_settings 
     const struct outbox_host *host = settings->host;
     settings->url = host->get_string(from, "url");
     settings->method = host->get_string(from, "method");
-    settings->bearer_token = or_null(host->get_string(from, "bearer_token"));
     settings->username = or_null(host->get_string(from, "username"));
     settings->password = or_null(host->get_string(from, "password"));
     settings->ca_file = or_null(host->get_string(from, "tls.ca_file"));
@@ -187,7 +202,7 @@ static void read_values(struct settings *settings, const struct outbox_settings 
     settings->cloudevents = cloudevents_of(host->get_string(from, "cloudevents"));
     settings->source = host->get_string(from, "source");
     settings->subject = host->get_string(from, "subject");
-    settings->http_version = version_of(host->get_string(from, "http_version"));
+    settings->http_1_1 = strcmp(host->get_string(from, "http_version"), "1.1") == 0;
     settings->max_in_flight = (size_t)host->get_int(from, "max_in_flight");
     settings->timeout_ms = host->get_int(from, "timeout");
     settings->connect_timeout_ms = host->get_int(from, "connect_timeout");
@@ -206,7 +221,7 @@ int settings_new(struct settings **out, const struct outbox_host *host, const st
     settings->host = host;
     read_values(settings, from);
     if (check_url(settings, error) != 0 || check_templates(settings, error) != 0 ||
-        check_auth(settings, error) != 0 || read_keys(settings, from, error) != 0) {
+        read_auth(settings, from, error) != 0 || read_keys(settings, from, error) != 0) {
         settings_free(settings);
         return -1;
     }
@@ -221,5 +236,6 @@ void settings_free(struct settings *settings)
                                                                                     : SIGNATURE_MAX_KEYS);
     }
     free(settings->keys);
+    free(settings->authorization);
     free(settings);
 }

@@ -15,10 +15,11 @@ enum { URL_MAX_BYTES = 8192, TEMPLATE_MAX_BYTES = 4096 };
 
 struct settings {
     const struct outbox_host *host;
-    const char *url; /* a template */
-    bool one_host;   /* scheme, host and port are the same for every message */
+    const char *url;       /* a template */
+    bool one_host;         /* scheme, host and port are the same for every message */
+    bool host_per_message; /* they depend on more than the channel */
     const char *method;
-    const char *bearer_token; /* NULL = none; likewise below */
+    char *authorization; /* a header line; NULL = none; likewise below */
     const char *username;
     const char *password;
     const char *ca_file;
@@ -32,7 +33,7 @@ struct settings {
     enum cloudevents cloudevents;
     const char *source;  /* template of CloudEvents' source */
     const char *subject; /* template of CloudEvents' subject */
-    long http_version;   /* CURL_HTTP_VERSION_... */
+    bool http_1_1;       /* do not offer HTTP/2 */
     size_t max_in_flight;
     int64_t timeout_ms;
     int64_t connect_timeout_ms;

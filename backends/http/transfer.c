@@ -22,6 +22,7 @@ static curl_socket_t open_socket(void *object, curlsocktype purpose, struct curl
         address_text(&address->addr, transfer->denied, sizeof transfer->denied);
         return CURL_SOCKET_BAD;
     }
+    transfer->denied[0] = '\0'; /* a name may have several addresses, and this one will do */
     return socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
 }
 
@@ -95,8 +96,11 @@ static CURLcode set_behaviour(CURL *easy, const struct settings *settings)
     result = result ? result : curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
     result = result ? result : curl_easy_setopt(easy, CURLOPT_FOLLOWLOCATION, 0L);
     result = result ? result : curl_easy_setopt(easy, CURLOPT_PROXY, "");
-    result = result ? result : curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, settings->http_version);
-    result = result ? result : curl_easy_setopt(easy, CURLOPT_PIPEWAIT, 1L);
+    result = result ? result
+                    : curl_easy_setopt(easy, CURLOPT_HTTP_VERSION,
+                                       settings->http_1_1 ? (long)CURL_HTTP_VERSION_1_1
+                                                          : (long)CURL_HTTP_VERSION_2TLS);
+    result = result ? result : curl_easy_setopt(easy, CURLOPT_TCP_KEEPALIVE, 1L);
     result = result ? result
                     : curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, (long)settings->connect_timeout_ms);
     result = result ? result
@@ -226,7 +230,7 @@ void transfer_describe(const struct transfer *transfer, CURLcode result, char ou
 {
     char place[200];
     describe_place(transfer, place, sizeof place);
-    if (transfer->denied[0]) {
+    if (transfer->denied[0] && transfer->final_status == 0) {
         (void)snprintf(out, REASON_BYTES,
                        "%s: its address %s is not of the public internet, and http.deny_private refuses such",
                        place, transfer->denied);
@@ -238,6 +242,7 @@ void transfer_describe(const struct transfer *transfer, CURLcode result, char ou
         (void)snprintf(out, REASON_BYTES, "%s answered %ld%s%s", place, transfer->final_status,
                        transfer->excerpt_len > 0 ? ": " : "", transfer->excerpt);
     } else {
-        (void)snprintf(out, REASON_BYTES, "%s: %s", place, curl_easy_strerror(result));
+        (void)snprintf(out, REASON_BYTES, "%s: %s", place,
+                       result == CURLE_OK ? "the answer was cut off" : curl_easy_strerror(result));
     }
 }

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from harness import PATIENCE, http, relay, wait_until
-from receiver import Answer, Receiver, hang_up, reset
+from receiver import Answer, Receiver, Wire, hang_up, reset
 
 SIZE = int(os.environ.get("TEST_HTTP_MESSAGES", "2000"))
 NGINX = f"http://127.0.0.1:{os.environ.get('TEST_NGINX_PORT')}/hooks/${{channel}}"
@@ -181,11 +181,17 @@ def test_what_http_cannot_carry_is_a_dead_letter_and_injects_nothing(database, r
     assert not any("x-injected" in request.headers for request in receiver.requests)
 
 
-def test_a_channel_cannot_leave_its_place_in_the_url(database, receiver):
-    database.run("SELECT outbox.publish('a b', 't', '{}')")
-    done, _ = drain(database, receiver.url)
-    assert done.returncode == 1 and receiver.connections <= 2 and receiver.requests == []
-    assert "the URL holds a space or control character" in database.value("SELECT last_error FROM outbox.dead_letter")
+def test_a_message_cannot_leave_its_place_in_the_url(database, receiver):
+    for channel in ("a b", "../../admin?x=1#y", "grün", "..", "http://evil/"):
+        database.run("SELECT outbox.publish(%s, 't', '{}')", channel)
+    done, summary = drain(database, receiver.url)
+    assert done.returncode == 1 and summary["dead_lettered"] == 1, done.stderr
+    assert sorted(request.path for request in receiver.requests) == [
+        "/hooks/..%2F..%2Fadmin%3Fx%3D1%23y", "/hooks/a%20b", "/hooks/gr%C3%BCn", "/hooks/http%3A%2F%2Fevil%2F"]
+    assert "a path segment '.' or '..' came out" in database.value("SELECT last_error FROM outbox.dead_letter")
+    database.run("SELECT outbox.publish('evil.net/', 't', '{}')")
+    done, _ = drain(database, "http://${channel}.example.com/")
+    assert done.returncode == 1 and database.value("SELECT count(*) FROM outbox.dead_letter WHERE last_error LIKE '%%a host name made of this%%'") == 1
 
 
 def endless_body(connection):
@@ -198,6 +204,14 @@ def endless_headers(connection):
     connection.sendall(b"HTTP/1.1 200 OK\r\n")
     while True:
         connection.sendall(b"x-more: " + b"y" * 1000 + b"\r\n")
+
+
+def cut_off_headers(connection):
+    connection.sendall(b"HTTP/1.1 200 OK\r\nx-more: ye")
+
+
+def cut_off_status(connection):
+    connection.sendall(b"HTTP/1.1 200 OK\r\n")
 
 
 def dripping_headers(connection):
@@ -224,7 +238,7 @@ def test_an_answer_without_an_end_counts_by_its_status_and_is_cut_off(database, 
     assert sorted(receiver.ids()) == sorted(ids) and time.monotonic() - began < 20
 
 
-@pytest.mark.parametrize("rudeness", [endless_headers, dripping_headers])
+@pytest.mark.parametrize("rudeness", [endless_headers, dripping_headers, cut_off_headers, cut_off_status])
 def test_headers_without_an_end_confirm_nothing(database, receiver, rudeness):
     receiver.answer = lambda request: Answer(raw=rudeness)
     database.fill(3)
@@ -298,6 +312,57 @@ def test_a_batch_with_more_than_time_allows_is_continued_without_duplicates(data
     done, summary = drain(database, receiver.url, "workers=1", "http.max_in_flight=2", "publish_timeout=2s", "http.timeout=1s")
     assert done.returncode == 0 and summary["possible_duplicates"] == 0, done.stderr
     assert sorted(receiver.ids()) == sorted(ids)
+
+
+def test_one_request_that_hangs_does_not_stop_the_others(database, receiver):
+    database.run("INSERT INTO outbox.message (channel, type, key) SELECT 'a', 't', i::text FROM generate_series(1, 40) i")
+    receiver.answer = lambda request: Answer(raw=lambda connection: time.sleep(3)) if request.headers["outbox-key"] == "1" else Answer(200)
+    done, summary = drain(database, receiver.url, "workers=1", "http.timeout=1s", "retry.backoff_min=1h", "retry.backoff_max=1h")
+    assert done.returncode == 1 and summary["published"] == 39, done.stdout
+    assert database.run("SELECT key, attempts FROM outbox.scheduled") == [("1", 1)]
+
+
+def test_a_host_that_is_away_stops_only_its_own_messages_where_each_names_one(database, receiver):
+    for host in ("127.0.0.2", "127.0.0.1", "127.0.0.1"):  # at the first nobody listens
+        database.run("SELECT outbox.publish('a', 't', '{}', key => %s)", host)
+    done, summary = drain(database, f"http://${{key}}:{receiver.port}/", "workers=1", "http.max_in_flight=1")
+    assert done.returncode == 1 and summary["published"] == 2 and len(receiver.requests) == 2, done.stdout
+
+
+def test_a_timeout_longer_than_the_batchs_still_lets_messages_go(database, receiver):
+    ids = database.fill(100)
+    done, summary = drain(database, receiver.url, "publish_timeout=2s", "http.timeout=5s", "http.max_in_flight=8", "workers=1")
+    assert done.returncode == 0 and summary["possible_duplicates"] == 0 and sorted(receiver.ids()) == sorted(ids), done.stdout
+
+
+def test_connections_that_the_network_has_forgotten_are_given_up_also_with_http_2(database, start):
+    wire = Wire(int(os.environ["TEST_NGINX_TLS_PORT"]))
+    try:
+        start("-d", database.conninfo, *http(f"https://localhost:{wire.port}/hooks", CA, "workers=1", "http.timeout=1s", "breaker.open_max=1s"))
+        ids = database.fill(20)
+        wait_until(lambda: database.left() == 0, what="an empty outbox")
+        wire.forget()
+        ids |= database.fill(20)
+        wait_until(lambda: database.left() + database.value("SELECT count(*) FROM outbox.scheduled") == 0, PATIENCE, "an empty outbox")
+        assert {line[0] for line in logged_ids(ids)} == ids and dead_letters(database) == 0
+    finally:
+        wire.close()
+
+
+def test_a_long_token_arrives_whole_and_headers_that_are_ours_are_refused(database, receiver):
+    database.fill(1)
+    token = "t" * 6000
+    done, _ = drain(database, receiver.url, "http.bearer_token=" + token)
+    assert done.returncode == 0 and receiver.requests[0].headers["authorization"] == "Bearer " + token, done.stderr
+    done, _ = drain(database, receiver.url, "http.headers=Content-Length=5")
+    assert done.returncode == 78 and "a name is one that the backend sets itself" in done.stdout
+
+
+def test_an_excerpt_that_is_no_text_is_stored_all_the_same(database, receiver):
+    receiver.answer = lambda request: Answer(400, b"\xff\xfe\x00 gr\xc3\xbc\xc3" + b"\xc3\xbc" * 200)
+    database.fill(1)
+    done, _ = drain(database, receiver.url)
+    assert done.returncode == 1 and "answered 400" in database.value("SELECT last_error FROM outbox.dead_letter"), done.stderr
 
 
 # ---- outages ----

@@ -10,6 +10,7 @@
 #include "lanes.h"
 #include "signature.h"
 #include "status.h"
+#include "url.h"
 
 TestSuite(http);
 
@@ -211,6 +212,68 @@ Test(http, cloudevents_values_are_percent_encoded_where_the_binding_says_so)
     cr_expect_eq(field_encode(bytes("a b\"c%d\xe2\x82\xac~"), out, sizeof out), 23);
     cr_expect_str_eq(out, "a%20b%22c%25d%E2%82%AC~");
     cr_expect_eq(field_encode(bytes("aaaa"), out, 5), -1);
+}
+
+/* ---- URLs ---- */
+
+/* Stands in for the host: ${channel} and ${key} alone. */
+static int render(const struct outbox_host *host, const char *pattern, const struct outbox_message *message,
+                  char *out, size_t out_bytes)
+{
+    (void)host;
+    struct outbox_bytes value = strcmp(pattern, "${channel}") == 0 ? message->channel : message->key;
+    cr_assert(strcmp(pattern, "${channel}") == 0 || strcmp(pattern, "${key}") == 0, "%s", pattern);
+    return value.len < out_bytes ? snprintf(out, out_bytes, "%.*s", (int)value.len, value.ptr) : -1;
+}
+
+Test(http, what_a_message_brings_keeps_its_place_in_the_url)
+{
+    static const struct {
+        const char *pattern;
+        const char *channel;
+        const char *key;
+        const char *url; /* NULL = refused */
+    } cases[] = {
+        {"https://h:1/x/${channel}?k=${key}", "a/b", "1&2=3#4", "https://h:1/x/a%2Fb?k=1%262%3D3%234"},
+        {"https://h/${channel}", "A-z_0.9~", "", "https://h/A-z_0.9~"},
+        {"https://h/${channel}", "%2e%2e", "", "https://h/%252e%252e"},
+        {"https://h/${channel}/x", "..", "", NULL},
+        {"https://h/${channel}${key}", ".", ".", NULL},
+        {"https://h/a?${channel}", "..", "", "https://h/a?.."},
+        {"https://${channel}.example.com/", "a-1.b", "", "https://a-1.b.example.com/"},
+        {"https://${channel}.example.com/", "evil.net/", "", NULL},
+        {"https://${channel}.example.com/", "u@evil.net", "", NULL},
+        {"https://${channel}.example.com/", "h:80", "", NULL},
+        {"https://h${channel}", "?x", "", NULL},
+        {"${channel}", "https://a.b/c?d=e", "", "https://a.b/c?d=e"},
+        {"${channel}", "https://a.b/ c", "", NULL},
+        {"${channel}/${key}", "https://a.b", "x/y", "https://a.b/x%2Fy"},
+        {"https://h/${channel}", "\xc3\xbc\r\n", "", "https://h/%C3%BC%0D%0A"},
+    };
+    const struct outbox_host host = {.size = sizeof host, .render = render};
+    for (size_t at = 0; at < sizeof cases / sizeof cases[0]; at++) {
+        char url[256];
+        const struct outbox_message message = {
+            .size = sizeof message, .channel = bytes(cases[at].channel), .key = bytes(cases[at].key)};
+        const char *fault = url_render(&host, cases[at].pattern, &message, url, sizeof url);
+        cr_expect_eq(fault == NULL, cases[at].url != NULL, "%s %s: %s", cases[at].pattern, cases[at].channel,
+                     fault ? fault : url);
+        if (!fault && cases[at].url) {
+            cr_expect_str_eq(url, cases[at].url);
+        }
+    }
+}
+
+Test(http, a_url_that_does_not_fit_is_refused_wherever_it_ends)
+{
+    const struct outbox_host host = {.size = sizeof host, .render = render};
+    const struct outbox_message message = {
+        .size = sizeof message, .channel = bytes("a/b"), .key = bytes("k")};
+    char url[64];
+    for (size_t size = 1; size <= strlen("http://h/a%2Fb/k"); size++) {
+        cr_expect_not_null(url_render(&host, "http://h/${channel}/${key}", &message, url, size), "%zu", size);
+    }
+    cr_expect_null(url_render(&host, "http://h/${channel}/${key}", &message, url, sizeof "http://h/a%2Fb/k"));
 }
 
 /* ---- lanes ---- */

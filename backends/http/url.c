@@ -1,0 +1,116 @@
+#include "url.h"
+
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { VALUE_BYTES = 1024 };
+
+enum place { SCHEME, AUTHORITY, BEHIND };
+
+/* Where in the URL its next byte stands. */
+static enum place place_of(const char *url)
+{
+    const char *authority = strstr(url, "://");
+    return !authority ? SCHEME : strpbrk(authority + 3, "/?#") ? BEHIND : AUTHORITY;
+}
+
+static bool is_plain(char byte, const char *more)
+{
+    bool letter =
+        (byte >= 'a' && byte <= 'z') || (byte >= 'A' && byte <= 'Z') || (byte >= '0' && byte <= '9');
+    return letter || (byte != '\0' && strchr(more, byte));
+}
+
+static const char *add_to_authority(const char *value, char *out, size_t out_bytes)
+{
+    for (const char *at = value; *at; at++) {
+        if (!is_plain(*at, ".-")) {
+            return "a host name made of this message would hold more than letters, digits, '.' and '-'";
+        }
+    }
+    return snprintf(out, out_bytes, "%s", value) < (int)out_bytes ? NULL
+                                                                  : "the URL of this message is too long";
+}
+
+static const char *add_encoded(const char *value, char *out, size_t out_bytes)
+{
+    size_t used = 0;
+    for (const char *at = value; *at; at++) {
+        int len = snprintf(out + used, out_bytes - used, is_plain(*at, "-._~") ? "%c" : "%%%02X",
+                           (unsigned char)*at);
+        if (len >= (int)(out_bytes - used)) {
+            return "the URL of this message is too long";
+        }
+        used += (size_t)len;
+    }
+    return NULL;
+}
+
+static const char *add_raw(const char *value, char *out, size_t out_bytes)
+{
+    for (const char *at = value; *at; at++) {
+        if ((unsigned char)*at <= 0x20 || *at == 0x7f) {
+            return "a space or control character came from this message";
+        }
+    }
+    return snprintf(out, out_bytes, "%s", value) < (int)out_bytes ? NULL
+                                                                  : "the URL of this message is too long";
+}
+
+/* "." and ".." would climb. */
+static bool has_dot_segment(const char *url)
+{
+    const char *authority = strstr(url, "://");
+    const char *at = authority ? authority + 3 + strcspn(authority + 3, "/?#") : "";
+    while (*at == '/') {
+        size_t len = strcspn(++at, "/?#");
+        if ((len == 1 && at[0] == '.') || (len == 2 && at[0] == '.' && at[1] == '.')) {
+            return true;
+        }
+        at += len;
+    }
+    return false;
+}
+
+/* One ${variable}; *pattern moves behind it. */
+static const char *add_variable(const struct outbox_host *host, const char **pattern,
+                                const struct outbox_message *message, enum place place, char *out,
+                                size_t out_bytes)
+{
+    char name[64];
+    char value[VALUE_BYTES];
+    size_t len = strcspn(*pattern, "}") + 1;
+    (void)snprintf(name, sizeof name, "%.*s", (int)len, *pattern);
+    *pattern += len;
+    if (len >= sizeof name || host->render(host, name, message, value, sizeof value) < 0) {
+        return "a variable is unknown, or what this message has for it is too long or holds a NUL byte";
+    }
+    return place == SCHEME      ? add_raw(value, out, out_bytes)
+           : place == AUTHORITY ? add_to_authority(value, out, out_bytes)
+                                : add_encoded(value, out, out_bytes);
+}
+
+const char *url_render(const struct outbox_host *host, const char *pattern,
+                       const struct outbox_message *message, char *out, size_t out_bytes)
+{
+    const char *fault = NULL;
+    bool whole = strncmp(pattern, "${", 2) == 0; /* the message brings the URL, dots and all */
+    size_t used = 0;
+    out[0] = '\0';
+    while (*pattern && !fault) {
+        if (strncmp(pattern, "${", 2) == 0) {
+            fault = add_variable(host, &pattern, message, place_of(out), out + used, out_bytes - used);
+            used += strlen(out + used);
+        } else if (used + 2 > out_bytes) {
+            fault = "the URL of this message is too long";
+        } else {
+            out[used++] = *pattern++;
+            out[used] = '\0';
+        }
+    }
+    if (!fault && !whole && has_dot_segment(out)) {
+        fault = "a path segment '.' or '..' came out";
+    }
+    return fault;
+}

@@ -1,0 +1,19 @@
+/*
+ * url - a template filled so that no message can leave its place in the URL (RFC 3986).
+ *
+ * In path and query, what comes from a message is percent-encoded; in the authority it may hold letters,
+ * digits, '.' and
+ * '-' only. Where the scheme itself comes from a message, the whole URL does, and is taken as it is.
+ */
+#ifndef HTTP_URL_H
+#define HTTP_URL_H
+
+#include <stddef.h>
+
+#include "outbox_backend.h"
+
+/* NULL, or what is wrong with this message, in a sentence. */
+const char *url_render(const struct outbox_host *host, const char *pattern,
+                       const struct outbox_message *message, char *out, size_t out_bytes);
+
+#endif
