@@ -16,8 +16,9 @@ static void settle(struct outbox_batch *lent, size_t index, enum outbox_verdict 
         return;
     }
     struct row *row = &batch->rows[batch->row_of[index]];
-    if (row->verdict != OUTBOX_UNSETTLED || row->not_sent) {
+    if (row->verdict != OUTBOX_UNSETTLED || row->not_sent || row->spoiled) {
         batch->misuses++;
+        row->spoiled = true;
         row->not_sent = false;
         /* Two answers about one message: nothing is known. The row stays. */
         row->verdict = OUTBOX_UNSETTLED;

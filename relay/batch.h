@@ -33,6 +33,7 @@ struct row {
     bool solo;            /* a session died on it before: sent alone */
 
     enum outbox_verdict verdict;
+    bool spoiled;  /* settled twice: whatever else is said of it, nothing is known */
     bool not_sent; /* UNSETTLED in the backend's own words: it cannot have arrived */
     int64_t retry_after_ms;
     const char *error; /* sentence; never NULL */

@@ -11,7 +11,12 @@
 #include "backend.h"
 #include "loader.h"
 
-enum { FAULTS_MAX_BYTES = 64 << 10, SECRET_MAX_BYTES = 64 << 10, KEY_MAX_BYTES = 128 };
+enum {
+    FILE_MAX_BYTES = 4 << 20,
+    FAULTS_MAX_BYTES = 64 << 10,
+    SECRET_MAX_BYTES = 64 << 10,
+    KEY_MAX_BYTES = 128
+};
 
 static const char default_file[] = "/etc/outbox-relay.yaml";
 
@@ -117,7 +122,8 @@ static bool nearest(const struct config *config, const char *key, char best[KEY_
 bool config_is_foreign(const struct config *config, const char *key)
 {
     size_t len = strcspn(key, ".");
-    if (!config->foreign) {
+    if (!config->foreign || (config->foreign_name[0] && (strlen(config->foreign_name) != len ||
+                                                         strncmp(config->foreign_name, key, len) != 0))) {
         return false;
     }
     for (size_t at = 0; at < config->core.count; at++) {
@@ -285,16 +291,42 @@ static void check_required(struct config *config)
 
 struct sources {
     const char *file; /* NULL = none */
+    char *content;    /* of the file, read once: it may be a pipe */
+    size_t content_bytes;
+    int error; /* errno, where there is no content */
     const char *const *environment;
     const struct config_override *overrides;
     size_t override_count;
 };
 
+static void read_file(struct sources *from)
+{
+    FILE *file = from->file ? fopen(from->file, "re") : NULL;
+    char *content = file ? malloc(FILE_MAX_BYTES) : NULL;
+    from->error = errno;
+    if (content) {
+        errno = 0;
+        from->content_bytes = fread(content, 1, FILE_MAX_BYTES, file);
+        from->error = ferror(file) ? errno : from->content_bytes == FILE_MAX_BYTES ? EFBIG : 0;
+        from->content = from->error == 0 ? content : NULL;
+    }
+    if (content && !from->content) {
+        free(content);
+    }
+    if (file) {
+        (void)fclose(file);
+    }
+}
+
 static void read_sources(struct config *config, const struct sources *from)
 {
     if (from->file) {
         (void)snprintf(config->file, sizeof config->file, "%s", from->file);
-        config_read_yaml(config, from->file);
+        if (from->content) {
+            config_read_yaml(config, from->file, (struct bytes){from->content, from->content_bytes});
+        } else {
+            config_fault(config, from->file, "cannot read the configuration file: %s", strerror(from->error));
+        }
     }
     read_environment(config, from->environment);
     for (size_t at = 0; at < from->override_count; at++) {
@@ -323,18 +355,18 @@ static int find_backend(const struct sources *from, char **out, struct err *err)
 
 static int add_section(struct config *config, const struct outbox_backend *backend, struct err *err)
 {
+    struct option_set fresh;
+    if (option_set_init(&fresh, backend->name, backend->options, err) != 0) {
+        err->class = ERR_CONFIG;
+        return err_prefix(err, "%s: the default of an option", backend->name);
+    }
     struct option_set *set = (struct option_set *)config_section(config, backend->name);
     if (set) {
         option_set_finish(set); /* a plugin's options stand in for those of a built-in backend of its name */
-    } else if (config->section_count == CONFIG_MAX_SECTIONS) {
-        return err_set(err, ERR_INTERNAL, "more than %d backends", CONFIG_MAX_SECTIONS);
     } else {
         set = &config->sections[config->section_count++];
     }
-    if (option_set_init(set, backend->name, backend->options, err) != 0) {
-        err->class = ERR_CONFIG;
-        return err_prefix(err, "backend %s: the default of an option", backend->name);
-    }
+    *set = fresh;
     return 0;
 }
 
@@ -372,6 +404,7 @@ static int init_sets(struct config *config, const struct sources *from, enum con
     if (value && !config->backend &&
         (plugins == CONFIG_NO_PLUGIN || load_plugin(config, value, refused) != 0)) {
         config->foreign = true; /* nobody can tell which keys it has */
+        loader_name(value, config->foreign_name, sizeof config->foreign_name);
         config->backend = NULL;
     }
     free(value);
@@ -382,15 +415,22 @@ int config_load(struct config *config, const char *file, const char *const *envi
                 const struct config_override *overrides, size_t override_count, enum config_plugins plugins,
                 struct err *err)
 {
-    const struct sources from = {file || access(default_file, F_OK) != 0 ? file : default_file, environment,
-                                 overrides, override_count};
+    struct sources from = {.file = file || access(default_file, F_OK) != 0 ? file : default_file,
+                           .environment = environment,
+                           .overrides = overrides,
+                           .override_count = override_count};
     *config = (struct config){0};
+    read_file(&from);
     text_init(&config->faults, FAULTS_MAX_BYTES);
     struct err refused = {0};
-    if (init_sets(config, &from, plugins, &refused, err) != 0) {
+    int result = init_sets(config, &from, plugins, &refused, err);
+    if (result == 0) {
+        read_sources(config, &from);
+    }
+    free(from.content);
+    if (result != 0) {
         return -1;
     }
-    read_sources(config, &from);
     if (err_is_set(&refused)) {
         const char *place = place_of(config, "backend");
         config_fault(config, place, "%s%s", strcmp(place, "backend") == 0 ? "" : "backend: ", refused.text);

@@ -17,7 +17,7 @@
 #include "option.h"
 #include "outbox_backend.h"
 
-enum { CONFIG_MAX_SECTIONS = 8 };
+enum { CONFIG_MAX_SECTIONS = 16 }; /* more than there are built-in backends */
 
 struct config {
     struct option_set core;
@@ -25,6 +25,7 @@ struct config {
     size_t section_count;
     const struct outbox_backend *backend; /* NULL = not set, or a plugin that was not loaded */
     bool foreign;                         /* the keys of a plugin that is not loaded pass unseen */
+    char foreign_name[32];                /* its section, where its file tells; "" = any that is not ours */
     char file[256];                       /* the file that was read; "" = none */
     struct text faults;                   /* one per line, with its place */
     unsigned fault_count;
@@ -77,7 +78,9 @@ bool config_is_repeated(struct config *config, const struct option_set *set, int
 void config_assign(struct config *config, const char *key, const char *value, enum option_origin origin,
                    const char *place);
 
-/* Reads a YAML file into the config; faults are noted. (yaml.c) */
-void config_read_yaml(struct config *config, const char *path);
+/*
+ * Binds a YAML text to the config's options; `path` names it in faults, which are noted. (yaml.c)
+ */
+void config_read_yaml(struct config *config, const char *path, struct bytes content);
 
 #endif

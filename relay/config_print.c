@@ -84,20 +84,32 @@ void config_print_options(const struct outbox_option *table, const char *section
 
 /* ---- a sample file ---- */
 
+/* "a,b" as ["a", "b"], "x=1,y=2" as {"x": "1", "y": "2"}. */
+static void add_yaml_items(struct text *out, const char *items, bool map)
+{
+    text_add(out, map ? "{" : "[");
+    for (const char *at = items; *at;) {
+        size_t len = strcspn(at, ",");
+        size_t name_len = map ? strcspn(at, "=") : len;
+        text_add(out, at > items ? ", " : "");
+        text_add_quoted(out, (struct bytes){at, name_len});
+        if (map && name_len < len) {
+            text_add(out, ": ");
+            text_add_quoted(out, (struct bytes){at + name_len + 1, len - name_len - 1});
+        }
+        at += len + (at[len] == ',');
+    }
+    text_add(out, map ? "}" : "]");
+}
+
 static void add_yaml_value(struct text *out, const struct outbox_option *row)
 {
     /* Words are quoted: "off" would be a boolean to other readers of YAML. */
     bool plain = row->type == OUTBOX_OPT_INT || row->type == OUTBOX_OPT_BOOL ||
                  row->type == OUTBOX_OPT_DURATION_MS || row->type == OUTBOX_OPT_BYTES;
     const char *value = row->fallback ? row->fallback : "";
-    if (row->type == OUTBOX_OPT_MAP) {
-        text_add(out, "{}");
-    } else if (row->type == OUTBOX_OPT_LIST) {
-        text_add(out, "[");
-        if (value[0]) {
-            text_add_quoted(out, bytes_of(value));
-        }
-        text_add(out, "]");
+    if (row->type == OUTBOX_OPT_MAP || row->type == OUTBOX_OPT_LIST) {
+        add_yaml_items(out, value, row->type == OUTBOX_OPT_MAP);
     } else if (plain) {
         text_add(out, value);
     } else {

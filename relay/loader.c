@@ -2,6 +2,7 @@
 
 #include <dlfcn.h>
 #include <limits.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -100,9 +101,23 @@ static const char *missing_function(const struct outbox_backend *table)
     return NULL;
 }
 
+/* "a" beside "a.b" would be a value and a section at once. */
+static bool clash(const char *a, const char *b)
+{
+    size_t len = strlen(a) < strlen(b) ? strlen(a) : strlen(b);
+    return strncmp(a, b, len) == 0 && (a[len] == '\0' || a[len] == '.') && (b[len] == '\0' || b[len] == '.');
+}
+
 static int check_options(const struct outbox_option *row, struct err *err)
 {
+    const struct outbox_option *first = row;
     for (; row->name; row++) {
+        for (const struct outbox_option *other = first; other < row; other++) {
+            if (clash(row->name, other->name)) {
+                return err_set(err, ERR_CONFIG, "options '%s' and '%s' cannot be told apart: rename one",
+                               other->name, row->name);
+            }
+        }
         if (row->name[0] == '\0' || row->type < OUTBOX_OPT_STRING || row->type > OUTBOX_OPT_MAP) {
             return err_set(err, ERR_CONFIG,
                            "option '%s' has an unknown type or no name: see enum outbox_option_type",
@@ -175,6 +190,26 @@ static int load(const struct outbox_backend **out, const char *path, struct err 
     return 0;
 }
 
+/* Where the plugin of that name or path would be. */
+static int locate(const char *value, char path[PATH_MAX], struct err *err)
+{
+    if (strchr(value, '/')) {
+        if (value[0] != '/') {
+            return err_set(err, ERR_CONFIG, "%s: write an absolute path, such as \"$PWD/%s\"", value,
+                           strncmp(value, "./", 2) == 0 ? value + 2 : value);
+        }
+        (void)snprintf(path, PATH_MAX, "%s", value);
+        return 0;
+    }
+    int len = snprintf(path, PATH_MAX, "%s/%s.so", loader_directory(), value);
+    if (!has_plain_name(value) || len >= PATH_MAX || access(path, F_OK) != 0) {
+        return err_set(err, ERR_CONFIG,
+                       "there is no backend '%s', built in or in %s: 'outbox-relay backends list' names them",
+                       value, loader_directory());
+    }
+    return 0;
+}
+
 int loader_find(const struct outbox_backend **out, const char *value, struct err *err)
 {
     char path[PATH_MAX];
@@ -182,18 +217,17 @@ int loader_find(const struct outbox_backend **out, const char *value, struct err
     if (*out) {
         return 0;
     }
-    if (strchr(value, '/')) {
-        if (value[0] != '/') {
-            return err_set(err, ERR_CONFIG, "%s: write an absolute path, such as \"$PWD/%s\"", value,
-                           strncmp(value, "./", 2) == 0 ? value + 2 : value);
-        }
-        return load(out, value, err) == 0 ? 0 : err_prefix(err, "%s", value);
-    }
-    int len = snprintf(path, sizeof path, "%s/%s.so", loader_directory(), value);
-    if (!has_plain_name(value) || len >= (int)sizeof path || access(path, F_OK) != 0) {
-        return err_set(err, ERR_CONFIG,
-                       "there is no backend '%s', built in or in %s: 'outbox-relay backends list' names them",
-                       value, loader_directory());
+    if (locate(value, path, err) != 0) {
+        return -1;
     }
     return load(out, path, err) == 0 ? 0 : err_prefix(err, "%s", path);
+}
+
+void loader_name(const char *value, char *out, size_t out_bytes)
+{
+    char path[PATH_MAX];
+    struct outbox_note note;
+    struct err err = {0};
+    bool known = locate(value, path, &err) == 0 && loader_inspect(path, &note, &err) == 0;
+    (void)snprintf(out, out_bytes, "%s", known ? note.name : "");
 }

@@ -7,7 +7,7 @@
 #ifndef RELAY_LOADER_H
 #define RELAY_LOADER_H
 
-#include <stdbool.h>
+#include <stddef.h>
 
 #include "err.h"
 #include "outbox_backend.h"
@@ -25,6 +25,9 @@ int loader_find(const struct outbox_backend **out, const char *value, struct err
 /* What a plugin's file says about itself, without running it. ERR_CONFIG as above. *note is filled if it has
  * one. */
 int loader_inspect(const char *path, struct outbox_note *note, struct err *err) MUST_CHECK;
+
+/* The name that a plugin's file bears, without running it; "" if that cannot be told. */
+void loader_name(const char *value, char *out, size_t out_bytes);
 
 /* Is everything there that must be, in words that an author understands? */
 int loader_check_table(const struct outbox_backend *table, struct err *err) MUST_CHECK;

@@ -1,5 +1,4 @@
 /* yaml - reads the configuration file: libyaml parses, this binds nodes to keys, strictly. */
-#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 #include <yaml.h>
@@ -153,8 +152,9 @@ static void walk(struct reader *reader, yaml_node_t *node, const char *prefix, i
             continue; /* a section whose keys are all commented out */
         } else if (is_branch(reader->config, path)) {
             config_fault(reader->config, place, "'%s' is a section: its keys follow indented", path);
-        } else if (value->type == YAML_MAPPING_NODE && config_is_foreign(reader->config, path)) {
-            continue;
+        } else if (config_is_foreign(reader->config, path) &&
+                   (value->type == YAML_MAPPING_NODE || (scalar(value) && scalar(value)[0] == '\0'))) {
+            continue; /* a plugin's section, empty or not */
         } else if (scalar(value)) {
             config_assign(reader->config, path, scalar(value), OPTION_FILE,
                           place); /* a _file twin, or unknown */
@@ -192,21 +192,15 @@ static void refuse_second_document(struct config *config, const char *path, yaml
     yaml_document_delete(&document);
 }
 
-void config_read_yaml(struct config *config, const char *path)
+void config_read_yaml(struct config *config, const char *path, struct bytes content)
 {
-    FILE *file = fopen(path, "re");
-    if (!file) {
-        config_fault(config, path, "cannot read the configuration file: %s", strerror(errno));
-        return;
-    }
     yaml_parser_t parser;
     yaml_document_t document;
     if (!yaml_parser_initialize(&parser)) {
         config_fault(config, path, "out of memory");
-        (void)fclose(file);
         return;
     }
-    yaml_parser_set_input_file(&parser, file);
+    yaml_parser_set_input_string(&parser, (const unsigned char *)content.ptr, content.len);
     if (!yaml_parser_load(&parser, &document)) {
         report_syntax(config, path, &parser);
     } else {
@@ -221,5 +215,4 @@ void config_read_yaml(struct config *config, const char *path)
         refuse_second_document(config, path, &parser);
     }
     yaml_parser_delete(&parser);
-    (void)fclose(file);
 }

@@ -116,7 +116,7 @@ def test_a_file_that_others_may_write_is_refused(own_directory, trace):
     assert f"file {path} may be written by others (mode 0777): chmod go-w it" in refusal(path)
     os.chmod(path, 0o755)
     os.chmod(own_directory, 0o775)
-    assert f"directory {own_directory}/ may be written by others (mode 0775): chmod go-w it" in refusal(path)
+    assert f"directory {own_directory} may be written by others (mode 0775): chmod go-w it" in refusal(path)
     os.chmod(own_directory, 0o755)
     link = own_directory / "link.so"
     os.symlink(path, link)
@@ -204,3 +204,40 @@ def test_a_plugin_of_a_built_in_name_takes_its_place(own_directory):
     shutil.copy(os.path.join(directory, "http.so"), own_directory / "http.so")
     done = relay("config", "show", "-b", str(own_directory / "http.so"), "-o", "http.url=http://x/")
     assert done.returncode == 0 and "http.url: http://x/" in done.stdout, done.stderr
+
+
+def changed(directory, old, new, name="sample"):
+    """The sample with a change in its source."""
+    source = directory / "changed.c"
+    with open(plugins.SAMPLE, encoding="utf-8") as sample:
+        text = sample.read()
+    assert old in text
+    source.write_text(text.replace(old, new))
+    return plugins.build(directory, name, source=str(source))
+
+
+def test_a_default_that_its_own_row_refuses_is_told_and_no_crash(own_directory):
+    path = changed(own_directory, '"10", NULL, 1, 100', '"1000", NULL, 1, 100')
+    said = refusal(path, "-o", "sample.address=x:1")
+    assert "sample: the default of an option: '1000' is out of bounds: allowed is 1 to 100" in said
+
+
+def test_options_that_cannot_be_told_apart_are_refused(own_directory):
+    path = changed(own_directory, '{"window",', '{"address.port", OUTBOX_OPT_INT, 0, NULL, NULL, 0, 0, "x"},\n    {"window",')
+    assert "options 'address' and 'address.port' cannot be told apart: rename one" in refusal(path)
+
+
+def test_a_plugins_section_may_be_empty_where_the_plugin_is_not_loaded_and_others_are_still_checked(own_directory):
+    path = plugins.build(own_directory, "sample")
+    file = own_directory / "relay.yaml"
+    file.write_text(f"backend: {path}\nsample:\n  # nothing\ndatabase: host=127.0.0.1 port=1 dbname=x\n")
+    assert relay("status", "-c", str(file)).returncode == 69
+    file.write_text(f"backend: {path}\nsampel: {{ address: x }}\n")
+    done = relay("status", "-c", str(file))
+    assert done.returncode == 78 and "unknown key 'sampel'" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["log", "int", "test", "Upper", "1st", "http", "a-b", "../up", ""])
+def test_a_name_that_would_not_work_makes_no_project(own_directory, name):
+    done = relay("backends", "new", name, cwd=own_directory)
+    assert done.returncode == 64 and os.listdir(own_directory) == [], done.stderr

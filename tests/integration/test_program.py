@@ -73,6 +73,18 @@ def test_all_mistakes_of_a_file_are_reported_at_once_with_78(file):
     assert lines[4] == "outbox-relay: the configuration has 4 mistakes"
 
 
+def test_a_configuration_may_come_through_a_pipe(file):
+    with open(file("backend: stdout\nworkers: 7\n"), "rb") as content:
+        done = relay("config", "show", "-c", "/dev/stdin", stdin=content)
+    assert done.returncode == 0 and "workers: 7  # file /dev/stdin:2:10\n" in done.stdout and "backend: stdout" in done.stdout
+    read, write = os.pipe()
+    os.write(write, b"backend: stdout\nworkers: 7\n")
+    os.close(write)
+    done = relay("config", "show", "-c", f"/dev/fd/{read}", pass_fds=[read])
+    os.close(read)
+    assert done.returncode == 0 and "workers: 7" in done.stdout and "backend: stdout" in done.stdout, done.stderr
+
+
 def test_config_show_tells_each_value_its_origin_and_no_secret(file):
     path = file("workers: 4\namqp: { url: ['amqp://me:s3cret@host/'] }\n")
     done = relay("config", "show", "-c", path, "-b", "amqp", env={"OUTBOX_POLL__MAX": "2s", "OUTBOX_DATABASE": "postgresql://u:s3cret@h/d"})
