@@ -18,6 +18,7 @@ enum { TICK_MS = 5 };
 
 struct outcome {
     bool failed;
+    bool skipped;
     char text[KIT_TEXT_BYTES + 200];
 };
 
@@ -84,7 +85,10 @@ static void judge_end(const struct kit_board *board, int status, struct outcome 
 {
     const char *call = atomic_load(&board->call);
     const char *where = call ? call : "the backend, between two calls,";
-    if (atomic_load(&board->finished) && atomic_load(&board->failed)) {
+    outcome->skipped = atomic_load(&board->skipped);
+    if (outcome->skipped) {
+        (void)snprintf(outcome->text, sizeof outcome->text, "%s", board->text);
+    } else if (atomic_load(&board->finished) && atomic_load(&board->failed)) {
         outcome->failed = true;
         (void)snprintf(outcome->text, sizeof outcome->text, "%s", board->text);
     } else if (WIFSIGNALED(status)) {
@@ -186,8 +190,10 @@ static int run_table(const struct kit_options *options, const struct kit_test *t
             return -1;
         }
         tally->failed += outcome.failed;
-        (void)fprintf(out, "%sok %u - %s\n", outcome.failed ? "not " : "", tally->number, tests->name);
-        if (outcome.failed) {
+        tally->skipped += outcome.skipped;
+        (void)fprintf(out, "%sok %u - %s%s%s\n", outcome.failed ? "not " : "", tally->number, tests->name,
+                      outcome.skipped ? " # SKIP " : "", outcome.skipped ? outcome.text : "");
+        if (!outcome.skipped && outcome.text[0]) {
             (void)fprintf(out, "# %s\n", outcome.text);
         }
     }

@@ -181,7 +181,7 @@ static void long_texts(struct kit_stage *stage)
 /* Whether such texts can be carried is the broker's business; that they do no harm is ours. */
 static void hostile_texts(struct kit_stage *stage)
 {
-    static const char text[] = "a\r\nkit-injected: yes\r\n\r\n\x01${channel}%s%n\xff'\"; --";
+    static const char text[] = "a\r\nkit-injected: yes\r\n\r\n\x01${channel}%s%n\xc3\xbf'\"; --";
     const struct outbox_header headers[] = {
         {{"kit-hostile", 11}, {text, sizeof text - 1}, OUTBOX_VALUE_STRING}};
     const struct kit_shape hostile = {.key = {text, sizeof text - 1}, .headers = headers, .header_count = 1};
@@ -204,6 +204,28 @@ static void hostile_texts(struct kit_stage *stage)
     kit_end(stage, &session);
 }
 
+/* One that cannot be carried must not be its neighbours' end. */
+static void large_among_small(struct kit_session *session)
+{
+    const struct kit_shape mixed = {.odd_at = 3, .odd_payload = {NULL, (size_t)16 << 20}};
+    struct kit_messages messages;
+    struct kit_batch batch;
+    make(session->stage, &messages, 5, &mixed);
+    kit_publish(&batch, session, &messages, BULK_MS);
+    for (size_t at = 0; at < 5; at++) {
+        if (at != 2 && batch.answers[at].settled && batch.answers[at].verdict == OUTBOX_REJECTED) {
+            kit_fail(session->stage, "message %zu was REJECTED because message 3 has 16 MiB: %s", at + 1,
+                     batch.answers[at].reason);
+        }
+    }
+    if (batch.state == OUTBOX_SESSION_LOST) {
+        kit_disconnect(session);
+        kit_connect(session);
+    }
+    kit_batch_finish(&batch);
+    kit_messages_finish(&messages);
+}
+
 static void large_payload(struct kit_stage *stage)
 {
     const struct kit_shape large = {.payload = {NULL, (size_t)16 << 20}};
@@ -223,6 +245,7 @@ static void large_payload(struct kit_stage *stage)
     }
     kit_batch_finish(&batch);
     kit_messages_finish(&messages);
+    large_among_small(&session);
     kit_publish_plain(&session, 1, "a message after one of 16 MiB");
     kit_end(stage, &session);
 }
@@ -273,6 +296,7 @@ static void interrupted(struct kit_stage *stage)
     struct kit_batch batch;
     struct kit_interrupt interrupt;
     if (!kit_has_interrupt(stage)) {
+        kit_note(stage, "interrupt() is not implemented: a stop has to wait for the deadline");
         return;
     }
     kit_begin(stage, &session);

@@ -1,6 +1,7 @@
 #define _GNU_SOURCE /* MAP_ANONYMOUS */
 #include "kit_message.h"
 
+#include <stdatomic.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
@@ -8,10 +9,8 @@
 #include <time.h>
 #include <unistd.h>
 
-enum {
-    PER_MESSAGE_BYTES = 1024,
-    GUARDED_PAGES = 120
-}; /* texts and headers of one message; a page or two and a guard for each */
+/* Texts and headers of one message; a page or two and a guard for each text; keys in turn. */
+enum { PER_MESSAGE_BYTES = 1024, GUARDED_PAGES = 120, KEYS = 50 };
 
 static const char default_payload[] = "{\"kit\": true, \"text\": \"gr\xc3\xbc\xc3\x9f Gott\"}";
 
@@ -87,26 +86,30 @@ static void place_headers(struct kit_messages *messages, struct outbox_message *
 static void fill(struct kit_messages *messages, struct outbox_message *message, size_t index,
                  const struct kit_shape *shape)
 {
-    static int64_t run; /* ids differ between tests, too */
+    static atomic_llong numbers; /* ids and seqs are unique as long as the process lives, and rise */
     char id[64];
+    char key[32];
     struct timespec now;
+    long long number = atomic_fetch_add(&numbers, 1) + 1;
     (void)clock_gettime(CLOCK_REALTIME, &now);
-    run = run ? run : (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
-    (void)snprintf(id, sizeof id, "%08llx-0000-4000-8000-%012llx", (unsigned long long)run & 0xffffffff,
-                   (unsigned long long)(index + (uint64_t)getpid() * 1000000) & 0xffffffffffff);
-    *message = (struct outbox_message){.size = sizeof *message,
-                                       .kind = OUTBOX_EVENT,
-                                       .seq = (int64_t)index + 1,
-                                       .id = place_text(messages, id),
-                                       .channel = place_text(messages, "kit"),
-                                       .type = place_text(messages, "kit.test"),
-                                       .content_type = place_text(messages, "application/json"),
-                                       .payload = shape->payload,
-                                       .created_at_us = (int64_t)now.tv_sec * 1000000,
-                                       .ttl_ms = -1,
-                                       .attempt = 1};
+    (void)snprintf(id, sizeof id, "%08llx-%04llx-4000-8000-%012llx",
+                   (unsigned long long)now.tv_sec & 0xffffffff, (unsigned long long)getpid() & 0xffff,
+                   (unsigned long long)number);
+    (void)snprintf(key, sizeof key, "kit-%d", (int)(index % KEYS));
+    *message =
+        (struct outbox_message){.size = sizeof *message,
+                                .kind = OUTBOX_EVENT,
+                                .seq = number,
+                                .id = place_text(messages, id),
+                                .channel = place_text(messages, "kit"),
+                                .type = place_text(messages, "kit.test"),
+                                .content_type = place_text(messages, "application/json"),
+                                .payload = shape->odd_at == index + 1 ? shape->odd_payload : shape->payload,
+                                .created_at_us = (int64_t)now.tv_sec * 1000000,
+                                .ttl_ms = -1,
+                                .attempt = 1};
     if (!shape->bare) {
-        message->key = shape->key.len > 0 ? place(messages, shape->key) : place_text(messages, "kit-key");
+        message->key = shape->key.len > 0 ? place(messages, shape->key) : place_text(messages, key);
         message->correlation_id = place_text(messages, "kit-correlation");
         message->causation_id = place_text(messages, "kit-causation");
         message->ttl_ms = 60000;
@@ -133,6 +136,7 @@ static bool make(struct kit_messages *messages, size_t count, const struct kit_s
     const struct outbox_message **pointers = take(messages, count * sizeof(void *));
     messages->pointers = pointers;
     own.payload = place(messages, shape->payload); /* one payload for all of them */
+    own.odd_payload = place(messages, shape->odd_payload);
     for (size_t at = 0; at < count; at++) {
         fill(messages, &messages->list[at], at, &own);
         pointers[at] = &messages->list[at];
@@ -167,7 +171,7 @@ bool kit_messages_make(struct kit_messages *messages, size_t count, const struct
     struct kit_shape own = with_default_payload(shape);
     size_t each = sizeof(struct outbox_message) + sizeof(void *) + PER_MESSAGE_BYTES + own.key.len +
                   headers_bytes(&own);
-    return make(messages, count, &own, count * each + own.payload.len + 4096, false);
+    return make(messages, count, &own, count * each + own.payload.len + own.odd_payload.len + 4096, false);
 }
 
 bool kit_messages_make_guarded(struct kit_messages *messages, const struct kit_shape *shape)

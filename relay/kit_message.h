@@ -28,6 +28,8 @@ struct kit_shape {
     struct outbox_bytes key;
     const struct outbox_header *headers; /* NULL = a header of each type */
     size_t header_count;
+    size_t odd_at; /* one message, counted from 1, has a payload of its own; 0 = none */
+    struct outbox_bytes odd_payload;
     bool bare; /* only what every message has */
 };
 

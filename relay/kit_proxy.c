@@ -29,6 +29,7 @@ struct pair {
     struct pipe up;    /* backend to broker */
     struct pipe down;  /* broker to backend */
     size_t down_bytes; /* since the fault was set */
+    bool ended;        /* the backend was told so by a FIN: what it still says is read and dropped */
 };
 
 struct kit_proxy {
@@ -38,15 +39,16 @@ struct kit_proxy {
     socklen_t target_len;
     pthread_t thread;
     atomic_int fault;
+    atomic_uint rounds; /* of the thread's loop */
+    bool refusing;
     atomic_bool stop;
     atomic_uint_fast64_t up_bytes;
     struct pair pairs[PAIRS];
 };
 
-static int make_listener(unsigned *port)
+static int bind_to(unsigned port)
 {
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((uint16_t)*port)};
-    socklen_t len = sizeof address;
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
     const int on = 1;
     address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
@@ -54,12 +56,29 @@ static int make_listener(unsigned *port)
         return -1;
     }
     (void)setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-    if (bind(listener, (struct sockaddr *)&address, sizeof address) != 0 || listen(listener, PAIRS) != 0 ||
-        getsockname(listener, (struct sockaddr *)&address, &len) != 0) {
+    if (bind(listener, (struct sockaddr *)&address, sizeof address) != 0) {
         (void)close(listener);
         return -1;
     }
+    return listener;
+}
+
+/* Bound a second time by its number: only then does the port stay ours while nothing is accepted. */
+static int make_listener(unsigned *port)
+{
+    struct sockaddr_in address = {0};
+    socklen_t len = sizeof address;
+    int found = bind_to(0);
+    bool known = found >= 0 && getsockname(found, (struct sockaddr *)&address, &len) == 0;
     *port = ntohs(address.sin_port);
+    if (found >= 0) {
+        (void)close(found);
+    }
+    int listener = known ? bind_to(*port) : -1;
+    if (listener >= 0 && listen(listener, PAIRS) != 0) {
+        (void)close(listener);
+        return -1;
+    }
     return listener;
 }
 
@@ -129,29 +148,66 @@ static size_t empty(struct pipe *pipe, int fd, size_t most)
     return (size_t)sent;
 }
 
+/* How many of the broker's bytes go through before the connection breaks; SIZE_MAX = all of them. */
+static size_t before_break(enum kit_fault fault)
+{
+    return fault == KIT_RESET ? 0 : fault == KIT_CUT ? 1 : fault == KIT_CLOSE ? BEFORE_CLOSE_BYTES : SIZE_MAX;
+}
+
+/* Carries what the broker says; true if the connection is to break now. */
+static bool carry_down(struct pair *pair, enum kit_fault fault, size_t most)
+{
+    size_t limit = before_break(fault);
+    fill(&pair->down, pair->server);
+    if (fault == KIT_GARBAGE) {
+        memset(pair->down.buffer + pair->down.from, 'z', pair->down.len);
+    }
+    if (limit == SIZE_MAX) {
+        pair->down_bytes = 0;
+        (void)empty(&pair->down, pair->client, most);
+        return false;
+    }
+    bool answered = pair->down.len > 0;
+    size_t left = limit > pair->down_bytes ? limit - pair->down_bytes : 0;
+    pair->down_bytes += empty(&pair->down, pair->client, left < most ? left : most);
+    return answered && pair->down_bytes >= limit;
+}
+
+/* Ends it as a peer does that closes: FIN, not RST, whatever the backend is still sending. */
+static void end_politely(struct pair *pair)
+{
+    (void)shutdown(pair->client, SHUT_WR);
+    (void)shutdown(pair->server, SHUT_RDWR);
+    pair->ended = true;
+}
+
 static void serve(struct kit_proxy *proxy, struct pair *pair, enum kit_fault fault)
 {
     size_t most = fault == KIT_SLOW ? SLOW_BYTES : BUFFER_BYTES;
-    bool breaks = fault == KIT_RESET || fault == KIT_CLOSE;
     bool broken = false;
-    size_t before_break = fault == KIT_CLOSE ? BEFORE_CLOSE_BYTES : 0;
+    if (pair->ended) {
+        fill(&pair->up, pair->client);
+        pair->up.len = 0;
+        if (pair->up.ended) {
+            close_pair(pair, false);
+        }
+        return;
+    }
     if (fault == KIT_SILENCE) {
         return;
     }
-    fill(&pair->up, pair->client);
-    atomic_fetch_add(&proxy->up_bytes, empty(&pair->up, pair->server, most));
-    if (fault != KIT_DEAF) {
-        fill(&pair->down, pair->server);
-        size_t left = before_break - (pair->down_bytes < before_break ? pair->down_bytes : before_break);
-        bool answered = pair->down.len > 0;
-        size_t sent = empty(&pair->down, pair->client, breaks && left < most ? left : most);
-        pair->down_bytes = breaks ? pair->down_bytes + sent : 0;
-        broken = breaks && answered && pair->down_bytes >= before_break;
+    if (fault != KIT_MUTE) {
+        fill(&pair->up, pair->client);
+        atomic_fetch_add(&proxy->up_bytes, empty(&pair->up, pair->server, most));
     }
-    bool over = (pair->up.ended && pair->up.len == 0) || (pair->down.ended && pair->down.len == 0);
-    if (broken) {
-        close_pair(pair, fault == KIT_RESET);
-    } else if (over) {
+    if (fault != KIT_DEAF) {
+        broken = carry_down(pair, fault, most);
+    }
+    if (broken && fault == KIT_RESET) {
+        close_pair(pair, true);
+    } else if (broken || (pair->down.ended && pair->down.len == 0)) {
+        end_politely(pair);
+    } else if (pair->up.ended && pair->up.len == 0) {
         close_pair(pair, false);
     }
 }
@@ -161,16 +217,16 @@ static void await(struct kit_proxy *proxy, enum kit_fault fault)
 {
     struct pollfd fds[2 * PAIRS + 1];
     nfds_t count = 0;
-    if (fault == KIT_SLOW || fault == KIT_SILENCE) {
+    if (fault == KIT_SLOW || fault == KIT_SILENCE || fault == KIT_MUTE) {
         (void)poll(NULL, 0, TICK_MS);
         return;
     }
-    if (proxy->listener >= 0) {
+    if (!proxy->refusing) {
         fds[count++] = (struct pollfd){.fd = proxy->listener, .events = POLLIN};
     }
     for (size_t at = 0; at < PAIRS; at++) {
         const struct pair *pair = &proxy->pairs[at];
-        if (pair->client >= 0) {
+        if (pair->client >= 0 && !pair->ended) {
             bool hears = fault != KIT_DEAF;
             fds[count++] = (struct pollfd){.fd = pair->client,
                                            .events = (short)((pair->up.len == 0 ? POLLIN : 0) |
@@ -188,14 +244,12 @@ static void *run(void *object)
     struct kit_proxy *proxy = object;
     while (!atomic_load(&proxy->stop)) {
         enum kit_fault fault = (enum kit_fault)atomic_load(&proxy->fault);
-        if (fault == KIT_REFUSE && proxy->listener >= 0) {
-            (void)close(proxy->listener);
-            proxy->listener = -1;
-        } else if (fault != KIT_REFUSE && proxy->listener < 0) {
-            proxy->listener = make_listener(&proxy->port);
+        if (proxy->refusing != (fault == KIT_REFUSE)) { /* the port stays ours in either case */
+            proxy->refusing = !proxy->refusing;
+            (void)(proxy->refusing ? shutdown(proxy->listener, SHUT_RD) : listen(proxy->listener, PAIRS));
         }
         await(proxy, fault);
-        if (proxy->listener >= 0) {
+        if (!proxy->refusing) {
             accept_one(proxy);
         }
         for (size_t at = 0; at < PAIRS; at++) {
@@ -205,6 +259,7 @@ static void *run(void *object)
                 serve(proxy, &proxy->pairs[at], fault);
             }
         }
+        atomic_fetch_add(&proxy->rounds, 1);
     }
     return NULL;
 }
@@ -282,7 +337,10 @@ unsigned kit_proxy_port(const struct kit_proxy *proxy)
 void kit_proxy_set(struct kit_proxy *proxy, enum kit_fault fault)
 {
     atomic_store(&proxy->fault, fault);
-    (void)poll(NULL, 0, 4 * TICK_MS); /* the proxy looks once a tick */
+    unsigned before = atomic_load(&proxy->rounds);
+    while (atomic_load(&proxy->rounds) - before < 2) { /* the round that was under way, and a whole one */
+        (void)poll(NULL, 0, 1);
+    }
 }
 
 uint64_t kit_proxy_bytes(const struct kit_proxy *proxy)

@@ -17,8 +17,11 @@ enum kit_fault {
     KIT_REFUSE,   /* no connection is accepted, and those that stand are reset */
     KIT_SILENCE,  /* nothing goes through, in either direction */
     KIT_DEAF,     /* what the broker says does not arrive */
+    KIT_MUTE,     /* what the backend says does not arrive */
+    KIT_GARBAGE,  /* the broker's bytes arrive as others */
     KIT_SLOW,     /* a few bytes at a time */
     KIT_RESET,    /* connections are reset in place of the broker's next bytes */
+    KIT_CUT,      /* connections end with a FIN after the first of the broker's next bytes */
     KIT_CLOSE     /* connections end with a FIN in the middle of the broker's next bytes */
 };
 
@@ -28,6 +31,7 @@ int kit_proxy_start(struct kit_proxy **out, const char *host, const char *port, 
 void kit_proxy_stop(struct kit_proxy *proxy); /* accepts NULL */
 
 unsigned kit_proxy_port(const struct kit_proxy *proxy);
+/* From now on; returns when no byte goes by the old rule any more. */
 void kit_proxy_set(struct kit_proxy *proxy, enum kit_fault fault);
 
 /* Bytes that went from backend to broker so far; connections that were made. */

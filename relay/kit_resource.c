@@ -96,6 +96,11 @@ static void expect_no_more(struct kit_stage *stage, const char *directory, const
     }
 }
 
+int kit_count_descriptors(void)
+{
+    return entries("/proc/self/fd");
+}
+
 static void descriptors(struct kit_stage *stage)
 {
     expect_no_more(stage, "/proc/self/fd", "file descriptors");
@@ -168,8 +173,7 @@ static void failing_writes(struct kit_stage *stage)
         kit_fail(stage, "the kit is out of memory");
     }
     if (!forbid_writes()) {
-        kit_fail(stage, "this system does not allow a seccomp filter (%s), so failing writes cannot be tried",
-                 strerror(errno));
+        kit_skip(stage, "this system allows no seccomp filter");
     }
     kit_publish(&batch, &session, &messages, 3000);
     size_t confirmed = kit_count(&batch, OUTBOX_CONFIRMED);
@@ -190,7 +194,7 @@ static void failing_writes(struct kit_stage *stage)
 
 static void failing_writes(struct kit_stage *stage)
 {
-    kit_fail(stage, "failing writes can be tried on x86_64 and aarch64 only");
+    kit_skip(stage, "failing writes can be tried on x86_64 and aarch64 only");
 }
 
 #endif

@@ -9,6 +9,8 @@
 
 #include "clock.h"
 
+enum { AGAIN_MS = 100 }; /* as the relay's watchdog does */
+
 void kit_fail(struct kit_stage *stage, const char *format, ...)
 {
     if (!atomic_exchange(&stage->board->failed, true)) {
@@ -19,6 +21,19 @@ void kit_fail(struct kit_stage *stage, const char *format, ...)
         atomic_store(&stage->board->finished, true);
     }
     _exit(1);
+}
+
+void kit_skip(struct kit_stage *stage, const char *why)
+{
+    (void)snprintf(stage->board->text, sizeof stage->board->text, "%s", why);
+    atomic_store(&stage->board->skipped, true);
+    atomic_store(&stage->board->finished, true);
+    _exit(0);
+}
+
+void kit_note(struct kit_stage *stage, const char *text)
+{
+    (void)snprintf(stage->board->note, sizeof stage->board->note, "%s", text);
 }
 
 /* ---- calls, watched ---- */
@@ -46,6 +61,23 @@ static void end(struct kit_stage *stage, struct watch watch)
         kit_fail(stage, "%s returned %lld ms after it had to: wait only for what is left of the deadline",
                  watch.call, (long long)late_ms);
     }
+}
+
+/* The same for calls that interrupt() may end. */
+static struct watch begin_long(struct kit_session *session, const char *call, int64_t wait_ms)
+{
+    (void)pthread_mutex_lock(&session->lock);
+    session->in_call = true;
+    (void)pthread_mutex_unlock(&session->lock);
+    return begin(session->stage, call, wait_ms);
+}
+
+static void end_long(struct kit_session *session, struct watch watch)
+{
+    (void)pthread_mutex_lock(&session->lock);
+    session->in_call = false;
+    (void)pthread_mutex_unlock(&session->lock);
+    end(session->stage, watch);
 }
 
 static void expect_text(struct kit_stage *stage, const char *call, const struct outbox_error *error)
@@ -82,6 +114,7 @@ void kit_close(struct kit_stage *stage)
 void kit_session_new(struct kit_session *session, struct kit_stage *stage)
 {
     *session = (struct kit_session){.stage = stage, .error = {.size = sizeof session->error}};
+    (void)pthread_mutex_init(&session->lock, NULL);
     struct watch watch = begin(stage, "session_new()", KIT_SOON_MS);
     int result = stage->table->session_new(stage->backend, &session->object, &session->error);
     end(stage, watch);
@@ -102,9 +135,9 @@ int kit_try_connect(struct kit_session *session, int64_t wait_ms)
 {
     struct kit_stage *stage = session->stage;
     session->error = (struct outbox_error){.size = sizeof session->error};
-    struct watch watch = begin(stage, "connect()", wait_ms);
+    struct watch watch = begin_long(session, "connect()", wait_ms);
     int result = stage->table->connect(session->object, clock_now_ms() + wait_ms, &session->error);
-    end(stage, watch);
+    end_long(session, watch);
     if (result != 0) {
         expect_text(stage, "connect()", &session->error);
         return -1;
@@ -139,10 +172,10 @@ enum outbox_session_state kit_check(struct kit_session *session, int64_t wait_ms
         return OUTBOX_SESSION_OK;
     }
     session->error = (struct outbox_error){.size = sizeof session->error};
-    struct watch watch = begin(stage, "check()", wait_ms);
+    struct watch watch = begin_long(session, "check()", wait_ms);
     enum outbox_session_state state =
         stage->table->check(session->object, clock_now_ms() + wait_ms, &session->error);
-    end(stage, watch);
+    end_long(session, watch);
     return state;
 }
 
@@ -230,11 +263,11 @@ void kit_publish(struct kit_batch *batch, struct kit_session *session, struct ki
     }
     session->error = (struct outbox_error){.size = sizeof session->error};
     atomic_store(&batch->running, true);
-    struct watch watch = begin(stage, "publish()", wait_ms > 0 ? wait_ms : 0);
+    struct watch watch = begin_long(session, "publish()", wait_ms > 0 ? wait_ms : 0);
     batch->state =
         stage->table->publish(session->object, &batch->lent, clock_now_ms() + wait_ms, &session->error);
     atomic_store(&batch->running, false);
-    end(stage, watch);
+    end_long(session, watch);
     kit_messages_forbid(messages);
     judge(batch, session);
 }
@@ -278,30 +311,51 @@ void kit_expect_confirmed(const struct kit_batch *batch, const struct kit_sessio
 
 /* ---- interrupt ---- */
 
+/* True while there is something to interrupt, or it has not begun. */
+static bool interrupt_once(struct kit_interrupt *interrupt)
+{
+    struct kit_session *session = interrupt->session;
+    (void)pthread_mutex_lock(&session->lock);
+    bool running = session->in_call;
+    int64_t began_ms = clock_now_ms();
+    if (running) {
+        interrupt->called_ms = interrupt->called_ms ? interrupt->called_ms : began_ms;
+        session->stage->table->interrupt(session->object);
+    }
+    int64_t took_ms = clock_now_ms() - began_ms;
+    (void)pthread_mutex_unlock(&session->lock);
+    if (took_ms > KIT_LATE_MS) {
+        kit_fail(session->stage, "interrupt() itself took %lld ms: it must not block", (long long)took_ms);
+    }
+    return running || interrupt->called_ms == 0;
+}
+
+static void pause_ms(int64_t ms)
+{
+    const struct timespec wait = {ms / 1000, (long)(ms % 1000) * 1000000};
+    (void)nanosleep(&wait, NULL); /* when interrupt() comes is the very thing under test */
+}
+
 static void *interrupt_later(void *object)
 {
     struct kit_interrupt *interrupt = object;
     struct kit_session *session = interrupt->session;
-    struct timespec wait = {interrupt->after_ms / 1000, (long)(interrupt->after_ms % 1000) * 1000000};
-    (void)nanosleep(&wait, NULL); /* the very thing under test is when it comes */
-    (void)pthread_mutex_lock(&interrupt->lock);
-    if (!interrupt->over) {
-        atomic_store(&interrupt->called_ms, clock_now_ms());
-        session->stage->table->interrupt(session->object);
-        int64_t took_ms = clock_now_ms() - atomic_load(&interrupt->called_ms);
-        if (took_ms > KIT_LATE_MS) {
-            kit_fail(session->stage, "interrupt() itself took %lld ms: it must not block",
-                     (long long)took_ms);
-        }
+    bool begun = false;
+    while (!begun && !atomic_load(&interrupt->over)) {
+        (void)pthread_mutex_lock(&session->lock);
+        begun = session->in_call;
+        (void)pthread_mutex_unlock(&session->lock);
+        pause_ms(begun ? interrupt->after_ms : 1);
     }
-    (void)pthread_mutex_unlock(&interrupt->lock);
+    while (!atomic_load(&interrupt->over) && interrupt_once(interrupt)) {
+        pause_ms(AGAIN_MS);
+    }
     return NULL;
 }
 
 void kit_interrupt_begin(struct kit_interrupt *interrupt, struct kit_session *session, int64_t after_ms)
 {
     *interrupt = (struct kit_interrupt){.session = session, .after_ms = after_ms};
-    (void)pthread_mutex_init(&interrupt->lock, NULL);
     if (pthread_create(&interrupt->thread, NULL, interrupt_later, interrupt) != 0) {
         kit_fail(session->stage, "the kit cannot start a thread");
     }
@@ -310,14 +364,10 @@ void kit_interrupt_begin(struct kit_interrupt *interrupt, struct kit_session *se
 void kit_interrupt_end(struct kit_interrupt *interrupt)
 {
     int64_t now_ms = clock_now_ms();
-    (void)pthread_mutex_lock(&interrupt->lock);
-    interrupt->over = true;
-    int64_t called_ms = atomic_load(&interrupt->called_ms);
-    (void)pthread_mutex_unlock(&interrupt->lock);
+    atomic_store(&interrupt->over, true);
     (void)pthread_join(interrupt->thread, NULL);
-    (void)pthread_mutex_destroy(&interrupt->lock);
-    if (called_ms != 0 && now_ms - called_ms > KIT_SOON_MS + KIT_LATE_MS / 2) {
+    if (interrupt->called_ms != 0 && now_ms - interrupt->called_ms > KIT_SOON_MS + KIT_LATE_MS / 2) {
         kit_fail(interrupt->session->stage, "interrupt() took effect after %lld ms: 1 s is what it has",
-                 (long long)(now_ms - called_ms));
+                 (long long)(now_ms - interrupt->called_ms));
     }
 }

@@ -27,6 +27,8 @@ struct kit_board {
     _Atomic int64_t must_end_ms; /* by when it must have returned; 0 = no call */
     atomic_bool finished;
     atomic_bool failed;
+    atomic_bool skipped;
+    char note[KIT_TEXT_BYTES]; /* told beside a test that passed */
     char text[KIT_TEXT_BYTES];
 };
 
@@ -46,6 +48,8 @@ struct kit_session {
     void *object;
     bool connected;
     struct outbox_error error;
+    pthread_mutex_t lock; /* held where a call begins and ends, and around interrupt() */
+    bool in_call;         /* connect(), check() or publish() is running */
 };
 
 /* A batch as the host lends it, with an eye on every settle(). */
@@ -66,6 +70,12 @@ struct kit_batch {
 /* Ends the test as failed. The first finding is the one that is told. */
 void kit_fail(struct kit_stage *stage, const char *format, ...)
     __attribute__((format(printf, 2, 3), noreturn));
+
+/* Ends the test as skipped: this machine cannot run it. */
+void kit_skip(struct kit_stage *stage, const char *why) __attribute__((noreturn));
+
+/* Says something beside the result. */
+void kit_note(struct kit_stage *stage, const char *text);
 
 /* Each ends the test if the call crashes, comes back too late, or breaks the contract. */
 void kit_open(struct kit_stage *stage);
@@ -89,14 +99,14 @@ size_t kit_count(const struct kit_batch *batch, enum outbox_verdict verdict);
 /* All confirmed, and the session OK; `what` names the messages in the finding. */
 void kit_expect_confirmed(const struct kit_batch *batch, const struct kit_session *session, const char *what);
 
-/* Calls interrupt() from another thread `after_ms` from now, once; joined by kit_interrupt_end(). */
+/* Calls interrupt() from another thread, `after_ms` into the next call, and again while that has not
+ * returned. */
 struct kit_interrupt {
     pthread_t thread;
     struct kit_session *session;
     int64_t after_ms;
-    _Atomic int64_t called_ms; /* when; 0 = not yet */
-    pthread_mutex_t lock;      /* the host serialises interrupt() against the return of the call */
-    bool over;
+    int64_t called_ms; /* the first time; 0 = not yet */
+    atomic_bool over;
 };
 void kit_interrupt_begin(struct kit_interrupt *interrupt, struct kit_session *session, int64_t after_ms);
 void kit_interrupt_end(struct kit_interrupt *interrupt);

@@ -22,6 +22,9 @@ void kit_end(struct kit_stage *stage, struct kit_session *session);
 /* Publishes plain messages and expects them confirmed. */
 void kit_publish_plain(struct kit_session *session, size_t count, const char *what);
 
+/* Open descriptors of this process. */
+int kit_count_descriptors(void);
+
 bool kit_has_interrupt(const struct kit_stage *stage);
 
 #endif

@@ -263,7 +263,7 @@ struct outbox_backend {
      * Makes the connect(), check() or publish() that is running return within 1 s.
      * Thread: ANOTHER one, the only such call; the host serialises it against the return of the call that it
      * interrupts. It must not block, nor free anything. The interrupted call fails or says LOST; disconnect()
-     * follows if it was connected.
+     * follows if it was connected. It may come again while that call has not returned.
      */
     void (*interrupt)(void *session);
 };

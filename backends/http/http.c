@@ -62,8 +62,13 @@ static CURLM *new_multi(const struct settings *settings)
 {
     CURLM *multi = curl_multi_init();
     long connections = (long)settings->max_in_flight;
+    /*
+     * One stream for each connection, with HTTP/2, too: libcurl 7.88 was seen to stall for seconds when many
+     * requests with bodies shared one, and a connection that dies then takes one request with it, not all.
+     */
     if (multi && (curl_multi_setopt(multi, CURLMOPT_MAXCONNECTS, connections) != CURLM_OK ||
-                  curl_multi_setopt(multi, CURLMOPT_MAX_TOTAL_CONNECTIONS, connections) != CURLM_OK)) {
+                  curl_multi_setopt(multi, CURLMOPT_MAX_TOTAL_CONNECTIONS, connections) != CURLM_OK ||
+                  curl_multi_setopt(multi, CURLMOPT_PIPELINING, CURLPIPE_NOTHING) != CURLM_OK)) {
         (void)curl_multi_cleanup(multi);
         return NULL;
     }

@@ -213,17 +213,12 @@ static enum outbox_verdict set_url(struct transfer *transfer, const struct outbo
         (void)snprintf(reason, REASON_BYTES, "http.url: %s", fault);
         return OUTBOX_REJECTED;
     }
-    bool tls = strncmp(url.text, "https://", 8) == 0;
-    if (!tls && strncmp(url.text, "http://", 7) != 0) {
+    if (strncmp(url.text, "https://", 8) != 0 && strncmp(url.text, "http://", 7) != 0) {
         (void)snprintf(reason, REASON_BYTES,
                        "the URL of this message is not http:// or https://, and no other is followed");
         return OUTBOX_RETRY;
     }
-    /* Waiting for the first connection to share it is for HTTP/2: in clear text, one slow request would stop
-     * all. */
-    if (curl_easy_setopt(transfer->easy, CURLOPT_URL, url.text) != CURLE_OK ||
-        curl_easy_setopt(transfer->easy, CURLOPT_PIPEWAIT, tls && !settings->http_1_1 ? 1L : 0L) !=
-            CURLE_OK) {
+    if (curl_easy_setopt(transfer->easy, CURLOPT_URL, url.text) != CURLE_OK) {
         (void)snprintf(reason, REASON_BYTES, "out of memory");
         return OUTBOX_RETRY;
     }

@@ -8,6 +8,7 @@
 #define _POSIX_C_SOURCE 200809L
 #include <hiredis/hiredis.h>
 #include <outbox_backend.h>
+#include <poll.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -29,14 +30,12 @@ struct session { /* one per worker thread */
     atomic_int fd; /* for interrupt(), which comes from another thread */
 };
 
-/* What is left until the deadline, but not more than `most_ms`. */
-static struct timeval left(int64_t deadline_ms, int64_t most_ms)
+static int64_t left_ms(int64_t deadline_ms)
 {
     struct timespec now;
     (void)clock_gettime(CLOCK_MONOTONIC, &now);
     int64_t ms = deadline_ms - ((int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000);
-    ms = ms < 1 ? 1 : ms > most_ms ? most_ms : ms;
-    return (struct timeval){.tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000};
+    return ms > 0 ? ms : 0;
 }
 
 static int fail(struct outbox_error *error, enum outbox_error_kind kind, const char *why)
@@ -79,12 +78,30 @@ static void redis_disconnect(void *object)
     session->context = NULL;
 }
 
-/* The next answer, which is the caller's to free; NULL if none came by the deadline. */
+/*
+ * The next answer, which is the caller's to free; NULL if none came by the deadline. hiredis works on a
+ * socket that never blocks, and all waiting is done here: however slowly bytes drip, the deadline holds.
+ */
 static redisReply *answer(struct session *session, int64_t deadline_ms)
 {
+    redisContext *context = session->context;
     void *reply = NULL;
-    (void)redisSetTimeout(session->context, left(deadline_ms, INT64_MAX));
-    return redisGetReply(session->context, &reply) == REDIS_OK ? reply : NULL;
+    int written = 0;
+    while (redisGetReplyFromReader(context, &reply) == REDIS_OK && !reply) {
+        struct pollfd wire = {.fd = context->fd, .events = POLLIN};
+        if (!written && redisBufferWrite(context, &written) != REDIS_OK) {
+            return NULL;
+        }
+        wire.events = written ? POLLIN : POLLIN | POLLOUT;
+        if (poll(&wire, 1, (int)left_ms(deadline_ms)) != 1) {
+            (void)snprintf(context->errstr, sizeof context->errstr, "no answer by the deadline");
+            return NULL;
+        }
+        if ((wire.revents & ~POLLOUT) && redisBufferRead(context) != REDIS_OK) {
+            return NULL;
+        }
+    }
+    return reply;
 }
 
 /* AUTH or PING: a TCP connection alone proves nothing. */
@@ -110,9 +127,7 @@ static int redis_connect(void *object, int64_t deadline_ms, struct outbox_error 
     }
     (void)snprintf(host, sizeof host, "%.*s", (int)(colon - session->redis->address),
                    session->redis->address);
-    /* Nothing can interrupt hiredis while it connects: so it has 1 s. */
-    session->context =
-        redisConnectWithTimeout(host, (int)strtol(colon + 1, NULL, 10), left(deadline_ms, 1000));
+    session->context = redisConnectNonBlock(host, (int)strtol(colon + 1, NULL, 10));
     if (!session->context || session->context->err) {
         (void)fail(error, OUTBOX_ERROR_UNAVAILABLE,
                    session->context ? session->context->errstr : "out of memory");
@@ -127,8 +142,9 @@ static int redis_connect(void *object, int64_t deadline_ms, struct outbox_error 
     return 0;
 }
 
-/* XADD stream * id ... type ... payload ...; binary-safe. -1 if the stream's name does not come out. */
-static int append(struct session *session, const struct outbox_message *message)
+/* XADD stream * id ... type ... payload ..., into hiredis's buffer; binary-safe. False if the stream has no
+ * name. */
+static bool append(struct session *session, const struct outbox_message *message)
 {
     char stream[512];
     const struct redis *redis = session->redis;
@@ -144,7 +160,7 @@ static int append(struct session *session, const struct outbox_message *message)
         texts[at] = fields[at].len > 0 ? fields[at].ptr : "";
         lengths[at] = fields[at].len;
     }
-    return len > 0 && redisAppendCommandArgv(session->context, FIELDS, texts, lengths) == REDIS_OK ? 0 : -1;
+    return len > 0 && redisAppendCommandArgv(session->context, FIELDS, texts, lengths) == REDIS_OK;
 }
 
 /* Out of memory, read-only, loading, a key of another type: the destination's fault, not the message's. */
@@ -161,21 +177,23 @@ static enum outbox_session_state redis_publish(void *object, struct outbox_batch
     struct session *session = object;
     for (size_t from = 0; from < batch->count; from += WINDOW) {
         size_t to = from + WINDOW < batch->count ? from + WINDOW : batch->count;
-        for (size_t at = from; at < to; at++) { /* into hiredis's buffer: the first answer() sends it */
-            if (append(session, batch->messages[at]) != 0) {
-                (void)fail(error, OUTBOX_ERROR_UNAVAILABLE,
-                           "option 'stream' cannot be filled, or out of memory");
-                return OUTBOX_SESSION_LOST;
+        bool sent[WINDOW];
+        for (size_t at = from; at < to; at++) {
+            sent[at - from] = append(session, batch->messages[at]);
+            if (!sent[at - from]) {
+                batch->settle(batch, at, OUTBOX_REJECTED, "option 'stream' makes no name of this message", 0);
             }
         }
         for (size_t at = from; at < to; at++) {
-            redisReply *reply = answer(session, deadline_ms);
-            if (!reply) { /* whoever has no answer stays unsettled */
+            redisReply *reply = sent[at - from] ? answer(session, deadline_ms) : NULL;
+            if (sent[at - from] && !reply) { /* whoever has no answer stays unsettled */
                 (void)fail(error, OUTBOX_ERROR_UNAVAILABLE, session->context->errstr);
                 return OUTBOX_SESSION_LOST;
             }
-            settle(batch, at, reply);
-            freeReplyObject(reply);
+            if (reply) {
+                settle(batch, at, reply);
+                freeReplyObject(reply);
+            }
         }
     }
     return OUTBOX_SESSION_OK;

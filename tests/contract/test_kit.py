@@ -13,7 +13,7 @@ REDIS = "127.0.0.1:" + os.environ.get("TEST_REDIS_PORT", "")
 NGINX = os.environ.get("TEST_NGINX_PORT")
 NGINX_TLS = os.environ.get("TEST_NGINX_TLS_PORT")
 CA = os.environ.get("TEST_TLS_DIR", "") + "/ca.pem"
-TESTS, FAULTS = 31, 9
+TESTS, FAULTS = 36, 14
 
 # Each wrong sample, and what the kit must say of it.
 WRONG = {
@@ -44,6 +44,10 @@ WRONG = {
     "CANNOT_CONNECT_AGAIN": r"connect\(\) failed: sample: connect\(\) a second time",
     "FREES_NOT_WITHOUT_CONNECT": r"a session that never connected can be freed\n# session_free\(\) crashed",
     "TRUNCATES_AT_NUL": r"not ok \d+ - (no text is read beyond its end|empty payloads and NUL bytes are confirmed)\n",
+    "CUTS_LARGE_PAYLOADS": r"payloads of \d+ bytes were CONFIRMED, and \d+ bytes went to the broker: they are cut off",
+    "CONFIRMS_ON_ANY_ANSWER": r"messages were CONFIRMED while (the broker's answers arrived as noise|connections ended after the first byte)",
+    "KEEPS_ITS_CONNECTION": r"messages were CONFIRMED while nothing of the batch reached the broker",
+    "LEAKS_ON_A_FAILED_CONNECT": r"each connect\(\) that fails leaks a file descriptor",
 }
 
 

@@ -46,7 +46,11 @@ enum wrong {
     INTERRUPTS_SLOWLY,
     CANNOT_CONNECT_AGAIN,
     FREES_NOT_WITHOUT_CONNECT,
-    TRUNCATES_AT_NUL
+    TRUNCATES_AT_NUL,
+    CUTS_LARGE_PAYLOADS,
+    CONFIRMS_ON_ANY_ANSWER,
+    KEEPS_ITS_CONNECTION,
+    LEAKS_ON_A_FAILED_CONNECT
 };
 
 #ifndef WRONG
@@ -128,6 +132,9 @@ static bool is_answered(struct session *session, int64_t deadline_ms)
             return false;
         }
         len += (size_t)got;
+        if (IS(CONFIRMS_ON_ANY_ANSWER)) {
+            return true;
+        }
     }
     return memcmp(answer, "+OK\r\n", 5) == 0;
 }
@@ -136,6 +143,7 @@ static bool send_message(struct session *session, const struct outbox_message *m
 {
     char head[64];
     size_t len = IS(TRUNCATES_AT_NUL) ? strlen(message->payload.ptr) : message->payload.len;
+    len = IS(CUTS_LARGE_PAYLOADS) && len > 4096 ? 4096 : len;
     int head_len = snprintf(head, sizeof head, "*3\r\n$3\r\nSET\r\n$6\r\nsample\r\n$%zu\r\n", len);
     return send_all(session, head, (size_t)head_len, deadline_ms) &&
            send_all(session, message->payload.ptr, len, deadline_ms) &&
@@ -179,6 +187,9 @@ static void sample_session_free(void *object)
     if (IS(FREES_NOT_WITHOUT_CONNECT) && !session->was_connected) {
         abort();
     }
+    if (IS(KEEPS_ITS_CONNECTION)) {
+        (void)close(atomic_load(&session->fd));
+    }
     free(session->buffer);
     free(session);
 }
@@ -196,7 +207,7 @@ static int connect_to(struct session *session, const struct addrinfo *address, i
                      getsockopt(fd, SOL_SOCKET, SO_ERROR, &status, &len) == 0 && status == 0))) {
         return 0;
     }
-    if (fd >= 0) {
+    if (fd >= 0 && !IS(LEAKS_ON_A_FAILED_CONNECT)) {
         (void)close(fd);
     }
     atomic_store(&session->fd, -1);
@@ -212,6 +223,9 @@ static int sample_connect(void *object, int64_t deadline_ms, struct outbox_error
     atomic_store(&session->interrupted, false);
     (void)snprintf(host, sizeof host, "%s", session->sample->address);
     char *colon = strrchr(host, ':');
+    if (IS(KEEPS_ITS_CONNECTION) && atomic_load(&session->fd) >= 0) {
+        return 0;
+    }
     if (!colon) {
         return fail(error, OUTBOX_ERROR_CONFIG, "option 'address' is not HOST:PORT");
     }
@@ -243,6 +257,9 @@ static void sample_disconnect(void *object)
 {
     struct session *session = object;
     pthread_t thread;
+    if (IS(KEEPS_ITS_CONNECTION)) {
+        return;
+    }
     int fd = atomic_exchange(&session->fd, -1);
     if (!IS(LEAKS_A_DESCRIPTOR)) {
         (void)close(fd);
