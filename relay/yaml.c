@@ -123,6 +123,14 @@ static bool is_repeated(const struct reader *reader, const yaml_node_t *node, co
     return false;
 }
 
+/* A section whose keys are all commented out, and that of a plugin that is not loaded. */
+static bool is_to_be_skipped(const struct config *config, const char *path, const yaml_node_t *value)
+{
+    bool empty = scalar(value) && scalar(value)[0] == '\0';
+    return (empty && is_branch(config, path)) ||
+           (config_is_foreign(config, path) && (empty || value->type == YAML_MAPPING_NODE));
+}
+
 static void walk(struct reader *reader, yaml_node_t *node, const char *prefix, int depth)
 {
     for (yaml_node_pair_t *pair = node->data.mapping.pairs.start; pair < node->data.mapping.pairs.top;
@@ -144,17 +152,15 @@ static void walk(struct reader *reader, yaml_node_t *node, const char *prefix, i
         }
         struct option_set *set = NULL;
         int index = -1;
+        if (is_to_be_skipped(reader->config, path, value)) {
+            continue;
+        }
         if (config_find(reader->config, path, &set, &index)) {
             bind(reader, set, index, path, value);
         } else if (value->type == YAML_MAPPING_NODE && is_branch(reader->config, path) && depth < MAX_DEPTH) {
             walk(reader, value, path, depth + 1);
-        } else if (is_branch(reader->config, path) && scalar(value) && scalar(value)[0] == '\0') {
-            continue; /* a section whose keys are all commented out */
         } else if (is_branch(reader->config, path)) {
             config_fault(reader->config, place, "'%s' is a section: its keys follow indented", path);
-        } else if (config_is_foreign(reader->config, path) &&
-                   (value->type == YAML_MAPPING_NODE || (scalar(value) && scalar(value)[0] == '\0'))) {
-            continue; /* a plugin's section, empty or not */
         } else if (scalar(value)) {
             config_assign(reader->config, path, scalar(value), OPTION_FILE,
                           place); /* a _file twin, or unknown */

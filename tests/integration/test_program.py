@@ -1,9 +1,12 @@
 """The program around the machine: commands, configuration, bad input, exit codes, signals, logs."""
+import fcntl
 import json
 import os
 import re
 import signal
+import struct
 import subprocess
+import termios
 import time
 
 import psycopg2
@@ -200,11 +203,17 @@ def test_the_daemon_stops_cleanly_on_a_signal_with_0(database, start, number):
     assert database.value("SELECT count(*) FROM outbox.relay") == 0, "a clean end leaves no row in outbox.relay"
 
 
+def waiting_bytes(pipe):
+    """How much nobody has read yet."""
+    return struct.unpack("i", fcntl.ioctl(pipe.fileno(), termios.FIONREAD, b"\0\0\0\0"))[0]
+
+
 def blocked_stdout(database, start, *options):
     """A relay that hangs in a publish, because nobody reads its standard output."""
     database.run("SELECT outbox.publish('a', 'b', jsonb_build_object('pad', repeat('x', 1000000)))")
     running = start("-d", database.conninfo, "-b", "stdout", "-o", "workers=1", *options)
-    wait_until(lambda: database.open_transactions() == 1, what="a batch in flight")
+    wait_until(lambda: waiting_bytes(running.process.stdout) >= 60000, what="a full pipe")
+    assert database.open_transactions() == 1
     return running
 
 
