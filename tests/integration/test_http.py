@@ -112,7 +112,7 @@ def test_a_401_holds_its_channel_counts_no_attempt_and_the_others_flow(database,
     wait_until(lambda: database.left() == 300, what="the other channel's end")
     assert dead_letters(database) == 0 and database.value("SELECT count(*) FROM outbox.scheduled") == 0
     tried = [i for i in receiver.ids() if i in locked]
-    assert len(tried) <= 8 * 2 * 4, "a wall is not run against by the whole batch"
+    assert len(tried) < len(locked) / 2, "a wall is not run against by the whole batch"
     receiver.answer = lambda request: Answer(200)
     wait_until(lambda: database.left() == 0, PATIENCE, "the locked channel's messages")
     assert locked <= set(receiver.ids()) and dead_letters(database) == 0
