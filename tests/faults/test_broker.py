@@ -116,16 +116,19 @@ def test_a_stop_while_a_silent_broker_is_asked_to_let_us_in_is_immediate(databas
 
 def test_a_killed_broker_comes_back_and_gets_everything_with_no_attempt_counted(database, broker, start):
     exchange = broker.exchange("orders")
-    oracle = broker.oracle(broker.queue("all", exchange))
+    queue = broker.queue("all", exchange)
+    oracle = broker.oracle(queue)
     running = start("-d", database.conninfo, *amqp("amqp.exchange=" + exchange, "batch.max_messages=50", "breaker.open_max=2s"))
     ids = database.fill(5000)
     wait_until(oracle.ids, what="the first delivery")
+    rabbitmqctl("eval", "mnesia:sync_log().")  # RabbitMQ 3.10 keeps what was declared last in memory for a while
     with open(os.environ["TEST_RABBITMQ_PID_FILE"], encoding="ascii") as file:
         os.kill(int(file.read()), signal.SIGKILL)
     running.await_log("no session to the broker")
     ids |= database.fill(100)
     os.system(f"{os.environ['TEST_DEV_SERVERS']} restart {os.environ['TEST_DIR']} rabbitmq >/dev/null 2>&1")
     reconnect(broker)
+    broker.channel.queue_bind(queue, exchange, "#")  # and was seen to forget a binding all the same: 1 of 16 kills
     arrived = collections.Counter(oracle.await_ids(ids))
     wait_until(lambda: database.left() == 0, what="an empty outbox")
     assert set(arrived) == ids and attempts(database) == 0
