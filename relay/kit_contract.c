@@ -21,17 +21,22 @@ void kit_end(struct kit_stage *stage, struct kit_session *session)
     kit_close(stage);
 }
 
-bool kit_has_interrupt(const struct kit_stage *stage)
+bool kit_has_interrupt(struct kit_stage *stage)
 {
-    return stage->table->size >=
-               offsetof(struct outbox_backend, interrupt) + sizeof stage->table->interrupt &&
-           stage->table->interrupt;
+    bool has =
+        stage->table->size >= offsetof(struct outbox_backend, interrupt) + sizeof stage->table->interrupt &&
+        stage->table->interrupt;
+    if (!has) {
+        kit_note(stage, "interrupt() is not implemented: a stop has to wait for the deadline");
+    }
+    return has;
 }
 
-static void make(struct kit_stage *stage, struct kit_messages *messages, size_t count,
-                 const struct kit_shape *shape)
+void kit_make(struct kit_stage *stage, struct kit_messages *messages, size_t count,
+              const struct kit_shape *shape)
 {
-    if (!kit_messages_make(messages, count, shape)) {
+    static const struct kit_shape plain;
+    if (!kit_messages_make(messages, count, shape ? shape : &plain)) {
         kit_fail(stage, "the kit is out of memory");
     }
 }
@@ -41,7 +46,7 @@ static void publish_confirmed(struct kit_session *session, size_t count, const s
 {
     struct kit_messages messages;
     struct kit_batch batch;
-    make(session->stage, &messages, count, shape);
+    kit_make(session->stage, &messages, count, shape);
     kit_publish(&batch, session, &messages, wait_ms);
     kit_expect_confirmed(&batch, session, what);
     kit_batch_finish(&batch);
@@ -189,7 +194,7 @@ static void hostile_texts(struct kit_stage *stage)
     struct kit_messages messages;
     struct kit_batch batch;
     kit_begin(stage, &session);
-    make(stage, &messages, 3, &hostile);
+    kit_make(stage, &messages, 3, &hostile);
     kit_publish(&batch, &session, &messages, PUBLISH_MS);
     if (batch.state == OUTBOX_SESSION_LOST) {
         kit_fail(
@@ -210,7 +215,7 @@ static void large_among_small(struct kit_session *session)
     const struct kit_shape mixed = {.odd_at = 3, .odd_payload = {NULL, (size_t)16 << 20}};
     struct kit_messages messages;
     struct kit_batch batch;
-    make(session->stage, &messages, 5, &mixed);
+    kit_make(session->stage, &messages, 5, &mixed);
     kit_publish(&batch, session, &messages, BULK_MS);
     for (size_t at = 0; at < 5; at++) {
         if (at != 2 && batch.answers[at].settled && batch.answers[at].verdict == OUTBOX_REJECTED) {
@@ -233,7 +238,7 @@ static void large_payload(struct kit_stage *stage)
     struct kit_messages messages;
     struct kit_batch batch;
     kit_begin(stage, &session);
-    make(stage, &messages, 1, &large);
+    kit_make(stage, &messages, 1, &large);
     kit_publish(&batch, &session, &messages, BULK_MS);
     if (batch.state != OUTBOX_SESSION_OK ||
         kit_count(&batch, OUTBOX_CONFIRMED) + kit_count(&batch, OUTBOX_REJECTED) != 1) {
@@ -254,12 +259,11 @@ static void large_payload(struct kit_stage *stage)
 
 static void passed_deadline(struct kit_stage *stage)
 {
-    const struct kit_shape plain = {0};
     struct kit_session session;
     struct kit_messages messages;
     struct kit_batch batch;
     kit_begin(stage, &session);
-    make(stage, &messages, 50, &plain);
+    kit_make(stage, &messages, 50, NULL);
     kit_publish(&batch, &session, &messages, -1);
     kit_batch_finish(&batch);
     kit_messages_finish(&messages);
@@ -276,8 +280,7 @@ static void nothing_kept(struct kit_stage *stage)
     for (int round = 0; round < 3; round++) {
         struct kit_messages messages;
         struct kit_batch batch;
-        const struct kit_shape plain = {0};
-        make(stage, &messages, 20, &plain);
+        kit_make(stage, &messages, 20, NULL);
         kit_publish(&batch, &session, &messages, PUBLISH_MS);
         /* Whoever is late has this long to show itself; there is no event to wait for. */
         (void)usleep(300000);
@@ -290,17 +293,15 @@ static void nothing_kept(struct kit_stage *stage)
 
 static void interrupted(struct kit_stage *stage)
 {
-    const struct kit_shape plain = {0};
     struct kit_session session;
     struct kit_messages messages;
     struct kit_batch batch;
     struct kit_interrupt interrupt;
     if (!kit_has_interrupt(stage)) {
-        kit_note(stage, "interrupt() is not implemented: a stop has to wait for the deadline");
         return;
     }
     kit_begin(stage, &session);
-    make(stage, &messages, 10000, &plain);
+    kit_make(stage, &messages, 10000, NULL);
     kit_interrupt_begin(&interrupt, &session, 3);
     kit_publish(&batch, &session, &messages, BULK_MS);
     kit_interrupt_end(&interrupt);

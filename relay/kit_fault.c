@@ -6,20 +6,12 @@
 
 enum { PUBLISH_MS = 10000, FAULT_MS = 1500, BIG_BYTES = 64 << 10, BIG_COUNT = 20, FAILURES = 12, SLACK = 3 };
 
-static void make(struct kit_stage *stage, struct kit_messages *messages, size_t count)
-{
-    const struct kit_shape plain = {0};
-    if (!kit_messages_make(messages, count, &plain)) {
-        kit_fail(stage, "the kit is out of memory");
-    }
-}
-
 /* Under `fault`, nothing may be called done or impossible. */
 static void expect_no_verdict(struct kit_session *session, size_t count, const char *fault)
 {
     struct kit_messages messages;
     struct kit_batch batch;
-    make(session->stage, &messages, count);
+    kit_make(session->stage, &messages, count, NULL);
     kit_publish(&batch, session, &messages, FAULT_MS);
     if (kit_count(&batch, OUTBOX_CONFIRMED) > 0) {
         kit_fail(session->stage,
@@ -58,9 +50,7 @@ static void through_the_proxy(struct kit_stage *stage)
                  "not a byte went through the kit's proxy: option '%s' is not what the backend connects to",
                  stage->proxy_option);
     }
-    if (!kit_messages_make(&messages, BIG_COUNT, &big)) {
-        kit_fail(stage, "the kit is out of memory");
-    }
+    kit_make(stage, &messages, BIG_COUNT, &big);
     uint64_t before = kit_proxy_bytes(stage->proxy);
     kit_publish(&batch, &session, &messages, PUBLISH_MS);
     uint64_t carried = kit_proxy_bytes(stage->proxy) - before;
@@ -139,9 +129,7 @@ static void silent_while_writing(struct kit_stage *stage)
     struct kit_batch batch;
     kit_begin(stage, &session);
     kit_proxy_set(stage->proxy, KIT_SILENCE);
-    if (!kit_messages_make(&messages, 32, &huge)) {
-        kit_fail(stage, "the kit is out of memory");
-    }
+    kit_make(stage, &messages, 32, &huge);
     kit_publish(&batch, &session, &messages, FAULT_MS);
     if (kit_count(&batch, OUTBOX_CONFIRMED) > 0) {
         kit_fail(stage, "messages were CONFIRMED that were not even written");
@@ -174,9 +162,7 @@ static void deaf(struct kit_stage *stage)
     expect_no_verdict(&session, 100, "no answer of the broker arrived");
     expect_no_stale_answers(&session);
     expect_recovery(&session, "messages after lost answers");
-    if (!kit_messages_make(&messages, 1, &big)) {
-        kit_fail(stage, "the kit is out of memory");
-    }
+    kit_make(stage, &messages, 1, &big);
     kit_proxy_set(stage->proxy, KIT_DEAF);
     uint64_t before = kit_proxy_bytes(stage->proxy);
     kit_publish(&batch, &session, &messages, FAULT_MS);
@@ -218,7 +204,6 @@ static void interrupt_connect(struct kit_stage *stage)
     struct kit_session session;
     struct kit_interrupt interrupt;
     if (!kit_has_interrupt(stage)) {
-        kit_note(stage, "interrupt() is not implemented: a stop has to wait for the deadline");
         return;
     }
     kit_open(stage);
@@ -238,12 +223,11 @@ static void interrupt_in_silence(struct kit_stage *stage)
     struct kit_batch batch;
     struct kit_interrupt interrupt;
     if (!kit_has_interrupt(stage)) {
-        kit_note(stage, "interrupt() is not implemented: a stop has to wait for the deadline");
         return;
     }
     kit_begin(stage, &session);
     kit_proxy_set(stage->proxy, KIT_SILENCE);
-    make(stage, &messages, 100);
+    kit_make(stage, &messages, 100, NULL);
     kit_interrupt_begin(&interrupt, &session, 300);
     kit_publish(&batch, &session, &messages, 20000);
     kit_interrupt_end(&interrupt);
@@ -270,7 +254,7 @@ static void closed(struct kit_stage *stage)
     for (int round = 0; round < 5; round++) {
         struct kit_messages messages;
         struct kit_batch batch;
-        make(stage, &messages, 500);
+        kit_make(stage, &messages, 500, NULL);
         kit_proxy_set(stage->proxy, KIT_CLOSE);
         kit_publish(&batch, &session, &messages, PUBLISH_MS);
         if (kit_count(&batch, OUTBOX_REJECTED) > 0) {
@@ -291,7 +275,7 @@ static void slow(struct kit_stage *stage)
     struct kit_batch batch;
     kit_begin(stage, &session);
     kit_proxy_set(stage->proxy, KIT_SLOW);
-    make(stage, &messages, 20);
+    kit_make(stage, &messages, 20, NULL);
     kit_publish(&batch, &session, &messages, PUBLISH_MS);
     kit_expect_confirmed(&batch, &session, "messages over a slow network");
     kit_batch_finish(&batch);

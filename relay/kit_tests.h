@@ -19,12 +19,17 @@ extern const struct kit_test kit_fault_tests[]; /* need stage->proxy */
 void kit_begin(struct kit_stage *stage, struct kit_session *session);
 void kit_end(struct kit_stage *stage, struct kit_session *session);
 
+/* Messages of one shape, NULL = plain ones. */
+void kit_make(struct kit_stage *stage, struct kit_messages *messages, size_t count,
+              const struct kit_shape *shape);
+
 /* Publishes plain messages and expects them confirmed. */
 void kit_publish_plain(struct kit_session *session, size_t count, const char *what);
 
 /* Open descriptors of this process. */
 int kit_count_descriptors(void);
 
-bool kit_has_interrupt(const struct kit_stage *stage);
+/* If not, says so beside the result. */
+bool kit_has_interrupt(struct kit_stage *stage);
 
 #endif

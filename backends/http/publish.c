@@ -152,19 +152,19 @@ static void finish(struct run *run, struct transfer *transfer, CURLcode result)
 {
     char reason[REASON_BYTES];
     size_t index = transfer->index;
+    /* 101 has no section behind it; any other status counts only when its own is complete. */
     if (result == CURLE_OK && transfer->final_status == 0 && transfer->status < 200) {
-        transfer->final_status =
-            transfer->status; /* 101 as the last word; any other must have been complete */
+        transfer->final_status = transfer->status;
     }
     transfer_describe(transfer, result, reason);
     enum outbox_verdict verdict =
         transfer->final_status > 0 ? status_verdict(transfer->final_status) : OUTBOX_RETRY;
-    run->silent += transfer->final_status == 0;
     if (transfer->final_status == 0 && transfer_never_connected(transfer, result)) {
         not_connected(run, index, result, reason);
     } else if (verdict == OUTBOX_HOLD) {
         hold(run, index, reason, status_retry_after_ms(transfer->retry_after, (int64_t)time(NULL)));
     } else {
+        run->silent += transfer->final_status == 0;
         settle(run, index, verdict, verdict == OUTBOX_CONFIRMED ? NULL : reason, 0);
     }
 }
@@ -288,9 +288,8 @@ enum outbox_session_state publish_batch(struct session *session, struct outbox_b
     drive(&run);
     settle_unsent(&run);
     clean_up(&run);
-    if (run.silent > 0) {
-        session_drop_connections(
-            session); /* a network may have forgotten them: HTTP/2 would use them for ever */
+    if (run.silent > 0) { /* a network may have forgotten them, and HTTP/2 would use them for ever */
+        session_drop_connections(session);
     }
     if (!session->multi || (!run.lost && batch->count > 0 && run.answered == 0)) {
         if (error->text[0] == '\0') {
