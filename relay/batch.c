@@ -105,13 +105,69 @@ void batch_refuse(struct batch *batch, struct row *row, const char *burial, cons
     row->error = copy ? copy : "refused before it was sent";
 }
 
+static bool same_key(const struct outbox_message *one, const struct outbox_message *other)
+{
+    return one->key.len == other->key.len && one->channel.len == other->channel.len &&
+           memcmp(one->key.ptr, other->key.ptr, one->key.len) == 0 &&
+           memcmp(one->channel.ptr, other->channel.ptr, one->channel.len) == 0;
+}
+
+/* The place in the table where the latest row of this key is noted, or may be. */
+static size_t find_key(const struct batch *batch, const size_t *latest, size_t places,
+                       const struct outbox_message *message)
+{
+    uint64_t hash = bytes_hash((struct bytes){message->key.ptr, message->key.len}) * 31 +
+                    bytes_hash((struct bytes){message->channel.ptr, message->channel.len});
+    size_t place = (size_t)hash % places;
+    while (latest[place] != 0 && !same_key(&batch->rows[latest[place] - 1].message, message)) {
+        place = (place + 1) % places;
+    }
+    return place;
+}
+
+int batch_order_by_key(struct batch *batch, struct err *err)
+{
+    size_t places = 2 * batch->count + 1; /* half empty: a search ends soon */
+    size_t *latest = arena_alloc(&batch->arena, places * sizeof *latest);
+    if (!latest) {
+        return err_set(err, ERR_INTERNAL, "out of memory for the keys of %zu rows", batch->count);
+    }
+    memset(latest, 0, places * sizeof *latest);
+    for (size_t at = 0; at < batch->count; at++) {
+        struct row *row = &batch->rows[at];
+        if (row->message.key.ptr) {
+            size_t place = find_key(batch, latest, places, &row->message);
+            row->before = latest[place];
+            latest[place] = at + 1;
+        }
+    }
+    return 0;
+}
+
+static bool may_lend(const struct batch *batch, const struct row *row)
+{
+    return row->verdict == OUTBOX_UNSETTLED && !row->lent &&
+           (row->before == 0 || batch->rows[row->before - 1].verdict == OUTBOX_CONFIRMED);
+}
+
+bool batch_has_wave(const struct batch *batch)
+{
+    for (size_t at = 0; at < batch->count; at++) {
+        if (may_lend(batch, &batch->rows[at])) {
+            return true;
+        }
+    }
+    return false;
+}
+
 struct outbox_batch *batch_lend(struct batch *batch)
 {
     size_t lent = 0;
     for (size_t at = 0; at < batch->count; at++) {
-        if (batch->rows[at].verdict == OUTBOX_UNSETTLED) {
+        if (may_lend(batch, &batch->rows[at])) {
             batch->messages[lent] = &batch->rows[at].message;
             batch->row_of[lent++] = at;
+            batch->rows[at].lent = true;
         }
     }
     batch->lent.count = lent;

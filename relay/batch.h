@@ -26,6 +26,7 @@ enum row_fate {
 
 struct row {
     struct outbox_message message;
+    size_t before;        /* 1 + index of the row of its key that must be confirmed first; 0 = none */
     int64_t entry;        /* its entry in outbox.scheduled; 0 = it stands in outbox.message */
     int64_t tried_age_ms; /* since its last try; -1 = unknown or never */
     int64_t age_ms;       /* since created_at */
@@ -33,6 +34,7 @@ struct row {
     bool solo;            /* a session died on it before: sent alone */
 
     enum outbox_verdict verdict;
+    bool lent;     /* a backend was asked to send it */
     bool spoiled;  /* settled twice: whatever else is said of it, nothing is known */
     bool not_sent; /* UNSETTLED in the backend's own words: it cannot have arrived */
     int64_t retry_after_ms;
@@ -77,14 +79,23 @@ void batch_refuse(struct batch *batch, struct row *row, const char *burial, cons
 /* Parses a flat JSON object of scalars into message->headers; otherwise refuses the row. */
 void batch_set_headers(struct batch *batch, struct row *row, struct outbox_bytes json);
 
-/* Lends the unsettled rows to a backend; the view is valid until batch_take_back(). */
+/* Order by key: from now on no row is lent before the one of its key in front of it, by seq, is confirmed. */
+int batch_order_by_key(struct batch *batch, struct err *err) MUST_CHECK;
+
+/*
+ * Lends a wave to a backend: the unsettled rows that were not lent yet and whose predecessors are confirmed.
+ * Without order that is all of them. The view is valid until batch_take_back().
+ */
 struct outbox_batch *batch_lend(struct batch *batch);
 void batch_take_back(struct batch *batch);
 
-/* Messages that were lent and about which settle() was not called: they may have arrived. */
+/* Is there another wave to lend? */
+bool batch_has_wave(const struct batch *batch);
+
+/* Messages of the last wave about which settle() was not called: they may have arrived. */
 size_t batch_count_unknown(const struct batch *batch);
 
-/* Messages that were lent and not sent, in the backend's own words. */
+/* Messages of the last wave that were not sent, in the backend's own words. */
 size_t batch_count_not_sent(const struct batch *batch);
 
 size_t batch_count_verdict(const struct batch *batch, enum outbox_verdict verdict);

@@ -1,5 +1,6 @@
 #include "cli.h"
 
+#include <errno.h>
 #include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,7 +11,7 @@ extern char **environ;
 
 static const struct {
     const char *name;
-    char letter;
+    char letter;          /* 0 = the long form only */
     const char *argument; /* NULL = none */
     const char *key;      /* the configuration key that it sets */
     const char *help;
@@ -33,9 +34,29 @@ static const struct {
     [CLI_QUIET] = {"quiet", 'q', NULL, NULL, "no progress"},
     [CLI_PROXY] = {"proxy", 'p', "OPTION", NULL,
                    "backends test: the option that holds host:port, to put faults in between"},
+    [CLI_ORDER] = {"order", 0, "none|key", NULL, "order of delivery, for all relays of this outbox"},
+    [CLI_LANES] = {"lanes", 0, "COUNT", NULL,
+                   "with --order key: a power of two (default 64), most workers that may publish at once"},
+    [CLI_REASON] = {"reason", 0, "WORD", NULL,
+                    "only dead letters with this reason: rejected, expired, attempts or age"},
+    [CLI_CHANNEL] = {"channel", 0, "CHANNEL", NULL, "only messages of this channel"},
+    [CLI_SINCE] = {"since", 0, "DURATION", NULL, "only what died at most this long ago, such as 2h"},
+    [CLI_LIMIT] = {"limit", 0, "COUNT", NULL, "at most so many"},
+    [CLI_RATE] = {"rate", 0, "COUNT", NULL, "so many messages a second"},
+    [CLI_YES] = {"yes", 'y', NULL, NULL, "do it without asking"},
+    [CLI_FOR] = {"for", 0, "DURATION", NULL, "the pause ends by itself after this long"},
+    [CLI_WAIT] = {"wait", 'w', NULL, NULL, "return when nothing of it is in flight any more"},
+    [CLI_ID] = {"id", 0, "ID", NULL, "the message's id"},
 };
 
 static const unsigned global_flags = (1u << CLI_DRY_RUN) - 1;
+
+enum { LONG_ONLY = 256 }; /* getopt's codes of flags without a letter begin here */
+
+static int code_of(int flag)
+{
+    return flags[flag].letter ? flags[flag].letter : LONG_ONLY + flag;
+}
 
 static const struct cli_command *find_command(const struct cli_command *commands, const char *name)
 {
@@ -93,11 +114,12 @@ static void build_getopt(struct option *longs, char *shorts)
     size_t used = 0;
     shorts[used++] = ':';
     for (int flag = 0; flag < CLI_FLAGS; flag++) {
-        longs[flag] =
-            (struct option){flags[flag].name, flags[flag].argument ? required_argument : no_argument, NULL,
-                            flags[flag].letter};
-        shorts[used++] = flags[flag].letter;
-        if (flags[flag].argument) {
+        longs[flag] = (struct option){
+            flags[flag].name, flags[flag].argument ? required_argument : no_argument, NULL, code_of(flag)};
+        if (flags[flag].letter) {
+            shorts[used++] = flags[flag].letter;
+        }
+        if (flags[flag].letter && flags[flag].argument) {
             shorts[used++] = ':';
         }
     }
@@ -120,7 +142,7 @@ static int parse_flags(struct cli *cli, int argc, char **argv, struct err *err)
             return err_set(err, ERR_USAGE, "unknown option %s", argv[optind - 1]);
         }
         int flag = 0;
-        while (flags[flag].letter != letter) {
+        while (code_of(flag) != letter) {
             flag++;
         }
         if (take(cli, (enum cli_flag)flag, optarg, err) != 0) {
@@ -141,7 +163,7 @@ static const char *first_word(int argc, char **argv)
         for (int flag = 0; flag < CLI_FLAGS; flag++) {
             bool long_form =
                 strcmp(argv[at] + 1 + (argv[at][1] == '-'), flags[flag].name) == 0 && argv[at][1] == '-';
-            bool short_form = argv[at][1] == flags[flag].letter && argv[at][2] == '\0';
+            bool short_form = argv[at][1] != '\0' && argv[at][1] == flags[flag].letter && argv[at][2] == '\0';
             if (flags[flag].argument && (long_form || short_form)) {
                 at++;
                 break;
@@ -197,8 +219,9 @@ static void print_flags(unsigned wanted)
     for (int flag = 0; flag < CLI_FLAGS; flag++) {
         if (wanted & 1u << flag) {
             char form[64];
-            (void)snprintf(form, sizeof form, "-%c, --%s %s", flags[flag].letter, flags[flag].name,
-                           flags[flag].argument ? flags[flag].argument : "");
+            const char letter[] = {'-', flags[flag].letter, ',', '\0'};
+            (void)snprintf(form, sizeof form, "%-3s --%s %s", flags[flag].letter ? letter : "",
+                           flags[flag].name, flags[flag].argument ? flags[flag].argument : "");
             (void)printf("  %-30s %s\n", form, flags[flag].help);
         }
     }
@@ -219,6 +242,33 @@ void cli_usage(const struct cli_command *commands, const struct cli_command *com
     }
     (void)printf("\n");
     print_flags(global_flags);
+}
+
+int cli_count(const struct cli *cli, enum cli_flag flag, int64_t otherwise, int64_t *out, struct err *err)
+{
+    const char *text = cli->values[flag];
+    char *rest = NULL;
+    *out = otherwise;
+    if (!text) {
+        return 0;
+    }
+    errno = 0;
+    *out = strtoll(text, &rest, 10);
+    if (*text == '\0' || *rest != '\0' || *out <= 0 || errno != 0) {
+        return err_set(err, ERR_USAGE, "--%s: '%s' is not a number above 0", flags[flag].name, text);
+    }
+    return 0;
+}
+
+int cli_duration(const struct cli *cli, enum cli_flag flag, int64_t otherwise_ms, int64_t *out_ms,
+                 struct err *err)
+{
+    *out_ms = otherwise_ms;
+    if (cli_has(cli, flag) && option_parse_duration(cli->values[flag], out_ms, err) != 0) {
+        err->class = ERR_USAGE;
+        return err_prefix(err, "--%s", flags[flag].name);
+    }
+    return 0;
 }
 
 int cli_fail(const struct err *err)

@@ -5,6 +5,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "config.h"
 #include "err.h"
@@ -28,6 +29,17 @@ enum cli_flag {
     CLI_MAX_MESSAGES,
     CLI_QUIET,
     CLI_PROXY,
+    CLI_ORDER,
+    CLI_LANES,
+    CLI_REASON,
+    CLI_CHANNEL,
+    CLI_SINCE,
+    CLI_LIMIT,
+    CLI_RATE,
+    CLI_YES,
+    CLI_FOR,
+    CLI_WAIT,
+    CLI_ID,
     CLI_FLAGS
 };
 
@@ -61,6 +73,14 @@ void cli_usage(const struct cli_command *commands, const struct cli_command *com
 
 bool cli_has(const struct cli *cli, enum cli_flag flag);
 
+/* A count above 0; `otherwise` where the flag is not given. ERR_USAGE names the flag. */
+int cli_count(const struct cli *cli, enum cli_flag flag, int64_t otherwise, int64_t *out,
+              struct err *err) MUST_CHECK;
+
+/* A duration in ms above 0, likewise. */
+int cli_duration(const struct cli *cli, enum cli_flag flag, int64_t otherwise_ms, int64_t *out_ms,
+                 struct err *err) MUST_CHECK;
+
 /* Prints "outbox-relay: text" on standard error; the exit code of the error's class. */
 int cli_fail(const struct err *err);
 
@@ -76,5 +96,9 @@ int cmd_check(struct cli *cli);
 int cmd_config(struct cli *cli);
 int cmd_version(struct cli *cli);
 int cmd_backends(struct cli *cli);
+int cmd_dead(struct cli *cli);
+int cmd_pause(struct cli *cli);
+int cmd_resume(struct cli *cli);
+int cmd_explain(struct cli *cli);
 
 #endif

@@ -27,6 +27,20 @@ static int check_privileges(struct pg *pg, struct err *err)
     return result;
 }
 
+/* What the operator should know, and no reason to refuse. */
+static int warn_of_hazards(struct pg *pg, struct err *err)
+{
+    struct pg_rows *rows = NULL;
+    if (pg_query(pg, sql_order_hazards, 0, NULL, &rows, clock_now_ms() + ANSWER_MS, err) != 0) {
+        return -1;
+    }
+    for (size_t at = 0; at < pg_rows_count(rows); at++) {
+        (void)printf("order: warning: %s\n", pg_text(rows, at, 0));
+    }
+    pg_rows_free(rows);
+    return 0;
+}
+
 static int check_database(struct program *program, struct err *err)
 {
     struct pg *pg = NULL;
@@ -34,6 +48,12 @@ static int check_database(struct program *program, struct err *err)
         return -1;
     }
     int result = check_privileges(pg, err);
+    if (result == 0) {
+        result = program_check_order(program, pg, err);
+    }
+    if (result == 0 && program_is_ordered(program)) {
+        result = warn_of_hazards(pg, err);
+    }
     pg_close(pg);
     return result;
 }

@@ -23,6 +23,8 @@ enum {
     RESTING_BYTES = 256 << 10
 };
 
+static const char ON_HOLD[] = "what is left is on hold, is paused, or waits behind a retry of its key";
+
 struct drain {
     struct program *program;
     struct pg *pg;
@@ -82,7 +84,7 @@ static int look(struct drain *drain, struct err *err)
     }
     const struct inspect_filter filter = {program->include.len > 0 ? text_get(&program->include) : NULL,
                                           program->exclude.len > 0 ? text_get(&program->exclude) : NULL,
-                                          text_get(&drain->resting)};
+                                          text_get(&drain->resting), program_is_ordered(program)};
     if (!drain->pg && program_connect(program, &drain->pg, err) != 0) {
         return -1;
     }
@@ -97,7 +99,8 @@ static int look(struct drain *drain, struct err *err)
 static int prepare(struct drain *drain, struct err *err)
 {
     int64_t promoted = 0;
-    if (connect_patiently(drain, err) != 0 || inspect_promote_all(drain->pg, &promoted, err) != 0 ||
+    if (connect_patiently(drain, err) != 0 || program_check_order(drain->program, drain->pg, err) != 0 ||
+        inspect_promote_all(drain->pg, &promoted, err) != 0 ||
         inspect_drain_target(drain->pg, &drain->target, err) != 0 || look(drain, err) != 0) {
         return -1;
     }
@@ -172,7 +175,7 @@ static void judge_left(struct drain *drain)
     if (drain->left.messages == 0 && drain->left.due == 0) {
         end(drain, 0, "nothing is left"); /* what workers have in hand still counts; newer rows do not */
     } else if (claimable(drain) == 0 && !working) {
-        end(drain, 1, "what is left is on hold");
+        end(drain, 1, ON_HOLD);
     } else if (!working) {
         judge_unclaimable(drain);
     }
@@ -294,23 +297,11 @@ static void judge_outcome(struct drain *drain)
 static int read_limits(const struct cli *cli, struct drain *drain, struct err *err)
 {
     int64_t max_time_ms = 0;
-    const char *count = cli->values[CLI_MAX_MESSAGES];
-    drain->until_ms = CLOCK_NEVER_MS;
-    if (cli_has(cli, CLI_MAX_TIME)) {
-        if (option_parse_duration(cli->values[CLI_MAX_TIME], &max_time_ms, err) != 0) {
-            err->class = ERR_USAGE;
-            return err_prefix(err, "--max-time");
-        }
-        drain->until_ms = clock_after(clock_now_ms(), max_time_ms);
+    if (cli_duration(cli, CLI_MAX_TIME, CLOCK_NEVER_MS, &max_time_ms, err) != 0) {
+        return -1;
     }
-    if (count) {
-        char *rest = NULL;
-        drain->max_messages = strtoll(count, &rest, 10);
-        if (*count == '\0' || *rest != '\0' || drain->max_messages <= 0) {
-            return err_set(err, ERR_USAGE, "--max-messages: '%s' is not a number above 0", count);
-        }
-    }
-    return 0;
+    drain->until_ms = clock_after(clock_now_ms(), max_time_ms);
+    return cli_count(cli, CLI_MAX_MESSAGES, 0, &drain->max_messages, err);
 }
 
 static int start(struct drain *drain, struct err *err)
@@ -326,6 +317,8 @@ static void run(struct drain *drain, struct err *err)
         supervise(drain);
     } else if (err_is_set(err)) {
         end(drain, err_exit_code(err->class), err->text);
+    } else if (drain->left.messages + drain->left.due > 0) {
+        end(drain, 1, ON_HOLD);
     } else {
         end(drain, 0, "nothing was due");
     }

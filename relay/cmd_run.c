@@ -16,8 +16,12 @@ static int first_look(struct program *program)
 {
     struct err err = {0};
     struct pg *pg = NULL;
-    if (program_connect(program, &pg, &err) == 0) {
-        pg_close(pg);
+    int result = program_connect(program, &pg, &err);
+    if (result == 0) {
+        result = program_check_order(program, pg, &err);
+    }
+    pg_close(pg);
+    if (result == 0) {
         return 0;
     }
     if (err.class == ERR_CONFIG || err.class == ERR_REFUSED) {

@@ -25,8 +25,9 @@ int inspect_drain_left(struct pg *pg, const struct inspect_target *target,
     struct pg_rows *rows = NULL;
     char seq[24];
     (void)snprintf(seq, sizeof seq, "%lld", (long long)target->seq);
-    const char *const values[] = {seq, filter->include, filter->exclude, filter->resting, target->now};
-    if (pg_query(pg, sql_drain_left, 5, values, &rows, clock_now_ms() + WITHIN_MS, err) != 0) {
+    const char *const values[] = {
+        seq, filter->include, filter->exclude, filter->resting, target->now, filter->ordered ? "t" : "f"};
+    if (pg_query(pg, sql_drain_left, 6, values, &rows, clock_now_ms() + WITHIN_MS, err) != 0) {
         return -1;
     }
     *left = (struct inspect_left){pg_number(rows, 0, 0, 0), pg_number(rows, 0, 1, 0),

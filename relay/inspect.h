@@ -2,6 +2,7 @@
 #ifndef RELAY_INSPECT_H
 #define RELAY_INSPECT_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "bytes.h"
@@ -16,15 +17,16 @@ struct inspect_target {
 
 struct inspect_left {
     int64_t messages; /* up to the target, in our channels */
-    int64_t resting;  /* of these and of the due retries, in channels on hold */
-    int64_t due;      /* retries that were due at the start */
-    int64_t waiting;  /* retries for later */
+    int64_t resting; /* of these and of the due retries, held, paused, or behind a waiting row of their key */
+    int64_t due;     /* retries that were due at the start */
+    int64_t waiting; /* retries for later */
 };
 
 struct inspect_filter {
     const char *include; /* text[] literals of LIKE patterns; NULL = none */
     const char *exclude;
     const char *resting; /* text[] literal */
+    bool ordered;        /* rows behind a waiting one of their key count as resting */
 };
 
 int inspect_drain_target(struct pg *pg, struct inspect_target *target, struct err *err) MUST_CHECK;

@@ -36,14 +36,15 @@ static int64_t start_of(const struct mark *mark, uint64_t filter)
     return mark->filter == filter && mark->filtered > mark->all ? mark->filtered : mark->all;
 }
 
-int64_t mark_start(struct mark *mark, uint64_t filter, int64_t now_ms, bool *full)
+int64_t mark_start(struct mark *mark, uint64_t filter, bool filtered, int64_t now_ms, bool *full)
 {
     (void)pthread_mutex_lock(&mark->lock);
     *full = now_ms >= mark->next_full_ms;
     if (*full) {
         mark->next_full_ms = now_ms + FULL_EVERY_MS;
     }
-    int64_t start = *full ? 0 : start_of(mark, filter);
+    int64_t start = filtered ? start_of(mark, filter) : mark->all;
+    start = *full ? 0 : start;
     (void)pthread_mutex_unlock(&mark->lock);
     return start;
 }

@@ -58,8 +58,11 @@ void mark_finish(struct mark *mark);
 /* A new connection may be to another server: start from nothing. */
 void mark_reset(struct mark *mark);
 
-/* Where a claim with this filter starts. Once a minute 0, a full poll, as an alarm: *full is set then. */
-int64_t mark_start(struct mark *mark, uint64_t filter, int64_t now_ms, bool *full);
+/*
+ * Where a claim with this filter starts; without `filtered`, one that sees all rows. Once a minute 0, a full
+ * poll, as an alarm: *full is set then.
+ */
+int64_t mark_start(struct mark *mark, uint64_t filter, bool filtered, int64_t now_ms, bool *full);
 
 /*
  * True when it is this caller's turn to refresh. idle: an unlocked look; a refresh costs it a transaction id,

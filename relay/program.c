@@ -110,6 +110,11 @@ int program_init(struct program *program, struct config *config)
     return start_signals(program, &err) == 0 ? 0 : cli_fail(&err);
 }
 
+bool program_is_ordered(const struct program *program)
+{
+    return strcmp(config_text(&program->config, "order"), "key") == 0;
+}
+
 static const char *or_null(const struct text *text)
 {
     return text->len > 0 ? text_get(text) : NULL;
@@ -129,6 +134,8 @@ static void fill_options(const struct program *program, int64_t budget, struct p
                         .backend = config->backend->name,
                         .include = or_null(&program->include),
                         .exclude = or_null(&program->exclude),
+                        .ordered = program_is_ordered(program),
+                        .sharers = config_number(config, "workers"),
                         .max_bytes = config_number(config, "batch.max_bytes"),
                         .transaction_ms = publish_timeout_ms + 5000,
                         .log = &program->log,
@@ -220,6 +227,15 @@ int program_connect(struct program *program, struct pg **out, struct err *err)
         return -1;
     }
     return 0;
+}
+
+int program_check_order(const struct program *program, struct pg *pg, struct err *err)
+{
+    struct schema_order order;
+    if (schema_read_order(pg, &order, err) != 0) {
+        return -1;
+    }
+    return schema_check_order(&order, program_is_ordered(program), err);
 }
 
 /* ---- what the process says about itself ---- */

@@ -45,8 +45,14 @@ int program_start(struct program *program, int64_t budget, struct err *err) MUST
 bool program_stop(struct program *program);
 void program_finish(struct program *program);
 
+/* order: key */
+bool program_is_ordered(const struct program *program);
+
 /* A connection of the main thread's own, checked to hold the right schema. */
 int program_connect(struct program *program, struct pg **out, struct err *err) MUST_CHECK;
+
+/* Is this outbox ordered as we are configured? */
+int program_check_order(const struct program *program, struct pg *pg, struct err *err) MUST_CHECK;
 
 /* One second of a supervisor's life: the ledger's row, and what USR1 asks for. */
 void program_tick(struct program *program);

@@ -18,6 +18,31 @@ int schema_newest(void);
  * psql. */
 void schema_print(struct text *out, int installed);
 
+/* What all relays of this outbox must agree on. */
+struct schema_order {
+    bool by_key;
+    int64_t lanes; /* a power of two; 0 without order */
+};
+
+enum { SCHEMA_MAX_LANES = 1024, SCHEMA_DEFAULT_LANES = 64 };
+
+int schema_read_order(struct pg *pg, struct schema_order *order, struct err *err) MUST_CHECK;
+
+/* Refuses a relay whose configuration says otherwise, or lanes that make no sense (ERR_CONFIG), naming the
+ * fix. */
+int schema_check_order(const struct schema_order *order, bool by_key, struct err *err) MUST_CHECK;
+
+/*
+ * Sets the order, and makes or drops the indexes it needs, in one transaction that waits for the relays'
+ * transactions in flight; relays that run then refuse to go on. Producers wait while the indexes are built.
+ * No change is no work.
+ */
+int schema_set_order(struct pg *pg, const struct schema_order *order, bool *changed,
+                     struct err *err) MUST_CHECK;
+
+/* The SQL of that, for psql. */
+void schema_print_order(struct text *out, const struct schema_order *order);
+
 struct schema_report {
     int before;       /* version found; 0 = none */
     int after;        /* version now */

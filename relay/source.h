@@ -26,17 +26,27 @@ struct source_options {
     const char *backend; /* for dead letters */
     const char *include; /* text[] literals of LIKE patterns; NULL = no filter */
     const char *exclude;
+    bool ordered;           /* order: key; the outbox must agree */
+    int64_t sharers;        /* workers of this process, which share the lanes */
     int64_t max_bytes;      /* of payloads and headers in one claim */
     int64_t transaction_ms; /* the server ends our transaction when it idles longer */
     struct mark *mark;
     const struct log *log;
 };
 
+/* What to claim. */
+enum claim_kind {
+    CLAIM_MESSAGES = 0, /* rows of outbox.message; with order by key those without a key */
+    CLAIM_KEYED,        /* order by key: rows at the head of their key */
+    CLAIM_SCHEDULED,    /* retries that are due; delayed messages that are due enter outbox.message */
+    CLAIM_SUSPECT       /* the one row suspect_seq of outbox.message, if it may be sent now */
+};
+
 struct source_request {
+    enum claim_kind kind;
     size_t max_messages;
     const char *resting; /* text[] literal of channels that are not claimed now; "{}" = none */
-    int64_t after_seq;   /* only rows behind it; 0 = all */
-    bool scheduled; /* claim retries that are due, and promote delayed messages, instead of outbox.message */
+    int64_t suspect_seq;
 };
 
 struct source_look {

@@ -1,5 +1,7 @@
 #include "suspect.h"
 
+#include <string.h>
+
 void suspect_init(struct suspect *suspect)
 {
     *suspect = (struct suspect){.prober = -1};
@@ -11,50 +13,97 @@ void suspect_finish(struct suspect *suspect)
     (void)pthread_mutex_destroy(&suspect->lock);
 }
 
-void suspect_begin(struct suspect *suspect, size_t rows)
+static bool is_on(const struct suspect *suspect)
+{
+    return suspect->next < suspect->count;
+}
+
+static uint64_t bit_of(int worker)
+{
+    return UINT64_C(1) << (worker % SUSPECT_MAX_WORKERS);
+}
+
+void suspect_begin(struct suspect *suspect, const int64_t *seqs, size_t count)
 {
     (void)pthread_mutex_lock(&suspect->lock);
-    if (suspect->remaining == 0) {
-        suspect->cursor = 0;
+    if (!is_on(suspect)) {
+        suspect->next = suspect->count = suspect->again_count = 0;
+        suspect->second_round = false;
         suspect->prober = -1;
     }
-    suspect->remaining = rows > suspect->remaining ? rows : suspect->remaining;
+    size_t room = SUSPECT_MAX_ROWS - suspect->count;
+    size_t taken = count < room ? count : room;
+    memcpy(&suspect->seqs[suspect->count], seqs, taken * sizeof *seqs);
+    suspect->count += taken;
     (void)pthread_mutex_unlock(&suspect->lock);
 }
 
-enum suspect_answer suspect_ask(struct suspect *suspect, int worker, bool must_probe, int64_t *after_seq)
+enum suspect_answer suspect_ask(struct suspect *suspect, int worker, bool must_probe, int64_t *seq)
 {
     (void)pthread_mutex_lock(&suspect->lock);
     enum suspect_answer answer = SUSPECT_NONE;
-    if (suspect->remaining > 0) {
+    if (!is_on(suspect)) {
+        suspect->at_work |= bit_of(worker);
+    } else {
         if (must_probe || suspect->prober < 0) {
             suspect->prober = worker;
         }
-        answer = suspect->prober == worker ? SUSPECT_SINGLE : SUSPECT_WAIT;
-        *after_seq = suspect->cursor;
+        bool alone = (suspect->at_work & ~bit_of(worker)) == 0;
+        answer = suspect->prober == worker && alone ? SUSPECT_SINGLE : SUSPECT_WAIT;
+        *seq = suspect->seqs[suspect->next];
     }
     (void)pthread_mutex_unlock(&suspect->lock);
     return answer;
 }
 
-bool suspect_tried(struct suspect *suspect, int worker, int64_t seq)
+bool suspect_let_go(struct suspect *suspect, int worker)
 {
     (void)pthread_mutex_lock(&suspect->lock);
-    bool mine = suspect->remaining > 0 && suspect->prober == worker;
+    bool was_at_work = (suspect->at_work & bit_of(worker)) != 0;
+    suspect->at_work &= ~bit_of(worker);
+    bool awaited = was_at_work && is_on(suspect);
+    (void)pthread_mutex_unlock(&suspect->lock);
+    return awaited;
+}
+
+/* Behind the last of the first round comes who ended its session alone, once more. */
+static void begin_second_round(struct suspect *suspect)
+{
+    memcpy(suspect->seqs, suspect->again, suspect->again_count * sizeof suspect->again[0]);
+    suspect->count = suspect->again_count;
+    suspect->next = suspect->again_count = 0;
+    suspect->second_round = true;
+}
+
+bool suspect_tried(struct suspect *suspect, int worker, int64_t seq, bool died)
+{
+    (void)pthread_mutex_lock(&suspect->lock);
+    bool mine = is_on(suspect) && suspect->prober == worker && suspect->seqs[suspect->next] == seq;
     if (mine) {
-        suspect->remaining = seq == 0 ? 0 : suspect->remaining - 1;
-        suspect->cursor = seq;
+        suspect->next++;
+        if (died) {
+            suspect->prober = -1; /* whoever has a session goes on at once */
+            if (!suspect->second_round) {
+                suspect->again[suspect->again_count++] = seq;
+            }
+        }
+        if (!is_on(suspect) && suspect->again_count > 0) {
+            begin_second_round(suspect);
+        }
     }
-    bool ended = mine && suspect->remaining == 0;
+    bool ended = mine && !is_on(suspect);
     (void)pthread_mutex_unlock(&suspect->lock);
     return ended;
 }
 
-void suspect_abandon(struct suspect *suspect, int worker)
+bool suspect_abandon(struct suspect *suspect, int worker)
 {
+    bool awaited = suspect_let_go(suspect, worker);
     (void)pthread_mutex_lock(&suspect->lock);
     if (suspect->prober == worker) {
         suspect->prober = -1;
+        awaited = awaited || is_on(suspect);
     }
     (void)pthread_mutex_unlock(&suspect->lock);
+    return awaited;
 }

@@ -117,7 +117,7 @@ static void decide_row(struct row *row, const struct verdict_context *context, b
     case OUTBOX_UNSETTLED:
         break;
     }
-    if (context->loss && !row->not_sent) {
+    if (context->loss && row->lent && !row->not_sent) {
         lost(row, context, alone);
     } else {
         row->fate = ROW_STAYS;
@@ -126,7 +126,7 @@ static void decide_row(struct row *row, const struct verdict_context *context, b
 
 static void count(struct tally *tally, const struct row *row)
 {
-    tally->unsettled += row->verdict == OUTBOX_UNSETTLED && !row->not_sent;
+    tally->unsettled += row->verdict == OUTBOX_UNSETTLED && row->lent && !row->not_sent;
     tally->held += row->verdict == OUTBOX_HOLD && row->fate == ROW_STAYS;
     tally->confirmed += row->fate == ROW_DELETED;
     tally->buried += row->fate == ROW_BURIED;
@@ -153,7 +153,9 @@ static void log_burial(const struct row *row, const struct verdict_context *cont
 void verdict_decide(struct batch *batch, const struct verdict_context *context, struct tally *tally)
 {
     *tally = (struct tally){.next_due_ms = -1};
-    bool alone = batch->lent.count == 1;
+    /* One wave of one message proves nothing: the rows before it may have been confirmed before an outage
+     * began. */
+    bool alone = batch->count == 1;
     struct bytes latest = {NULL, 0};
     for (size_t at = 0; at < batch->count; at++) {
         struct row *row = &batch->rows[at];

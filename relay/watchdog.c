@@ -20,15 +20,24 @@ static bool is_dead(int fd)
            (socket.revents & (POLLRDHUP | POLLHUP | POLLERR | POLLNVAL));
 }
 
+static enum watch_cause cause_of(const struct watchdog *watchdog, const struct watch *watch)
+{
+    if (wake_is_halting(watchdog->wake) || (watch->database_fd < 0 && wake_is_stopping(watchdog->wake))) {
+        return WATCH_STOP;
+    }
+    if (is_dead(watch->database_fd)) {
+        return WATCH_DATABASE;
+    }
+    return clock_now_ms() >= watch->deadline_ms + GRACE_MS ? WATCH_DEADLINE : WATCH_NONE;
+}
+
 static bool look_at(struct watchdog *watchdog, struct watch *watch)
 {
     (void)pthread_mutex_lock(&watch->lock);
     bool active = watch->session != NULL;
-    bool stopping =
-        wake_is_halting(watchdog->wake) || (watch->database_fd < 0 && wake_is_stopping(watchdog->wake));
-    if (active &&
-        (stopping || clock_now_ms() >= watch->deadline_ms + GRACE_MS || is_dead(watch->database_fd))) {
-        watch->interrupted = true;
+    enum watch_cause cause = active ? cause_of(watchdog, watch) : WATCH_NONE;
+    if (cause != WATCH_NONE) {
+        watch->interrupted = watch->interrupted != WATCH_NONE ? watch->interrupted : cause;
         backend_interrupt(watch->session);
     }
     (void)pthread_mutex_unlock(&watch->lock);
@@ -130,19 +139,19 @@ void watchdog_begin(struct watchdog *watchdog, size_t number, struct session *se
     watch->session = session;
     watch->deadline_ms = deadline_ms;
     watch->database_fd = database_fd;
-    watch->interrupted = false;
+    watch->interrupted = WATCH_NONE;
     (void)pthread_mutex_unlock(&watch->lock);
     if (atomic_load(&watchdog->parked)) {
         ring(watchdog);
     }
 }
 
-bool watchdog_end(struct watchdog *watchdog, size_t number)
+enum watch_cause watchdog_end(struct watchdog *watchdog, size_t number)
 {
     struct watch *watch = &watchdog->watches[number];
     (void)pthread_mutex_lock(&watch->lock);
     watch->session = NULL;
-    bool interrupted = watch->interrupted;
+    enum watch_cause interrupted = watch->interrupted;
     (void)pthread_mutex_unlock(&watch->lock);
     return interrupted;
 }

@@ -16,13 +16,16 @@
 #include "err.h"
 #include "wake.h"
 
+/* Why a call was interrupted; only the first is the broker's fault. */
+enum watch_cause { WATCH_NONE = 0, WATCH_DEADLINE, WATCH_DATABASE, WATCH_STOP };
+
 /* What one worker's backend call is bound by. */
 struct watch {
     pthread_mutex_t lock;
     struct session *session; /* NULL = no call runs */
     int64_t deadline_ms;
     int database_fd; /* its death interrupts; -1 = no batch in hand: a stop interrupts, too */
-    bool interrupted;
+    enum watch_cause interrupted;
 };
 
 struct watchdog {
@@ -40,10 +43,10 @@ int watchdog_start(struct watchdog *watchdog, struct wake *wake, size_t workers,
                    struct err *err) MUST_CHECK;
 void watchdog_finish(struct watchdog *watchdog); /* after the workers have ended */
 
-/* Around one backend call of worker `number`. end: true if the call was interrupted; its session is LOST
- * then. */
+/* Around one backend call of worker `number`. end: why the call was interrupted, if it was; its session is
+ * LOST then. */
 void watchdog_begin(struct watchdog *watchdog, size_t number, struct session *session, int64_t deadline_ms,
                     int database_fd);
-bool watchdog_end(struct watchdog *watchdog, size_t number);
+enum watch_cause watchdog_end(struct watchdog *watchdog, size_t number);
 
 #endif

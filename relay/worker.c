@@ -24,10 +24,26 @@ static void count_possible_duplicates(struct worker *worker, size_t rows, const 
     }
 }
 
+/* The session died with several rows in flight: one of them may be why. */
+static void suspect_rows(struct worker *worker)
+{
+    struct batch *batch = &worker->batch;
+    int64_t *seqs = arena_alloc(&batch->arena, batch->count * sizeof *seqs);
+    size_t count = 0;
+    for (size_t at = 0; at < batch->count && seqs; at++) {
+        const struct row *row = &batch->rows[at];
+        if (row->verdict == OUTBOX_UNSETTLED && row->lent && !row->not_sent && row->entry == 0) {
+            seqs[count++] = row->message.seq;
+        }
+    }
+    if (count > 0 && batch->count > 1) {
+        suspect_begin(&worker->shared->suspect, seqs, count);
+    }
+}
+
 static void after_publish(struct worker *worker, enum outbox_session_state state, int64_t retry_after_ms,
                           const struct err *err, const struct tally *tally)
 {
-    struct shared *shared = worker->shared;
     if (tally->confirmed > 0 || (state == OUTBOX_SESSION_OK && worker->probing)) {
         worker_session_works(worker);
     }
@@ -39,10 +55,12 @@ static void after_publish(struct worker *worker, enum outbox_session_state state
         worker_pause_session(worker, err, retry_after_ms);
         return;
     }
-    worker_lose_session(worker, err);
-    if (tally->unsettled > 0 && worker->batch.lent.count > 1 && !worker->request.scheduled) {
-        suspect_begin(&shared->suspect, tally->unsettled);
+    if (worker->cause == WATCH_DATABASE || worker->cause == WATCH_STOP) {
+        worker_drop_session(worker);
+        return;
     }
+    worker_lose_session(worker, err);
+    suspect_rows(worker);
 }
 
 /* A text that lives as long as the batch: the rows' errors point to it until they are settled. */
@@ -52,21 +70,53 @@ static const char *keep_text(struct batch *batch, const char *text)
     return copy ? copy : "the session was lost";
 }
 
+static const char *const causes[] = {
+    [WATCH_DEADLINE] = "the call was interrupted after its deadline",
+    [WATCH_DATABASE] = "the call was interrupted: the database connection died, and the batch with it",
+    [WATCH_STOP] = "the call was interrupted by a stop",
+};
+
+/* Sends one wave: all that may be in flight at once. */
+static enum outbox_session_state publish_wave(struct worker *worker, int64_t deadline_ms,
+                                              int64_t *retry_after_ms, struct err *err)
+{
+    struct watchdog *watchdog = &worker->shared->watchdog;
+    watchdog_begin(watchdog, (size_t)worker->number, worker->session, deadline_ms,
+                   source_socket(worker->source));
+    enum outbox_session_state state =
+        backend_publish(worker->session, &worker->batch, deadline_ms, retry_after_ms, err);
+    worker->cause = watchdog_end(watchdog, (size_t)worker->number);
+    if (worker->cause != WATCH_NONE && state != OUTBOX_SESSION_LOST) {
+        err_clear(err);
+        (void)err_set(err, ERR_CONNECTION, "%s", causes[worker->cause]);
+        state = OUTBOX_SESSION_LOST;
+    }
+    return state;
+}
+
+/* One deadline covers the batch. A wave that could not be over by then is not begun: its rows are not sent.
+ */
+static enum outbox_session_state publish_waves(struct worker *worker, int64_t began_ms,
+                                               int64_t *retry_after_ms, struct err *err)
+{
+    int64_t timeout_ms = worker->shared->options.publish_timeout_ms;
+    enum outbox_session_state state = OUTBOX_SESSION_OK;
+    do {
+        state = publish_wave(worker, began_ms + timeout_ms, retry_after_ms, err);
+    } while (state == OUTBOX_SESSION_OK && batch_has_wave(&worker->batch) &&
+             clock_now_ms() < began_ms + timeout_ms / 2 && !wake_is_stopping(worker->shared->wake));
+    return state;
+}
+
 static enum outbox_session_state publish(struct worker *worker, struct tally *tally)
 {
     struct shared *shared = worker->shared;
     struct err err = {0};
     int64_t retry_after_ms = 0;
     int64_t began_ms = clock_now_ms();
-    int64_t deadline_ms = began_ms + shared->options.publish_timeout_ms;
-    watchdog_begin(&shared->watchdog, (size_t)worker->number, worker->session, deadline_ms,
-                   source_socket(worker->source));
-    enum outbox_session_state state =
-        backend_publish(worker->session, &worker->batch, deadline_ms, &retry_after_ms, &err);
-    if (watchdog_end(&shared->watchdog, (size_t)worker->number) && state != OUTBOX_SESSION_LOST) {
-        state = OUTBOX_SESSION_LOST;
-        (void)err_set(&err, ERR_CONNECTION, "the call was interrupted after its deadline");
-    }
+    enum outbox_session_state state = publish_waves(worker, began_ms, &retry_after_ms, &err);
+    bool lost_by_broker =
+        state == OUTBOX_SESSION_LOST && worker->cause != WATCH_DATABASE && worker->cause != WATCH_STOP;
     worker->check_at_ms = clock_now_ms() + CHECK_EVERY_MS;
     const struct verdict_context context = {
         .rules = &shared->options.rules,
@@ -75,7 +125,7 @@ static enum outbox_session_state publish(struct worker *worker, struct tally *ta
         .log = shared->log,
         .began_ms = began_ms,
         .now_ms = clock_now_ms(),
-        .loss = state == OUTBOX_SESSION_LOST ? keep_text(&worker->batch, err.text) : NULL,
+        .loss = lost_by_broker ? keep_text(&worker->batch, err.text) : NULL,
         .single = worker->single,
     };
     verdict_decide(&worker->batch, &context, tally);
@@ -105,16 +155,30 @@ static void committed(struct worker *worker, const struct tally *tally)
 static bool may_claim_at_once(struct worker *worker, enum outbox_session_state state)
 {
     int64_t unused_ms = 0;
-    int64_t unused_seq = 0;
     struct shared *shared = worker->shared;
     if (state != OUTBOX_SESSION_OK || wake_is_stopping(shared->wake) ||
         breaker_ask(&shared->breaker, worker->number, clock_now_ms(), &unused_ms) != BREAKER_PASS ||
-        suspect_ask(&shared->suspect, worker->number, false, &unused_seq) != SUSPECT_NONE) {
+        suspect_ask(&shared->suspect, worker->number, false, &worker->suspect_seq) != SUSPECT_NONE) {
         return false;
     }
     worker->single = false;
     worker->probing = false;
     return true;
+}
+
+/* The commit is over, one way or the other. */
+static void after_commit(struct worker *worker, bool done, const struct tally *tally, const struct err *err)
+{
+    struct shared *shared = worker->shared;
+    if (done) {
+        committed(worker, tally);
+    } else {
+        count_possible_duplicates(worker, tally->confirmed, err->text);
+    }
+    if (worker->single &&
+        suspect_tried(&shared->suspect, worker->number, worker->suspect_seq, tally->unsettled > 0 || !done)) {
+        wake_all(shared->wake);
+    }
 }
 
 static void settle_and_commit(struct worker *worker, enum outbox_session_state state, struct tally *tally)
@@ -123,10 +187,9 @@ static void settle_and_commit(struct worker *worker, enum outbox_session_state s
     struct err err = {0};
     bool done = false;
     size_t claimed = worker->batch.count;
-    int64_t single_seq = worker->single && worker->batch.count > 0 ? worker->batch.rows[0].message.seq : 0;
     bool refused = false;
-    int result = source_settle(worker->source, &worker->batch, &refused, &err);
     bool next = false;
+    int result = source_settle(worker->source, &worker->batch, &refused, &err);
     if (result == 0) {
         batch_drop_payloads(&worker->batch);
         if (refused) {
@@ -134,25 +197,20 @@ static void settle_and_commit(struct worker *worker, enum outbox_session_state s
             tally->buried = tally->retried = 0;
             worker->last_poll_ms = worker->poll_ms = shared->options.poll_max_ms;
         }
-        next = !refused && may_claim_at_once(worker, state) && worker_plan_claim(worker);
+        next = !refused && !worker->single && may_claim_at_once(worker, state) && worker_plan_claim(worker);
         result = source_commit(worker->source, next ? &worker->request : NULL, &worker->batch, &done, &err);
     }
     worker_return_budget(shared, done ? claimed - tally->confirmed - tally->buried : claimed);
-    if (single_seq > 0 && suspect_tried(&shared->suspect, worker->number, single_seq)) {
-        wake_all(shared->wake);
-    }
-    if (done) {
-        committed(worker, tally);
-    } else {
-        count_possible_duplicates(worker, tally->confirmed, err.text);
-    }
+    after_commit(worker, done, tally, &err);
     if (result != 0) {
         worker_return_budget(shared, next ? worker->request.max_messages : 0);
         worker_lose_source(worker, &err);
     } else if (next) {
         worker_claimed(worker);
     }
-    worker_set_working(worker, worker->batch.count > 0);
+    if (worker->batch.count == 0) {
+        worker_let_go(worker);
+    }
 }
 
 /* ---- the loop ---- */
@@ -161,7 +219,8 @@ static void loop(struct worker *worker)
 {
     while (!wake_is_stopping(worker->shared->wake)) {
         if (worker->batch.count == 0) {
-            if (!worker_may_claim(worker) || !worker_have_session(worker) || !worker_have_source(worker)) {
+            if (!worker_may_connect(worker) || !worker_have_session(worker) || !worker_have_source(worker) ||
+                !worker_may_claim(worker)) {
                 continue;
             }
             if (worker->poll_ms > 0) {
@@ -198,7 +257,7 @@ static void *run(void *context)
     backend_session_free(worker->session);
     batch_finish(&worker->batch);
     breaker_abandon(&shared->breaker, worker->number);
-    suspect_abandon(&shared->suspect, worker->number);
+    (void)suspect_abandon(&shared->suspect, worker->number);
     atomic_store(&worker->ended, true);
     wake_all(shared->wake);
     return NULL;

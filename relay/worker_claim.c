@@ -2,6 +2,9 @@
 #include "clock.h"
 #include "worker_state.h"
 
+/* How long rows without a key may wait unasked for while rows with one keep coming. */
+enum { UNKEYED_AGAIN_MS = 100 };
+
 /* Takes up to `wanted` messages out of the budget that drain --max-messages sets. */
 static size_t take_budget(struct shared *shared, size_t wanted)
 {
@@ -26,17 +29,32 @@ static bool scheduled_is_due(struct shared *shared)
            atomic_compare_exchange_strong(&shared->next_scheduled_ms, &due_ms, now_ms + 1000);
 }
 
+/* Retries are never claimed twice in a row; with order by key, rows without a key take turns with the others.
+ */
+static enum claim_kind next_kind(struct worker *worker)
+{
+    enum claim_kind last = worker->request.kind;
+    if (worker->single) {
+        return CLAIM_SUSPECT;
+    }
+    if (last != CLAIM_SCHEDULED && scheduled_is_due(worker->shared)) {
+        return CLAIM_SCHEDULED;
+    }
+    bool ordered = worker->shared->options.source.ordered;
+    bool turn_of_unkeyed = last != CLAIM_MESSAGES && clock_now_ms() >= worker->unkeyed_at_ms;
+    return !ordered || turn_of_unkeyed ? CLAIM_MESSAGES : CLAIM_KEYED;
+}
+
 bool worker_plan_claim(struct worker *worker)
 {
     struct shared *shared = worker->shared;
     bool one = worker->single || worker->probing;
     (void)channels_resting(shared->channels, clock_now_ms(), &worker->resting);
     worker->request = (struct source_request){
+        .kind = next_kind(worker),
         .max_messages = take_budget(shared, one ? 1 : shared->options.batch_messages),
         .resting = text_get(&worker->resting),
-        .after_seq = worker->single ? worker->after_seq : 0,
-        .scheduled = !worker->single && !worker->request.scheduled &&
-                     scheduled_is_due(shared), /* never twice in a row */
+        .suspect_seq = worker->suspect_seq,
     };
     return worker->request.max_messages > 0;
 }
@@ -65,6 +83,45 @@ static void wait_longer(struct worker *worker)
     worker->last_poll_ms = worker->poll_ms;
 }
 
+void worker_let_go(struct worker *worker)
+{
+    worker_set_working(worker, false);
+    if (suspect_let_go(&worker->shared->suspect, worker->number)) {
+        wake_all(worker->shared->wake);
+    }
+}
+
+static void claimed_something(struct worker *worker)
+{
+    struct shared *shared = worker->shared;
+    worker_set_working(worker, true);
+    atomic_store(&shared->last_claim_ms, clock_now_ms());
+    worker->last_poll_ms = 0;
+    if (worker->request.kind == CLAIM_SCHEDULED) {
+        atomic_store(&shared->next_scheduled_ms, clock_now_ms());
+    } else if (worker->request.kind == CLAIM_MESSAGES) {
+        worker->unkeyed_at_ms = 0;
+    }
+}
+
+/* True if that was all there is to ask for. */
+static bool claimed_nothing(struct worker *worker)
+{
+    struct shared *shared = worker->shared;
+    enum claim_kind kind = worker->request.kind;
+    worker_let_go(worker);
+    if (kind == CLAIM_SUSPECT &&
+        suspect_tried(&shared->suspect, worker->number, worker->suspect_seq, false)) {
+        wake_all(shared->wake);
+    }
+    if (kind == CLAIM_MESSAGES && shared->options.source.ordered) {
+        worker->unkeyed_at_ms = clock_after(clock_now_ms(), UNKEYED_AGAIN_MS);
+    }
+    /* outbox.message was not asked yet, or only for one half of its rows. */
+    return kind != CLAIM_SCHEDULED && kind != CLAIM_SUSPECT &&
+           (kind == CLAIM_KEYED || !shared->options.source.ordered);
+}
+
 void worker_claimed(struct worker *worker)
 {
     struct shared *shared = worker->shared;
@@ -72,33 +129,21 @@ void worker_claimed(struct worker *worker)
     worker_return_budget(shared, worker->request.max_messages - got);
     worker_source_works(worker);
     if (got > 0) {
-        worker_set_working(worker, true);
-        atomic_store(&shared->last_claim_ms, clock_now_ms());
-        worker->last_poll_ms = 0;
-        if (worker->request.scheduled) {
-            atomic_store(&shared->next_scheduled_ms, clock_now_ms());
+        claimed_something(worker);
+    } else if (claimed_nothing(worker)) {
+        atomic_fetch_add(&shared->empty_claims, 1);
+        if (worker->probing) {
+            worker_session_works(worker); /* it connects, and there is nothing to prove more with */
         }
-        return;
+        wait_longer(worker);
     }
-    if (worker->request.scheduled) {
-        worker_set_working(worker, false);
-        return; /* outbox.message was not asked yet */
-    }
-    atomic_fetch_add(&shared->empty_claims, 1);
-    worker_set_working(worker, false);
-    if (worker->single && suspect_tried(&shared->suspect, worker->number, 0)) {
-        wake_all(shared->wake);
-    }
-    if (worker->probing) {
-        worker_session_works(worker); /* it connects, and there is nothing to prove more with */
-    }
-    wait_longer(worker);
 }
 
 bool worker_claim(struct worker *worker)
 {
     struct err err = {0};
     if (!worker_plan_claim(worker)) {
+        worker_let_go(worker);
         worker_wait_until(worker, clock_now_ms() + worker->shared->options.poll_max_ms);
         return false;
     }
@@ -114,6 +159,7 @@ bool worker_claim(struct worker *worker)
 void worker_wait_for_messages(struct worker *worker)
 {
     struct shared *shared = worker->shared;
+    worker_let_go(worker);
     while (worker->poll_ms > 0 && !wake_is_stopping(shared->wake)) {
         int64_t rest_ends_ms = channels_resting(shared->channels, clock_now_ms(), &worker->resting);
         int64_t until_ms = clock_now_ms() + worker->poll_ms;

@@ -2,15 +2,20 @@
 #include "clock.h"
 #include "worker_state.h"
 
+void worker_drop_session(struct worker *worker)
+{
+    if (backend_is_connected(worker->session)) {
+        metrics_add(&worker->shared->metrics.backend_losses, 1);
+        backend_disconnect(worker->session);
+    }
+    worker->paused = false;
+}
+
 void worker_lose_session(struct worker *worker, const struct err *why)
 {
     struct shared *shared = worker->shared;
     int64_t now_ms = clock_now_ms();
-    if (backend_is_connected(worker->session)) {
-        metrics_add(&shared->metrics.backend_losses, 1);
-        backend_disconnect(worker->session);
-    }
-    worker->paused = false;
+    worker_drop_session(worker);
     if (health_failed(&shared->health, HEALTH_BACKEND, why, now_ms)) {
         LOG(shared->log, LOG_WARNING, "no session to the broker", log_number("worker", worker->number),
             log_text("backend", backend_name(shared->backend)), log_text("error", why->text));
@@ -61,7 +66,8 @@ static void check_session(struct worker *worker)
     int64_t deadline_ms = now_ms + CHECK_EVERY_MS;
     watchdog_begin(&shared->watchdog, (size_t)worker->number, worker->session, deadline_ms, -1);
     enum outbox_session_state state = backend_check(worker->session, deadline_ms, &retry_after_ms, &err);
-    if (watchdog_end(&shared->watchdog, (size_t)worker->number) && state != OUTBOX_SESSION_LOST) {
+    if (watchdog_end(&shared->watchdog, (size_t)worker->number) != WATCH_NONE &&
+        state != OUTBOX_SESSION_LOST) {
         state = OUTBOX_SESSION_LOST;
         (void)err_set(&err, ERR_CONNECTION, "checking the idle session took longer than its deadline");
     }
@@ -100,7 +106,7 @@ static void await_change(struct worker *worker, uint64_t seen, int64_t until_ms)
     wake_wait(worker->shared->wake, seen, until_ms < slice_ms ? until_ms : slice_ms);
 }
 
-bool worker_may_claim(struct worker *worker)
+bool worker_may_connect(struct worker *worker)
 {
     struct shared *shared = worker->shared;
     int64_t wait_until_ms = 0;
@@ -112,13 +118,23 @@ bool worker_may_claim(struct worker *worker)
         return false;
     }
     worker->probing = answer == BREAKER_PROBE;
-    enum suspect_answer suspect =
-        suspect_ask(&shared->suspect, worker->number, worker->probing, &worker->after_seq);
-    if (suspect == SUSPECT_WAIT) {
+    return true;
+}
+
+bool worker_may_claim(struct worker *worker)
+{
+    struct shared *shared = worker->shared;
+    uint64_t seen = wake_changes(shared->wake);
+    enum suspect_answer answer =
+        suspect_ask(&shared->suspect, worker->number, worker->probing, &worker->suspect_seq);
+    if (answer == SUSPECT_WAIT) {
         await_change(worker, seen, CLOCK_NEVER_MS);
         return false;
     }
-    worker->single = suspect == SUSPECT_SINGLE;
+    worker->single = answer == SUSPECT_SINGLE;
+    if (worker->single) {
+        worker->poll_ms = 0; /* the row is known: there is nothing to look for */
+    }
     return true;
 }
 
@@ -138,7 +154,7 @@ bool worker_have_session(struct worker *worker)
     metrics_add(&shared->metrics.backend_connects, 1);
     watchdog_begin(&shared->watchdog, (size_t)worker->number, worker->session, deadline_ms, -1);
     int result = backend_connect(worker->session, deadline_ms, &err);
-    if (watchdog_end(&shared->watchdog, (size_t)worker->number) && result == 0) {
+    if (watchdog_end(&shared->watchdog, (size_t)worker->number) != WATCH_NONE && result == 0) {
         backend_disconnect(worker->session);
         result = err_set(&err, ERR_CONNECTION, "connecting took longer than publish_timeout");
     }

@@ -20,7 +20,9 @@ void worker_lose_source(struct worker *worker, const struct err *why)
     worker->database_not_before_ms += backoff_next_ms(&worker->database_backoff);
     /* Who cannot reach the database probes nothing: let another. */
     breaker_abandon(&shared->breaker, worker->number);
-    suspect_abandon(&shared->suspect, worker->number);
+    if (suspect_abandon(&shared->suspect, worker->number)) {
+        wake_all(shared->wake);
+    }
 }
 
 bool worker_have_source(struct worker *worker)

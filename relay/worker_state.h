@@ -22,8 +22,10 @@ struct worker {
     struct text resting;
     struct source_request request; /* of the batch in hand */
     bool single;                   /* the batch in hand is one row of suspect mode */
+    enum watch_cause cause;        /* why the last call to the backend was interrupted */
     bool probing;                  /* this worker is the breaker's prober */
-    int64_t after_seq;
+    int64_t suspect_seq;
+    int64_t unkeyed_at_ms; /* order by key: rows without a key are asked for again from then on */
     struct backoff database_backoff;
     struct backoff backend_backoff;
     struct backoff retry_backoff;
@@ -38,11 +40,17 @@ struct worker {
 
 /* worker_session.c: the session to the broker. */
 
-/* May this worker claim now? Breaker and suspect mode answer; if not, it has waited a while. */
-bool worker_may_claim(struct worker *worker);
+/* May this worker connect now, and go on to claim? The breaker answers; if not, it has waited a while. */
+bool worker_may_connect(struct worker *worker);
 
 /* Connects if there is no session; false after a failure or a wait. */
 bool worker_have_session(struct worker *worker);
+
+/* With a session: what may it claim? Suspect mode answers; if nothing, it has waited a while. */
+bool worker_may_claim(struct worker *worker);
+
+/* Disconnects, through no fault of the broker. */
+void worker_drop_session(struct worker *worker);
 
 void worker_lose_session(struct worker *worker, const struct err *why);
 void worker_pause_session(struct worker *worker, const struct err *why, int64_t retry_after_ms);
@@ -76,5 +84,8 @@ void worker_wait_for_messages(struct worker *worker);
 /* Gives back what was claimed of the budget and not used. */
 void worker_return_budget(struct shared *shared, size_t unused);
 void worker_set_working(struct worker *worker, bool working);
+
+/* No batch in hand, and none to be claimed at once: who waits for that may go on. */
+void worker_let_go(struct worker *worker);
 
 #endif

@@ -12,4 +12,4 @@ GRANT SELECT, INSERT, DELETE, UPDATE (bytes) ON outbox.message TO outbox_relay;
 GRANT USAGE, SELECT ON SEQUENCE outbox.message_seq TO outbox_relay;
 GRANT SELECT, INSERT, UPDATE, DELETE ON outbox.scheduled, outbox.paused, outbox.relay TO outbox_relay;
 GRANT SELECT, INSERT, DELETE ON outbox.dead_letter TO outbox_relay;
-GRANT SELECT ON outbox.setting, outbox.schema_version, outbox.backlog TO outbox_relay;
+GRANT SELECT ON outbox.setting, outbox.schema_version, outbox.backlog, outbox.paused_now TO outbox_relay;

@@ -92,6 +92,16 @@ class Database:
             self.name, pattern,
         )
 
+    def through(self, port, host="127.0.0.1"):
+        """The conninfo by way of a proxy."""
+        return f"{self.conninfo} host={host} port={port}"
+
+    def ids_left(self):
+        return {row[0] for row in self.run("SELECT id::text FROM outbox.message")}
+
+    def dead(self):
+        return {row[0] for row in self.run("SELECT id::text FROM outbox.dead_letter")}
+
     def drop(self):
         self.connection.close()
         admin = psycopg2.connect(DATABASE + " dbname=postgres")
@@ -222,10 +232,10 @@ class Oracle:
 class Relay:
     """A relay process under test."""
 
-    def __init__(self, *arguments, command="run", env=None):
+    def __init__(self, *arguments, command="run", env=None, prefix=()):
         self.log_file = tempfile.NamedTemporaryFile(prefix="relay-", suffix=".log", delete=False)
         self.process = subprocess.Popen(
-            [RELAY, command, *arguments], stdout=subprocess.PIPE, stderr=self.log_file, text=True, env=clean_environment(**(env or {}))
+            [*prefix, RELAY, command, *arguments], stdout=subprocess.PIPE, stderr=self.log_file, text=True, env=clean_environment(**(env or {}))
         )
 
     @property
@@ -273,9 +283,9 @@ class Relay:
         assert "Sanitizer" not in text and "runtime error:" not in text
 
 
-def amqp(*options):
+def amqp(*options, url=AMQP_URL):
     """Arguments for the amqp backend."""
-    arguments = ["-b", "amqp", "-o", "amqp.url=" + AMQP_URL]
+    arguments = ["-b", "amqp", "-o", "amqp.url=" + url]
     for option in options:
         arguments += ["-o", option]
     return arguments

@@ -1,10 +1,22 @@
 -- Locks the oldest free rows, seq and bytes only, then fetches the longest prefix that fits into max_bytes.
--- $1 low watermark, $2 rows at most, $3 bytes at most, $4 channels that rest or are paused, $5 included, $6 excluded
--- channel patterns (LIKE; NULL = all, none).
-WITH locked AS MATERIALIZED (
-  SELECT seq, bytes FROM outbox.message
-  WHERE seq >= $1::bigint AND channel <> ALL ($4::text[])
+-- $1 low watermark, $2 rows at most, $3 bytes at most, $4 resting channels, $5 included, $6 excluded channel patterns (LIKE; NULL = all,
+-- none), $7 lanes - 1 where order is by key: only rows without a key then (NULL = no order), $8 one seq, a suspect, which may have a
+-- key if its lane is held and it is its key's head (NULL = any row).
+WITH barred AS MATERIALIZED (
+  SELECT $4::text[] || ARRAY(SELECT scope FROM outbox.paused_now) AS channels
+), locked AS MATERIALIZED (
+  SELECT seq, bytes FROM outbox.message m
+  WHERE seq >= $1::bigint AND ($8::bigint IS NULL OR seq = $8::bigint)
+    AND channel <> ALL ((SELECT channels FROM barred)::text[]) AND '*' <> ALL ((SELECT channels FROM barred)::text[])
     AND ($5::text[] IS NULL OR channel LIKE ANY ($5::text[])) AND ($6::text[] IS NULL OR NOT channel LIKE ANY ($6::text[]))
+    AND ($7::bigint IS NULL OR key IS NULL OR ($8::bigint IS NOT NULL
+      AND (hashtextextended(channel, 0) # hashtextextended(key, 0)) & $7::bigint = ANY (current_setting('outbox.lanes')::bigint[])
+      AND NOT EXISTS (SELECT FROM outbox.message e WHERE e.key IS NOT NULL AND e.seq < m.seq
+        AND (hashtextextended(e.channel, 0) # hashtextextended(e.key, 0)) & $7::bigint
+          = (hashtextextended(m.channel, 0) # hashtextextended(m.key, 0)) & $7::bigint
+        AND hashtextextended(e.channel, 0) = hashtextextended(m.channel, 0) AND hashtextextended(e.key, 0) = hashtextextended(m.key, 0))
+      AND NOT EXISTS (SELECT FROM outbox.scheduled e WHERE e.key IS NOT NULL AND e.seq IS NOT NULL AND e.seq < m.seq
+        AND hashtextextended(e.channel, 0) = hashtextextended(m.channel, 0) AND hashtextextended(e.key, 0) = hashtextextended(m.key, 0))))
   ORDER BY seq LIMIT $2::int
   FOR UPDATE SKIP LOCKED
 ), prefix AS MATERIALIZED (

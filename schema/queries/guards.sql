@@ -1,6 +1,10 @@
--- Bounds this transaction on the server's side, and keeps the claim on the primary key whatever the statistics say.
+-- Begins every transaction of the loop: bounds it on the server's side, and keeps the claim on its index whatever the statistics say.
 -- $1 idle_in_transaction_session_timeout, $2 lock_timeout, $3 statement_timeout, in ms.
-SELECT set_config('idle_in_transaction_session_timeout', $1, true), set_config('lock_timeout', $2, true),
+-- Returns what all relays must agree on, and the pauses. Reading outbox.setting locks it until COMMIT: `migrate --order` waits for us.
+SELECT (SELECT bool_or(name = 'order' AND value = 'key') FROM outbox.setting),
+       (SELECT max(value) FILTER (WHERE name = 'lanes') FROM outbox.setting),
+       ARRAY(SELECT scope FROM outbox.paused_now ORDER BY scope)::text,
+       set_config('idle_in_transaction_session_timeout', $1, true), set_config('lock_timeout', $2, true),
        set_config('statement_timeout', $3, true), set_config('search_path', 'pg_catalog', true),
        set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true),
        set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true), set_config('jit', 'off', true)

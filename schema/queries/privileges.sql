@@ -2,7 +2,7 @@
 SELECT current_user, need.privilege, need.object
 FROM (VALUES ('outbox.message', 'SELECT'), ('outbox.message', 'INSERT'), ('outbox.message', 'DELETE'),
              ('outbox.scheduled', 'SELECT'), ('outbox.scheduled', 'INSERT'), ('outbox.scheduled', 'UPDATE'), ('outbox.scheduled', 'DELETE'),
-             ('outbox.dead_letter', 'INSERT'), ('outbox.paused', 'SELECT'), ('outbox.setting', 'SELECT'),
+             ('outbox.dead_letter', 'INSERT'), ('outbox.paused', 'SELECT'), ('outbox.paused_now', 'SELECT'), ('outbox.setting', 'SELECT'),
              ('outbox.relay', 'SELECT'), ('outbox.relay', 'INSERT'), ('outbox.relay', 'UPDATE'), ('outbox.relay', 'DELETE'),
              ('outbox.message_seq', 'SELECT'), ('outbox.message_seq', 'USAGE')) AS need (object, privilege)
 WHERE NOT CASE WHEN need.object = 'outbox.message_seq' THEN has_sequence_privilege(need.object, need.privilege)

@@ -69,15 +69,20 @@ static void use_channels(int thread, int round)
 
 static void use_suspect(int thread, int round)
 {
-    int64_t after = 0;
+    static const int64_t rows[] = {1, 2, 3, 4, 5};
+    int64_t seq = 0;
     if (round % 100 == 0) {
-        suspect_begin(&suspect, 10);
+        suspect_begin(&suspect, rows, sizeof rows / sizeof rows[0]);
     }
-    if (suspect_ask(&suspect, thread, false, &after) == SUSPECT_SINGLE) {
-        (void)suspect_tried(&suspect, thread, round);
+    if (suspect_ask(&suspect, thread, false, &seq) == SUSPECT_SINGLE) {
+        if (seq < 1 || seq > 5) {
+            violated("a single is one of the suspects");
+        }
+        (void)suspect_tried(&suspect, thread, seq, round % 3 == 0);
     }
+    (void)suspect_let_go(&suspect, thread);
     if (round % 50 == 0) {
-        suspect_abandon(&suspect, thread);
+        (void)suspect_abandon(&suspect, thread);
     }
 }
 
@@ -89,7 +94,7 @@ static void use_mark(int round)
     if (mark_ask(&mark, 1, round % 2, now_ms, &question)) {
         mark_learn(&mark, &question, &(struct mark_answer){.highest = round, .xmin = round, .xid = round});
     }
-    if (mark_start(&mark, 1, now_ms, &full) < 0) {
+    if (mark_start(&mark, 1, true, now_ms, &full) < 0) {
         violated("a mark is never negative");
     }
 }

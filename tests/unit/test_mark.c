@@ -31,7 +31,7 @@ static void refresh(uint64_t filter, struct mark_answer answer)
 static int64_t start(uint64_t filter)
 {
     bool full = false;
-    int64_t seq = mark_start(&mark, filter, now_ms, &full);
+    int64_t seq = mark_start(&mark, filter, true, now_ms, &full);
     cr_assert(!full);
     return seq;
 }
@@ -118,9 +118,9 @@ Test(mark, a_full_poll_comes_once_a_minute_and_finds_contradictions)
     refresh(7, (struct mark_answer){.highest = 100, .xmin = 50, .xid = 60});
     refresh(7, (struct mark_answer){.highest = 100, .xmin = 60, .xid = 60});
     int64_t later_ms = clock_now_ms() + 61000;
-    cr_expect_eq(mark_start(&mark, 7, later_ms, &full), 0);
+    cr_expect_eq(mark_start(&mark, 7, true, later_ms, &full), 0);
     cr_expect(full);
-    cr_expect_eq(mark_start(&mark, 7, later_ms + 1, &full), 101);
+    cr_expect_eq(mark_start(&mark, 7, true, later_ms + 1, &full), 101);
     cr_expect(!full);
     cr_expect(!mark_contradicted(&mark, 101));
     cr_expect(mark_contradicted(&mark, 55));

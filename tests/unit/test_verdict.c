@@ -43,6 +43,7 @@ static struct row *add(const char *channel, int64_t seq, enum outbox_verdict ver
     row->message.id = (struct outbox_bytes){"id", 2};
     row->message.seq = seq;
     row->tried_age_ms = -1;
+    row->lent = true;
     row->verdict = verdict;
     row->error = "why";
     return row;

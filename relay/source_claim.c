@@ -1,0 +1,221 @@
+/*
+ * source_claim - BEGIN, and the statements that lock rows: of outbox.message, of outbox.scheduled, or one
+ * suspect.
+ *
+ * Order by key rests on lanes: a lane is a set of keys, and whoever holds its advisory lock, taken in a
+ * statement of its own, alone claims rows of these keys until COMMIT. The claim behind it has a newer
+ * snapshot, in which all that earlier holders did is done, and takes nothing but the lanes that were really
+ * obtained (outbox.lanes).
+ */
+#include "clock.h"
+#include "source_state.h"
+#include "sql.h"
+
+enum { CURSORS_MAX_BYTES = 24 * SCHEMA_MAX_LANES };
+
+static size_t limit_of(const struct source *source, const struct source_request *request)
+{
+    return request->max_messages < source->limit ? request->max_messages : source->limit;
+}
+
+/* splitmix64; fairness needs no more */
+static uint64_t next_random(struct source *source)
+{
+    uint64_t mixed = source->random += UINT64_C(0x9e3779b97f4a7c15);
+    mixed = (mixed ^ (mixed >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
+    mixed = (mixed ^ (mixed >> 27)) * UINT64_C(0x94d049bb133111eb);
+    return mixed ^ (mixed >> 31);
+}
+
+void source_scatter(struct source *source)
+{
+    for (int64_t lane = 0; lane < source->order.lanes; lane++) {
+        source->cursors[lane] = (struct cursor){(int64_t)next_random(source), (int64_t)next_random(source)};
+    }
+}
+
+/* The cursors as two bigint[] literals. */
+static void put_cursors(const struct source *source, struct text *channels, struct text *keys)
+{
+    for (int64_t lane = 0; lane < source->order.lanes; lane++) {
+        text_add(channels, lane > 0 ? "," : "{");
+        text_add_number(channels, source->cursors[lane].channel_hash);
+        text_add(keys, lane > 0 ? "," : "{");
+        text_add_number(keys, source->cursors[lane].key_hash);
+    }
+    text_add(channels, "}");
+    text_add(keys, "}");
+}
+
+/* Of each lane, the key that the walk came to last. A walk that found nothing may have ended among keys that
+ * wait. */
+static void move_cursors(struct source *source, const struct pg_rows *rows)
+{
+    int64_t steps[SCHEMA_MAX_LANES] = {0};
+    for (size_t at = 0; at < pg_rows_count(rows); at++) {
+        int64_t lane = pg_number(rows, at, COLUMN_LANE, 0);
+        int64_t step = pg_number(rows, at, COLUMN_STEP, 0);
+        if (lane >= 0 && lane < source->order.lanes && step > steps[lane]) {
+            steps[lane] = step;
+            source->cursors[lane] = (struct cursor){pg_number(rows, at, COLUMN_CHANNEL_HASH, 0),
+                                                    pg_number(rows, at, COLUMN_KEY_HASH, 0)};
+        }
+    }
+    if (pg_rows_count(rows) == 0) {
+        source_scatter(source);
+    }
+}
+
+/* Takes the lanes of what is to be claimed. The workers of a process share them: nobody takes all. */
+static int send_lanes(struct source *source, const struct source_request *request, const char *start,
+                      struct err *err)
+{
+    char number[NUMBER_BYTES];
+    char first[NUMBER_BYTES];
+    int64_t sharers = source->options.sharers;
+    source_put_number(number, request->kind == CLAIM_SUSPECT ? request->suspect_seq
+                                                             : (source->order.lanes + sharers - 1) / sharers);
+    source_put_number(first, (int64_t)(next_random(source) % (uint64_t)source->order.lanes));
+    const char *const values[] = {source->mask, number, first, start};
+    switch (request->kind) {
+    case CLAIM_SCHEDULED:
+        return pg_send(source->pg, sql_lanes_scheduled, 2, values, false, err);
+    case CLAIM_SUSPECT:
+        return pg_send(source->pg, sql_lanes_suspect, 2, values, false, err);
+    case CLAIM_KEYED:
+        return pg_send(source->pg, sql_lanes, 4, values, false, err);
+    case CLAIM_MESSAGES:
+        break;
+    }
+    return 0;
+}
+
+static bool needs_lanes(const struct source *source, const struct source_request *request)
+{
+    return source->options.ordered && request->kind != CLAIM_MESSAGES;
+}
+
+static int send_keyed(struct source *source, const struct source_request *request, const char *start,
+                      const char *limit, const char *max_bytes, struct err *err)
+{
+    struct text channels;
+    struct text keys;
+    text_init(&channels, CURSORS_MAX_BYTES);
+    text_init(&keys, CURSORS_MAX_BYTES);
+    put_cursors(source, &channels, &keys);
+    const char *const values[] = {start,
+                                  limit,
+                                  max_bytes,
+                                  request->resting,
+                                  source->options.include,
+                                  source->options.exclude,
+                                  source->mask,
+                                  text_get(&channels),
+                                  text_get(&keys)};
+    int result = pg_send(source->pg, sql_claim_keyed, 9, values, true, err);
+    text_finish(&channels);
+    text_finish(&keys);
+    return result;
+}
+
+static int send_unkeyed(struct source *source, const struct source_request *request, const char *start,
+                        const char *limit, const char *max_bytes, struct err *err)
+{
+    char suspect[NUMBER_BYTES];
+    source_put_number(suspect, request->suspect_seq);
+    const char *const values[] = {start,
+                                  limit,
+                                  max_bytes,
+                                  request->resting,
+                                  source->options.include,
+                                  source->options.exclude,
+                                  source->options.ordered ? source->mask : NULL,
+                                  request->kind == CLAIM_SUSPECT ? suspect : NULL};
+    return pg_send(source->pg, sql_claim, 8, values, true, err);
+}
+
+/* Of outbox.message, with the questions about the mark around it. */
+static int send_claim_message(struct source *source, const struct source_request *request, struct err *err)
+{
+    uint64_t filter = source_filter(source, request);
+    bool keyed = request->kind == CLAIM_KEYED;
+    int64_t mark = mark_start(source->options.mark, filter, !keyed, clock_now_ms(), &source->full_poll);
+    char start[NUMBER_BYTES];
+    char limit[NUMBER_BYTES];
+    char max_bytes[NUMBER_BYTES];
+    source_put_number(start, request->kind == CLAIM_SUSPECT ? 0 : mark);
+    source_put_number(limit, (int64_t)limit_of(source, request));
+    source_put_number(max_bytes, source->options.max_bytes);
+    if ((needs_lanes(source, request) && send_lanes(source, request, start, err) != 0) ||
+        source_send_mark_sequence(source, filter, false, err) != 0 ||
+        (keyed ? send_keyed : send_unkeyed)(source, request, start, limit, max_bytes, err) != 0) {
+        return -1;
+    }
+    return source_send_mark_rows(source, request, err);
+}
+
+static int send_claim_scheduled(struct source *source, const struct source_request *request, struct err *err)
+{
+    char limit[NUMBER_BYTES];
+    char max_bytes[NUMBER_BYTES];
+    source_put_number(limit, (int64_t)limit_of(source, request));
+    source_put_number(max_bytes, source->options.max_bytes);
+    const char *const promote[] = {"1000"};
+    const char *const values[] = {limit,
+                                  max_bytes,
+                                  request->resting,
+                                  source->options.include,
+                                  source->options.exclude,
+                                  source->options.ordered ? source->mask : NULL};
+    source->asking = false;
+    source->full_poll = false;
+    if (pg_send(source->pg, sql_promote, 1, promote, false, err) != 0 ||
+        (needs_lanes(source, request) && send_lanes(source, request, NULL, err) != 0)) {
+        return -1;
+    }
+    return pg_send(source->pg, sql_claim_scheduled, 6, values, true, err);
+}
+
+int source_send_claim(struct source *source, const struct source_request *request, struct err *err)
+{
+    if (source_send_begin(source, err) != 0) {
+        return -1;
+    }
+    return request->kind == CLAIM_SCHEDULED ? send_claim_scheduled(source, request, err)
+                                            : send_claim_message(source, request, err);
+}
+
+/* Locks without payloads are cheap, but not free: after a claim that the byte bound cut, ask for about what
+ * fits. */
+static void adapt_limit(struct source *source, const struct batch *batch)
+{
+    uint64_t bytes = 0;
+    for (size_t at = 0; at < batch->count; at++) {
+        bytes += batch->rows[at].message.payload.len;
+    }
+    bool near_bound = bytes > (uint64_t)source->options.max_bytes / 2;
+    source->limit = near_bound ? batch->count * 2 : SIZE_MAX;
+}
+
+int source_read_claim(struct source *source, const struct source_request *request, struct batch *batch,
+                      struct err *err)
+{
+    struct pg_rows *rows = NULL;
+    int64_t highest = 0;
+    int others = (request->kind == CLAIM_SCHEDULED) + needs_lanes(source, request);
+    if (source_read_begin(source, err) != 0 || source_skip_answers(source, others, err) != 0 ||
+        source_read_mark_sequence(source, &highest, err) != 0 ||
+        pg_result(source->pg, &rows, source_answer_deadline(), err) != 0) {
+        return -1;
+    }
+    if (request->kind == CLAIM_KEYED) {
+        move_cursors(source, rows);
+    }
+    if (source_read_rows(batch, rows, err) != 0 ||
+        (source->options.ordered && batch_order_by_key(batch, err) != 0)) {
+        return -1;
+    }
+    adapt_limit(source, batch);
+    source_check_full_poll(source, batch->count > 0 ? batch->rows[0].message.seq : 0);
+    return source_read_mark_rows(source, highest, err);
+}
