@@ -7,17 +7,6 @@
  */
 #include "model.h"
 
-static const char NO_LOSS_UNSENT[] = "NoLoss: deleted, and the broker never took it";
-static const char NO_LOSS_BELOW_MARK[] = "NoLoss: a row stands below the mark, where no claim will look";
-static const char NO_LOSS_FORGOTTEN[] =
-    "NoLoss: a committed row is never delivered, although no more faults happen";
-static const char NO_DOUBLE_CLAIM[] = "NoDoubleClaim: a row is in two open batches";
-static const char NO_NEEDLESS_DUPLICATE[] =
-    "NoNeedlessDuplicate: sent although its deletion had been committed";
-static const char NO_STUCK_LOCK_HELD[] = "NoStuckLock: a lock without a transaction";
-static const char NO_STUCK_LOCK_LEFT[] =
-    "NoStuckLock: a lock is never released, although no more faults happen";
-
 /* ---- transactions and their locks ---- */
 
 static unsigned locker_of(unsigned who)
@@ -66,6 +55,12 @@ static bool takes_no_lanes(const struct config *config)
     return !config->by_lanes || DESIGN == BAD_UNLOCKED_RUN;
 }
 
+static bool reads_before_lanes(const struct config *config)
+{
+    return config->by_lanes &&
+           (DESIGN == BAD_LOCK_AND_READ_IN_ONE_STATEMENT || DESIGN == BAD_LOCK_AND_READ_WITHOUT_ROW_LOCKS);
+}
+
 /* What a snapshot sees of a key, as far as it may be claimed: from its head to the first row that waits. */
 static void read_run(const struct config *config, const struct state *state, struct worker *worker,
                      unsigned key)
@@ -97,6 +92,7 @@ static bool can_lock(const struct state *state, const struct worker *worker, uns
             (place == ROW_DUE && (worker->read_due & bit(row))));
 }
 
+/* FOR UPDATE SKIP LOCKED, compared with the unlocked read: the run of a key ends at the first gap. */
 static void lock_run(const struct config *config, struct state *state, unsigned who, unsigned key)
 {
     struct worker *worker = &state->workers[who];
@@ -105,7 +101,7 @@ static void lock_run(const struct config *config, struct state *state, unsigned 
     bool head_locked = false;
     for (unsigned row = next_of_key(config, state, read, key, 0); row != ROWS_MAX;
          row = next_of_key(config, state, read, key, state->rows[row].seq)) {
-        if (DESIGN == BAD_UNLOCKED_RUN && head_locked) {
+        if (DESIGN == BAD_LOCK_AND_READ_WITHOUT_ROW_LOCKS || (DESIGN == BAD_UNLOCKED_RUN && head_locked)) {
             add_bits(&worker->batch, bit(row));
         } else if (can_lock(state, worker, row)) {
             state->rows[row].locker = (uint8_t)locker_of(who);
@@ -158,7 +154,7 @@ static void source_claim_locks(const struct scene *scene, unsigned who)
     struct move move = move_of(scene, SOURCE_CLAIM_LOCKS, who, 0, true);
     struct state *state = &move.after;
     struct worker *worker = &state->workers[who];
-    if (DESIGN == BAD_LOCK_AND_READ_IN_ONE_STATEMENT && scene->config->by_lanes) {
+    if (reads_before_lanes(scene->config)) {
         worker->from = worker->lanes = (uint8_t)(worker->from & free_lanes(scene->config, state));
     }
     for (unsigned key = 0; key < KEYS_MAX; key++) {
@@ -179,7 +175,7 @@ static void source_claim_locks(const struct scene *scene, unsigned who)
 
 /* ---- backend_publish ---- */
 
-/* What may be in flight now: the messages with nothing of their key in front of them in the batch. */
+/* What may be in flight now: of each key the first message that is not confirmed, unless it was refused. */
 static unsigned wave(const struct scene *scene, const struct worker *worker)
 {
     unsigned settled = worker->confirmed | worker->refused;
@@ -200,12 +196,18 @@ static unsigned wave(const struct scene *scene, const struct worker *worker)
     return rows;
 }
 
+/* Nobody knows what became of these. Those that were delivered before are of no interest. */
+static void set_adrift(struct state *state, unsigned rows)
+{
+    add_bits(&state->adrift, rows & ~(unsigned)state->delivered);
+}
+
 static void publish_one(const struct scene *scene, unsigned who, unsigned row)
 {
     const struct worker *worker = &scene->before->workers[who];
     struct move move = move_of(scene, PUBLISH_CONFIRMED, who, row, true);
     if (scene->before->rows[row].place == ROW_DELETED && !worker->zombie) {
-        move.violation = NO_NEEDLESS_DUPLICATE;
+        move.violation = "NoNeedlessDuplicate: sent again although its deletion had been committed";
     }
     broker_takes(scene, &move, row);
     add_bits(&move.after.workers[who].confirmed, bit(row));
@@ -213,20 +215,15 @@ static void publish_one(const struct scene *scene, unsigned who, unsigned row)
 
     if (scene->before->refusals > 0) {
         struct move refused = move_of(scene, PUBLISH_REFUSED, who, row, false);
+        set_adrift(&refused.after,
+                   bit(row)); /* one of several queues, or a proxy's 504: it may be there all the same */
         add_bits(&refused.after.workers[who].refused, bit(row));
         refused.after.refusals--;
         search_add(scene->search, &refused);
     }
 }
 
-/* Nobody knows what became of what was in flight; the first delivery is the one that counts. */
-static void set_adrift(struct state *state, unsigned rows)
-{
-    add_bits(&state->adrift, rows & ~(unsigned)state->delivered);
-}
-
-/* What was in flight stays, or has to wait as if it had been refused (relay/verdict.c: a suspect that was
- * alone). */
+/* What was in flight stays; or it has to wait, as a suspect on which the session died (relay/verdict.c). */
 static void lose_session(const struct scene *scene, unsigned who, unsigned in_flight)
 {
     struct move move = move_of(scene, PUBLISH_LOST, who, 0, false);
@@ -281,7 +278,9 @@ static void source_commit(const struct scene *scene, unsigned who)
         struct row *settled = &move.after.rows[row];
         if (is_stored(settled) && (deleted & bit(row))) {
             settled->place = ROW_DELETED;
-            move.violation = scene->before->delivered & bit(row) ? move.violation : NO_LOSS_UNSENT;
+            if (!(scene->before->delivered & bit(row))) {
+                move.violation = "NoLoss: deleted, and the broker never took it";
+            }
         } else if (is_stored(settled) && (worker->refused & bit(row))) {
             settled->place = ROW_WAITING;
         }
@@ -289,7 +288,7 @@ static void source_commit(const struct scene *scene, unsigned who)
     end_transaction(&move.after, who);
     search_add(scene->search, &move);
 
-    /* The answer is lost: if it had committed, all is as above, for the worker forgets its batch either way.
+    /* The answer is lost. Had it committed, all would be as above: the worker forgets its batch either way.
      */
     if (scene->before->faults > 0) {
         struct move lost = move_of(scene, COMMIT_LOST, who, 0, false);
@@ -332,7 +331,7 @@ static void claim_steps(const struct scene *scene, unsigned who)
 {
     unsigned all = all_lanes(scene->config);
     for (unsigned lanes = all; lanes != 0; lanes = (lanes - 1) & all) {
-        if (takes_no_lanes(scene->config) || DESIGN == BAD_LOCK_AND_READ_IN_ONE_STATEMENT) {
+        if (takes_no_lanes(scene->config) || reads_before_lanes(scene->config)) {
             source_claim_reads(scene, who, lanes);
         } else {
             source_take_lanes(scene, who, lanes);
@@ -381,79 +380,4 @@ void model_steps(const struct scene *scene)
             }
         }
     }
-}
-
-/* ---- properties; the broker's are in world.c ---- */
-
-static bool has_open_batch(const struct worker *worker)
-{
-    return (worker->phase == WORKER_PUBLISHING || worker->phase == WORKER_SETTLED) && !worker->zombie;
-}
-
-static bool has_transaction(const struct config *config, const struct state *state, unsigned who)
-{
-    return who < config->workers && state->workers[who].phase != WORKER_IDLE && !state->workers[who].zombie;
-}
-
-static const char *check_row(const struct config *config, const struct state *state, unsigned row)
-{
-    unsigned batches = 0;
-    for (unsigned who = 0; who < config->workers; who++) {
-        const struct worker *worker = &state->workers[who];
-        batches += has_open_batch(worker) && (worker->batch & bit(row));
-    }
-    unsigned locker = state->rows[row].locker;
-    if (batches > 1) {
-        return NO_DOUBLE_CLAIM;
-    }
-    if (locker != LOCKER_NONE && locker != LOCKER_STRANGER && !has_transaction(config, state, locker - 1)) {
-        return NO_STUCK_LOCK_HELD;
-    }
-    if (state->rows[row].place == ROW_MESSAGE && state->rows[row].seq < state->mark) {
-        return NO_LOSS_BELOW_MARK;
-    }
-    return NULL;
-}
-
-const char *model_check(const struct config *config, const struct state *state)
-{
-    for (unsigned who = 0; who < config->workers; who++) {
-        if (state->workers[who].lanes != 0 && !has_transaction(config, state, who)) {
-            return NO_STUCK_LOCK_HELD;
-        }
-    }
-    for (unsigned row = 0; row < config->rows; row++) {
-        const char *violation = check_row(config, state, row);
-        if (violation) {
-            return violation;
-        }
-    }
-    return NULL;
-}
-
-bool model_is_done(const struct config *config, const struct state *state)
-{
-    for (unsigned row = 0; row < config->rows; row++) {
-        const struct row *mine = &state->rows[row];
-        if (is_stored(mine) || mine->place == ROW_BEGUN || mine->place == ROW_UNCOMMITTED ||
-            mine->locker != LOCKER_NONE) {
-            return false;
-        }
-    }
-    for (unsigned who = 0; who < config->workers; who++) {
-        if (state->workers[who].phase != WORKER_IDLE) {
-            return false;
-        }
-    }
-    return true;
-}
-
-const char *model_blame(const struct config *config, const struct state *state)
-{
-    for (unsigned row = 0; row < config->rows; row++) {
-        if (is_stored(&state->rows[row])) {
-            return NO_LOSS_FORGOTTEN;
-        }
-    }
-    return NO_STUCK_LOCK_LEFT;
 }

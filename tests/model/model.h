@@ -10,19 +10,20 @@
 /* DESIGN picks one. All but GOOD are known to be wrong, and the search must find out. */
 enum design {
     GOOD,
-    BAD_LOCK_AND_READ_IN_ONE_STATEMENT, /* the lanes are locked after the snapshot that reads their rows */
-    BAD_UNLOCKED_RUN,                   /* no lanes: a key's head is locked, what follows it is just read */
-    BAD_CLAIM_NOT_CONDITIONAL,          /* claims from the lanes it asked for, got or not */
-    BAD_NO_GAP_CUT,                     /* claims on behind a row that a stranger has locked */
-    BAD_SCHEDULED_DOES_NOT_BLOCK,       /* a key goes on while its head waits in outbox.scheduled */
-    BAD_NO_WAVES,                       /* all messages of a key in flight at once */
-    BAD_DELETE_BEFORE_CONFIRM,          /* what was written to the socket counts as delivered */
-    BAD_LEASE_OUTLIVES_SESSION,         /* a lane is a column, not a lock: a crash does not free it */
-    BAD_SEQ_BEFORE_KEY_LOCK,            /* producers take the seq before they wait for each other */
-    BAD_SEQ_BEFORE_XID,                 /* producers take the seq before their xid */
-    BAD_MARK_FROM_CLAIMS,               /* the mark is the first seq that a claim got */
-    BAD_MARK_FROM_XMAX,                 /* X is a snapshot's xmax, not a transaction id of our own */
-    BAD_MARK_XID_BEFORE_HIGHEST         /* X is taken before C is read */
+    BAD_LOCK_AND_READ_IN_ONE_STATEMENT,  /* the lanes are locked after the snapshot that reads their rows */
+    BAD_LOCK_AND_READ_WITHOUT_ROW_LOCKS, /* likewise, and the lanes are the only lock */
+    BAD_UNLOCKED_RUN,                    /* no lanes: a key's head is locked, what follows it is just read */
+    BAD_CLAIM_NOT_CONDITIONAL,           /* claims from the lanes it asked for, got or not */
+    BAD_NO_GAP_CUT,                      /* claims on behind a row that a stranger has locked */
+    BAD_SCHEDULED_DOES_NOT_BLOCK,        /* a key goes on while its head waits in outbox.scheduled */
+    BAD_NO_WAVES,                        /* all messages of a key in flight at once */
+    BAD_DELETE_BEFORE_CONFIRM,           /* what was written to the socket counts as delivered */
+    BAD_LEASE_OUTLIVES_SESSION,          /* a lane is a column, not a lock: a crash does not free it */
+    BAD_SEQ_BEFORE_KEY_LOCK,             /* producers take the seq before they wait for each other */
+    BAD_SEQ_BEFORE_XID,                  /* producers take the seq before their xid */
+    BAD_MARK_FROM_CLAIMS,                /* the mark is the first seq that a claim got */
+    BAD_MARK_FROM_XMAX,                  /* X is a snapshot's xmax, not a transaction id of our own */
+    BAD_MARK_XID_BEFORE_HIGHEST          /* X is taken before C is read */
 };
 
 #ifndef DESIGN
@@ -54,8 +55,8 @@ enum mark_phase { MARK_IDLE, MARK_HALF_ASKED, MARK_PENDING };
 
 enum { LOCKER_NONE = 0, LOCKER_STRANGER = 9 }; /* worker n locks as n + 1 */
 
-/* Sets of rows and of lanes are bits. All members are bytes, so that a state has no padding and compares as
- * memory. */
+/* Sets of rows and of lanes are bits. All members are bytes: a state has no padding and compares as memory.
+ */
 struct row {
     uint8_t place;
     uint8_t seq;
@@ -87,7 +88,7 @@ struct state {
     uint8_t mark_highest; /* C */
     uint8_t mark_xid;     /* X */
     uint8_t delivered;    /* what the broker took at least once */
-    uint8_t adrift;       /* written to a session that is lost: the broker may yet take it, or never */
+    uint8_t adrift;       /* sent, and not confirmed: the broker may yet take it, or never */
     uint8_t faults;       /* these four are what is left of the configuration's budgets */
     uint8_t refusals;
     uint8_t strangers;
@@ -169,6 +170,7 @@ void world_steps(const struct scene *scene);
 void broker_takes(const struct scene *scene, struct move *move, unsigned row);
 struct move move_of(const struct scene *scene, enum what what, unsigned who, unsigned row, bool calm);
 bool is_stored(const struct row *row);
+bool is_running(const struct row *row); /* its producer */
 
 /* The next of `rows` with this key in the order of seq, behind `seq`; ROWS_MAX = none. */
 unsigned next_of_key(const struct config *config, const struct state *state, unsigned rows, unsigned key,
@@ -189,10 +191,10 @@ static inline void remove_bits(uint8_t *set, unsigned bits)
     *set = (uint8_t)(*set & ~bits);
 }
 
-/* model.c: the workers, and the properties. */
+/* model.c: the workers. */
 void model_steps(const struct scene *scene);
 
-/* A property that `state` itself breaks, or NULL. */
+/* properties.c: a property that `state` itself breaks, or NULL. */
 const char *model_check(const struct config *config, const struct state *state);
 
 /* Everything that was committed is delivered and gone, and nobody holds anything. */

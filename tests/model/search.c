@@ -4,7 +4,7 @@
 #include <string.h>
 #include <time.h>
 
-enum { STATES_MAX = 20000000 };
+enum { STATES_MAX = 12000000 };
 #define NONE UINT32_MAX /* no node */
 
 struct node {
@@ -181,14 +181,15 @@ static void print_never_done(const struct search *search, uint32_t node, uint32_
     unsigned steps = 0;
     print_violation(search, model_blame(search->config, &search->nodes[end].state), out);
     print_path(search, node, &steps, out);
-    (void)fprintf(out, "      and with no more faults:\n");
+    (void)fprintf(out, "      and if nothing else goes wrong:\n");
     for (bool again = false; search->nodes[node].calm != NONE && !(node == end && again);
          node = search->nodes[node].calm) {
         again = again || node == end;
         print_numbered(search, &steps, &search->nodes[node].calm_step,
                        &search->nodes[search->nodes[node].calm].state, out);
     }
-    (void)fprintf(out, "      and so on for ever\n");
+    (void)fprintf(out, "      %s\n",
+                  search->nodes[node].calm == NONE ? "nothing more can happen" : "and so on for ever");
     print_end(search, steps, out);
 }
 
@@ -252,7 +253,7 @@ enum search_result search_run(const struct config *config, FILE *out)
         result = SEARCH_NOT_EXHAUSTIVE;
     } else if (result == SEARCH_HOLDS) {
         size_t bytes = search.capacity * sizeof *search.nodes + search.slot_count * sizeof *search.slots;
-        (void)fprintf(out, "%s: %-13s holds: %8u states, %9llu steps, depth %u, %u MiB, %.1f s\n",
+        (void)fprintf(out, "%s: %-22s holds: %8u states, %9llu steps, depth %u, %u MiB, %.1f s\n",
                       model_design, config->name, search.count, (unsigned long long)search.moves,
                       search.depth, (unsigned)(bytes >> 20), (double)(clock() - began) / CLOCKS_PER_SEC);
     }

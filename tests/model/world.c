@@ -14,7 +14,7 @@ bool is_stored(const struct row *row)
     return row->place == ROW_MESSAGE || row->place == ROW_WAITING || row->place == ROW_DUE;
 }
 
-static bool is_running(const struct row *row)
+bool is_running(const struct row *row)
 {
     return row->place == ROW_BEGUN || row->place == ROW_UNCOMMITTED;
 }
@@ -193,11 +193,6 @@ static unsigned xmin_of(const struct state *state)
     return xmin;
 }
 
-static void read_highest(struct state *state)
-{
-    state->mark_highest = state->last_seq;
-}
-
 /* A transaction of our own that takes an xid and ends: it only ever delays xmin. */
 static void take_xid(struct state *state)
 {
@@ -219,7 +214,7 @@ static void mark_ask(const struct scene *scene)
     }
     move.after.mark_phase++;
     if (highest) {
-        read_highest(&move.after);
+        move.after.mark_highest = move.after.last_seq;
     } else {
         take_xid(&move.after);
     }
