@@ -30,7 +30,7 @@ static const struct config configs[] = {
     {"one lane",                 2,      3,   {0, 0, 1},    {0, 0},  2,   yes,   yes,   yes,  2,      1,         1,     0},
     {"row locks, overlapping",   2,      3,   {0, 0, 0},    {0, 0},  3,   no,    no,    yes,  1,      1,         1,     0},
     {"three workers",            3,      3,   {0, 0, 1},    {0, 1},  2,   yes,   yes,   yes,  1,      1,         0,     0},
-    {"two lanes",                2,      4,   {0, 0, 1, 1}, {0, 1},  2,   yes,   yes,   yes,  1,      1,         0,     0},
+    {"two lanes",                2,      3,   {0, 0, 1},    {0, 1},  2,   yes,   yes,   yes,  1,      1,         1,     0},
     {"mark and faults",          1,      3,   {0, 0, 1},    {0, 0},  2,   yes,   yes,   yes,  1,      1,         0,     2},
 };
 /* clang-format on */

@@ -70,7 +70,8 @@ static void read_run(const struct config *config, const struct state *state, str
          row != ROWS_MAX && run < config->run_max;
          row = next_of_key(config, state, ALL_ROWS, key, state->rows[row].seq)) {
         unsigned place = state->rows[row].place;
-        if (place == ROW_WAITING && DESIGN != BAD_SCHEDULED_DOES_NOT_BLOCK) {
+        if ((place == ROW_WAITING && DESIGN != BAD_SCHEDULED_DOES_NOT_BLOCK) ||
+            (place == ROW_DUE && DESIGN == BAD_RETRY_BLOCKS_FOR_EVER)) {
             return;
         }
         if (place == ROW_MESSAGE && state->rows[row].seq >= state->mark) {

@@ -16,6 +16,7 @@ enum design {
     BAD_CLAIM_NOT_CONDITIONAL,           /* claims from the lanes it asked for, got or not */
     BAD_NO_GAP_CUT,                      /* claims on behind a row that a stranger has locked */
     BAD_SCHEDULED_DOES_NOT_BLOCK,        /* a key goes on while its head waits in outbox.scheduled */
+    BAD_RETRY_BLOCKS_FOR_EVER,           /* a row in outbox.scheduled blocks its key, and is never claimed */
     BAD_NO_WAVES,                        /* all messages of a key in flight at once */
     BAD_DELETE_BEFORE_CONFIRM,           /* what was written to the socket counts as delivered */
     BAD_LEASE_OUTLIVES_SESSION,          /* a lane is a column, not a lock: a crash does not free it */
