@@ -209,3 +209,17 @@ void backend_interrupt(struct session *session)
         table->interrupt(session->object);
     }
 }
+
+int backend_explain(const struct backend *backend, const struct outbox_message *message, char *out,
+                    size_t out_bytes, bool *known, struct err *err)
+{
+    const struct outbox_backend *table = backend->table;
+    struct outbox_error error = {.size = sizeof error};
+    out[0] = '\0';
+    *known =
+        table->size >= offsetof(struct outbox_backend, explain) + sizeof table->explain && table->explain;
+    if (*known && table->explain(backend->object, message, out, out_bytes, &error) != 0) {
+        return failed(&error, err);
+    }
+    return 0;
+}

@@ -50,6 +50,13 @@ bool backend_has_check(const struct backend *backend);
 enum outbox_session_state backend_check(struct session *session, int64_t deadline_ms, int64_t *retry_after_ms,
                                         struct err *err);
 
+/*
+ * Where the message would go, in a line of text; *known is false if the backend cannot tell. -1: it would be
+ * rejected, *err says why.
+ */
+int backend_explain(const struct backend *backend, const struct outbox_message *message, char *out,
+                    size_t out_bytes, bool *known, struct err *err) MUST_CHECK;
+
 /* From another thread, only while a call on the session runs; the caller serialises it against the call's
  * return. */
 void backend_interrupt(struct session *session);

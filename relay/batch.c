@@ -135,7 +135,7 @@ int batch_order_by_key(struct batch *batch, struct err *err)
     memset(latest, 0, places * sizeof *latest);
     for (size_t at = 0; at < batch->count; at++) {
         struct row *row = &batch->rows[at];
-        if (row->message.key.ptr) {
+        if (row->has_key) {
             size_t place = find_key(batch, latest, places, &row->message);
             row->before = latest[place];
             latest[place] = at + 1;

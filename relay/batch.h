@@ -30,6 +30,7 @@ struct row {
     int64_t entry;        /* its entry in outbox.scheduled; 0 = it stands in outbox.message */
     int64_t tried_age_ms; /* since its last try; -1 = unknown or never */
     int64_t age_ms;       /* since created_at */
+    bool has_key;         /* an empty key is one, too */
     uint32_t attempts;    /* counted before this try */
     bool solo;            /* a session died on it before: sent alone */
 

@@ -201,3 +201,15 @@ void bytes_copy_printable(char *out, size_t out_bytes, struct bytes from)
     }
     out[used] = '\0';
 }
+
+void text_add_like(struct text *text, const char *pattern)
+{
+    for (; *pattern; pattern++) {
+        if (*pattern == '*' || *pattern == '?') {
+            text_add(text, *pattern == '*' ? "%" : "_");
+        } else {
+            bool special = *pattern == '%' || *pattern == '_' || *pattern == '\\';
+            text_addf(text, "%s%c", special ? "\\" : "", *pattern);
+        }
+    }
+}

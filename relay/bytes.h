@@ -53,4 +53,7 @@ const char *text_get(const struct text *text);
 /* Copies at most out_bytes-1 bytes, dropping NUL and control characters, and never cuts a UTF-8 character. */
 void bytes_copy_printable(char *out, size_t out_bytes, struct bytes from);
 
+/* A pattern with * and ? as an SQL LIKE pattern. */
+void text_add_like(struct text *text, const char *pattern);
+
 #endif

@@ -37,8 +37,8 @@ static const struct {
     [CLI_ORDER] = {"order", 0, "none|key", NULL, "order of delivery, for all relays of this outbox"},
     [CLI_LANES] = {"lanes", 0, "COUNT", NULL,
                    "with --order key: a power of two (default 64), most workers that may publish at once"},
-    [CLI_REASON] = {"reason", 0, "WORD", NULL,
-                    "only dead letters with this reason: rejected, expired, attempts or age"},
+    [CLI_REASON] = {"reason", 0, "TEXT", NULL,
+                    "dead: rejected, expired, attempts or age; pause: why, for people"},
     [CLI_CHANNEL] = {"channel", 0, "CHANNEL", NULL, "only messages of this channel"},
     [CLI_SINCE] = {"since", 0, "DURATION", NULL, "only what died at most this long ago, such as 2h"},
     [CLI_LIMIT] = {"limit", 0, "COUNT", NULL, "at most so many"},
@@ -269,6 +269,12 @@ int cli_duration(const struct cli *cli, enum cli_flag flag, int64_t otherwise_ms
         return err_prefix(err, "--%s", flags[flag].name);
     }
     return 0;
+}
+
+bool cli_is_uuid(const char *text)
+{
+    return strlen(text) == 36 && strspn(text, "0123456789abcdefABCDEF-") == 36 && text[8] == '-' &&
+           text[13] == '-' && text[18] == '-' && text[23] == '-';
 }
 
 int cli_fail(const struct err *err)

@@ -81,6 +81,9 @@ int cli_count(const struct cli *cli, enum cli_flag flag, int64_t otherwise, int6
 int cli_duration(const struct cli *cli, enum cli_flag flag, int64_t otherwise_ms, int64_t *out_ms,
                  struct err *err) MUST_CHECK;
 
+/* 8-4-4-4-12 hexadecimal digits? */
+bool cli_is_uuid(const char *text);
+
 /* Prints "outbox-relay: text" on standard error; the exit code of the error's class. */
 int cli_fail(const struct err *err);
 

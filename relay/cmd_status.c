@@ -16,34 +16,78 @@ static const char *text_at(const json_t *object, const char *name)
     return text ? text : "";
 }
 
-/* One sentence: what is wrong, and that nothing is lost. */
+/* What is wrong with one relay that is alive; true if anything is. */
+static bool tell_relay(const json_t *relay)
+{
+    bool troubled = strcmp(text_at(relay, "state"), "blocked") == 0;
+    if (troubled) {
+        (void)printf("BLOCKED: relay %s: %s; nothing is lost\n", text_at(relay, "instance"),
+                     text_at(relay, "reason"));
+    }
+    size_t at = 0;
+    json_t *hold = NULL;
+    json_array_foreach(json_object_get(relay, "holds"), at, hold)
+    {
+        (void)printf("ON HOLD: channel %s: %s; next try in %lld s, nothing is lost\n",
+                     text_at(hold, "channel"), text_at(hold, "reason"),
+                     (long long)json_integer_value(json_object_get(hold, "next_try_in_s")));
+        troubled = true;
+    }
+    return troubled;
+}
+
+static bool tell_pauses(const json_t *status)
+{
+    size_t at = 0;
+    json_t *pause = NULL;
+    const json_t *pauses = json_object_get(status, "paused");
+    json_array_foreach(pauses, at, pause)
+    {
+        bool all = strcmp(text_at(pause, "scope"), "*") == 0;
+        const char *until = text_at(pause, "until");
+        (void)printf("PAUSED: %s%s by %s since %s%s%s%s%s; outbox-relay resume%s%s ends it\n",
+                     all ? "all channels" : "channel ", all ? "" : text_at(pause, "scope"),
+                     text_at(pause, "paused_by"), text_at(pause, "paused_at"), until[0] ? " until " : "",
+                     until, text_at(pause, "reason")[0] ? ": " : "", text_at(pause, "reason"), all ? "" : " ",
+                     all ? "" : text_at(pause, "scope"));
+    }
+    return json_array_size(pauses) > 0;
+}
+
+/* With order by key, rows behind these wait, too. */
+static bool tell_retries(const json_t *status)
+{
+    size_t at = 0;
+    json_t *retry = NULL;
+    const json_t *retries = json_object_get(status, "retrying");
+    json_array_foreach(retries, at, retry)
+    {
+        (void)printf("RETRYING: channel %s: %lld messages were refused: %s; next try in %lld s\n",
+                     text_at(retry, "channel"),
+                     (long long)json_integer_value(json_object_get(retry, "messages")),
+                     text_at(retry, "last_error"),
+                     (long long)json_integer_value(json_object_get(retry, "next_try_in_s")));
+    }
+    return json_array_size(retries) > 0;
+}
+
+/* A sentence each: what is wrong, and that nothing is lost; the worst first. */
 static void tell_verdict(const json_t *status)
 {
-    const json_t *relays = json_object_get(status, "relays");
     json_int_t backlog = json_integer_value(json_object_get(status, "backlog"));
     size_t index = 0;
     size_t alive = 0;
     json_t *relay = NULL;
     bool troubled = false;
-    json_array_foreach(relays, index, relay)
+    json_array_foreach(json_object_get(status, "relays"), index, relay)
     {
-        alive += !json_is_true(json_object_get(relay, "stale"));
-        if (!json_is_true(json_object_get(relay, "stale")) &&
-            strcmp(text_at(relay, "state"), "blocked") == 0) {
-            (void)printf("BLOCKED: relay %s: %s; nothing is lost\n", text_at(relay, "instance"),
-                         text_at(relay, "reason"));
-            troubled = true;
-        }
-        size_t at = 0;
-        json_t *hold = NULL;
-        json_array_foreach(json_object_get(relay, "holds"), at, hold)
-        {
-            (void)printf("ON HOLD: channel %s: %s; next try in %lld s, nothing is lost\n",
-                         text_at(hold, "channel"), text_at(hold, "reason"),
-                         (long long)json_integer_value(json_object_get(hold, "next_try_in_s")));
-            troubled = true;
+        if (!json_is_true(json_object_get(relay, "stale"))) {
+            alive++;
+            troubled = tell_relay(relay) || troubled;
         }
     }
+    troubled = tell_pauses(status) || troubled;
+    troubled = tell_retries(status) || troubled;
     if (alive == 0 && backlog > 0) {
         (void)printf("STOPPED: no relay is running and %lld messages wait: start 'outbox-relay run'\n",
                      (long long)backlog);

@@ -35,7 +35,7 @@ extern "C" {
 #endif
 
 #define OUTBOX_BACKEND_ABI_MAJOR 1u
-#define OUTBOX_BACKEND_ABI_MINOR 0u
+#define OUTBOX_BACKEND_ABI_MINOR 1u
 
 /* A view into memory that somebody else owns; may hold NUL bytes, is not NUL-terminated. */
 struct outbox_bytes {
@@ -266,6 +266,16 @@ struct outbox_backend {
      * follows if it was connected. It may come again while that call has not returned.
      */
     void (*interrupt)(void *session);
+
+    /*
+     * Says where the message would go, as one line of UTF-8 text without secrets, such as
+     * "exchange orders, routing key order.placed"; for `outbox-relay explain`. Since ABI 1.1.
+     * Thread: the main one, between open() and close(). Blocking: no, and no network. Ownership: the message
+     * is borrowed; out has out_bytes bytes and is NUL-terminated. After -1 error->text says why publish()
+     * would reject it.
+     */
+    int (*explain)(void *backend, const struct outbox_message *message, char *out, size_t out_bytes,
+                   struct outbox_error *error);
 };
 
 /*
@@ -322,5 +332,6 @@ struct outbox_note {
  *
  * Changes:
  *   1.0  the first
+ *   1.1  outbox_backend.explain
  */
 #endif

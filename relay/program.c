@@ -23,19 +23,6 @@ static void name_instance(struct program *program)
     (void)snprintf(program->client_name, sizeof program->client_name, "outbox-relay/%s", program->instance);
 }
 
-/* A channel pattern with * and ? as a LIKE pattern. */
-static void add_like(struct text *out, const char *pattern)
-{
-    for (; *pattern; pattern++) {
-        if (*pattern == '*' || *pattern == '?') {
-            text_add(out, *pattern == '*' ? "%" : "_");
-        } else {
-            bool special = *pattern == '%' || *pattern == '_' || *pattern == '\\';
-            text_addf(out, "%s%c", special ? "\\" : "", *pattern);
-        }
-    }
-}
-
 /* Channel patterns as a text[] literal of LIKE patterns. */
 static void add_patterns(struct text *out, const struct option_value *list)
 {
@@ -43,7 +30,7 @@ static void add_patterns(struct text *out, const struct option_value *list)
     for (size_t item = 0; item < list->count; item++) {
         struct text like;
         text_init(&like, FILTER_MAX_BYTES);
-        add_like(&like, list->items[item]);
+        text_add_like(&like, list->items[item]);
         text_add(out, item > 0 ? "," : "");
         text_add_quoted(out, bytes_of(text_get(&like)));
         text_finish(&like);

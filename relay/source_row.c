@@ -1,5 +1,4 @@
-/* source_row - the columns of a claim as a row of the batch. */
-#include "source_state.h"
+#include "source_row.h"
 
 /* The columns of claim*.sql. */
 enum {
@@ -56,6 +55,7 @@ static void read_row(struct batch *batch, struct row *row, const struct pg_rows 
         column(rows, at, pg_is_null(rows, at, COLUMN_PAYLOAD_BYTES) ? COLUMN_PAYLOAD : COLUMN_PAYLOAD_BYTES);
     message->created_at_us = pg_number(rows, at, COLUMN_CREATED_AT_US, 0);
     message->ttl_ms = pg_number(rows, at, COLUMN_TTL_MS, -1);
+    row->has_key = !pg_is_null(rows, at, COLUMN_KEY);
     row->entry = pg_number(rows, at, COLUMN_ENTRY, 0);
     row->attempts = (uint32_t)pg_number(rows, at, COLUMN_ATTEMPTS, 0);
     row->tried_age_ms = pg_number(rows, at, COLUMN_TRIED_AGE_MS, -1);

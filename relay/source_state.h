@@ -9,6 +9,7 @@
 #include "pg.h"
 #include "schema.h"
 #include "source.h"
+#include "source_row.h"
 
 enum { ANSWER_WITHIN_MS = 15000, NUMBER_BYTES = 24, SOURCE_PAUSED_MAX_BYTES = 256 << 10 };
 
@@ -62,14 +63,6 @@ void source_scatter(struct source *source);
 /* Reads all answers of source_send_claim(); the group's end stays to be read. */
 int source_read_claim(struct source *source, const struct source_request *request, struct batch *batch,
                       struct err *err) MUST_CHECK;
-
-/* ---- source_row.c ---- */
-
-/* Columns that claim_keyed.sql has beyond those of the others. */
-enum { COLUMN_LANE = 20, COLUMN_STEP, COLUMN_CHANNEL_HASH, COLUMN_KEY_HASH };
-
-/* The rows of a claim become rows of the batch, which owns them from now on. */
-int source_read_rows(struct batch *batch, struct pg_rows *rows, struct err *err) MUST_CHECK;
 
 /* ---- source_mark.c: where claims start; see mark.h ---- */
 

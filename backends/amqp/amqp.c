@@ -10,6 +10,7 @@
 #include <time.h>
 
 #include "connection.h"
+#include "envelope.h"
 #include "frames.h"
 #include "publish.h"
 
@@ -121,6 +122,26 @@ static void amqp_interrupt(void *object)
     connection_interrupt(object);
 }
 
+static int amqp_explain(void *backend, const struct outbox_message *message, char *out, size_t out_bytes,
+                        struct outbox_error *error)
+{
+    struct envelope envelope;
+    char reason[256];
+    void *session = NULL;
+    if (amqp_session_new(backend, &session, error) != 0) {
+        return -1;
+    }
+    ((struct session *)session)->frame_max = AMQP_DEFAULT_FRAME_SIZE; /* the broker may agree to less */
+    bool good = envelope_seal(session, message, &envelope, reason);
+    amqp_session_free(session); /* the envelope's headers are gone with it */
+    if (!good) {
+        return session_error(error, OUTBOX_ERROR_CONFIG, "%s", reason);
+    }
+    (void)snprintf(out, out_bytes, "%s%s, %s %s", envelope.exchange[0] ? "exchange " : "the default exchange",
+                   envelope.exchange, envelope.exchange[0] ? "routing key" : "queue", envelope.routing_key);
+    return 0;
+}
+
 static const struct outbox_backend amqp_backend = {
     .size = sizeof(struct outbox_backend),
     .name = "amqp",
@@ -135,6 +156,7 @@ static const struct outbox_backend amqp_backend = {
     .publish = amqp_publish,
     .check = amqp_check,
     .interrupt = amqp_interrupt,
+    .explain = amqp_explain,
 };
 
 OUTBOX_BACKEND("amqp", "1.0.0", amqp_backend);

@@ -10,7 +10,9 @@
 #include <time.h>
 
 #include "publish.h"
+#include "request.h"
 #include "transfer.h"
+#include "url.h"
 
 int64_t session_now_ms(void)
 {
@@ -202,6 +204,44 @@ static void http_interrupt(void *object)
     (void)pthread_mutex_unlock(&session->lock);
 }
 
+/* The URL without user and password, and the names of the header fields: values may be secrets. */
+static void describe(const struct transfer *transfer, const char *url, char *out, size_t out_bytes)
+{
+    const char *authority = strstr(url, "://");
+    authority = authority ? authority + 3 : url;
+    size_t len = strcspn(authority, "/?#");
+    const char *host = authority;
+    for (size_t at = 0; at < len; at++) {
+        host = authority[at] == '@' ? &authority[at + 1] : host;
+    }
+    size_t used =
+        (size_t)snprintf(out, out_bytes, "POST %.*s%s, header fields", (int)(authority - url), url, host);
+    for (const struct curl_slist *field = transfer->headers; field && used < out_bytes; field = field->next) {
+        used +=
+            (size_t)snprintf(out + used, out_bytes - used, "%s %.*s", field == transfer->headers ? "" : ",",
+                             (int)strcspn(field->data, ":;"), field->data);
+    }
+}
+
+static int http_explain(void *backend, const struct outbox_message *message, char *out, size_t out_bytes,
+                        struct outbox_error *error)
+{
+    const struct settings *settings = backend;
+    struct session session = {.settings = settings};
+    struct transfer transfer = {.session = &session, .easy = curl_easy_init()};
+    char reason[REASON_BYTES] = "out of memory";
+    char url[TEMPLATE_MAX_BYTES];
+    const char *fault = url_render(settings->host, settings->url, message, url, sizeof url);
+    bool good = transfer.easy && !fault && request_prepare(&transfer, message, 1, reason) == OUTBOX_UNSETTLED;
+    if (good) {
+        describe(&transfer, url, out, out_bytes);
+    }
+    curl_slist_free_all(transfer.headers);
+    free(transfer.body);
+    curl_easy_cleanup(transfer.easy);
+    return good ? 0 : settings_error(error, OUTBOX_ERROR_CONFIG, "%s", fault ? fault : reason);
+}
+
 static const struct outbox_backend http_backend = {
     .size = sizeof(struct outbox_backend),
     .name = "http",
@@ -215,6 +255,7 @@ static const struct outbox_backend http_backend = {
     .disconnect = http_disconnect,
     .publish = http_publish,
     .interrupt = http_interrupt,
+    .explain = http_explain,
 };
 
 OUTBOX_BACKEND("http", "1.0.0", http_backend);

@@ -8,8 +8,15 @@ SELECT jsonb_build_object(
   'channels', (SELECT coalesce(jsonb_agg(jsonb_build_object('channel', channel, 'messages', messages,
                  'oldest_age_s', round(extract(epoch FROM oldest_age), 3)) ORDER BY oldest), '[]')
                FROM (SELECT * FROM outbox.backlog ORDER BY oldest LIMIT 100) b),
-  'paused', (SELECT coalesce(jsonb_agg(jsonb_build_object('scope', scope, 'reason', reason, 'until', until) ORDER BY scope), '[]')
-             FROM outbox.paused WHERE until IS NULL OR until > clock_timestamp()),
+  'paused', (SELECT coalesce(jsonb_agg(jsonb_build_object('scope', scope, 'reason', reason, 'paused_by', paused_by, 'paused_at', paused_at,
+               'until', until) ORDER BY scope), '[]') FROM outbox.paused JOIN outbox.paused_now USING (scope)),
+  'retrying', (SELECT coalesce(jsonb_agg(jsonb_build_object('channel', channel, 'messages', messages, 'attempts', attempts,
+                 'next_try_in_s', greatest(0, ceil(extract(epoch FROM due_at - clock_timestamp()))), 'last_error', last_error) ORDER BY messages DESC), '[]')
+               FROM (SELECT channel, count(*) AS messages, max(attempts) AS attempts, min(due_at) AS due_at,
+                            (array_agg(last_error ORDER BY tried_at DESC NULLS LAST))[1] AS last_error
+                     FROM outbox.scheduled WHERE seq IS NOT NULL GROUP BY channel ORDER BY count(*) DESC LIMIT 100) r),
+  'order', (SELECT value FROM outbox.setting WHERE name = 'order'),
+  'lanes', (SELECT value::int FROM outbox.setting WHERE name = 'lanes'),
   'relays', (SELECT coalesce(jsonb_agg(jsonb_build_object('instance', instance, 'version', version, 'backend', backend, 'host', host,
                'pid', pid, 'state', state, 'reason', reason, 'holds', holds, 'since', since, 'next_try_at', next_try_at,
                'last_error', last_error, 'started_at', started_at, 'seen_at', seen_at,

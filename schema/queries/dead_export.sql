@@ -1,0 +1,8 @@
+-- Whole dead letters as JSON, oldest first, behind entry $6; the other parameters as in dead_list.sql.
+SELECT entry, (to_jsonb(d) - 'payload' - 'payload_bytes')::text, payload::text, encode(payload_bytes, 'base64')
+FROM outbox.dead_letter d
+WHERE ($1::uuid[] IS NULL OR id = ANY ($1::uuid[])) AND ($2::text IS NULL OR reason = $2::text)
+  AND ($3::text IS NULL OR channel LIKE $3::text)
+  AND ($4::bigint IS NULL OR died_at >= clock_timestamp() - $4::bigint * interval '1 millisecond')
+  AND entry > $6::bigint
+ORDER BY entry LIMIT $5::bigint
