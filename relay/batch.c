@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "failpoint.h"
+
 enum { REASON_MAX_BYTES = 512, ARENA_MAX_BYTES = 256 << 20 };
 
 static void settle(struct outbox_batch *lent, size_t index, enum outbox_verdict verdict, const char *reason,
@@ -14,6 +16,9 @@ static void settle(struct outbox_batch *lent, size_t index, enum outbox_verdict 
     if (!batch->is_lent || index >= lent->count || verdict < OUTBOX_UNSETTLED || verdict > OUTBOX_REJECTED) {
         batch->misuses++;
         return;
+    }
+    if (failpoint("after_publish")) {
+        return; /* as if the answer had been lost */
     }
     struct row *row = &batch->rows[batch->row_of[index]];
     if (row->verdict != OUTBOX_UNSETTLED || row->not_sent || row->spoiled) {

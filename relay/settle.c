@@ -1,5 +1,6 @@
 #include "settle.h"
 
+#include "failpoint.h"
 #include "sql.h"
 
 enum { ARRAY_MAX_BYTES = 32 << 20, ARRAYS = 5 };
@@ -152,7 +153,7 @@ static int run_moves(struct pg *pg, const struct batch *batch, const char *backe
             return -1;
         }
     }
-    return 0;
+    return failpoint("in_move") ? err_set(err, ERR_RETRY, "failpoint in_move") : 0;
 }
 
 static bool has_moves(const struct batch *batch)
@@ -190,8 +191,14 @@ int settle_batch(struct pg *pg, const struct batch *batch, const char *backend, 
                  const struct log *log, bool *refused, struct err *err)
 {
     *refused = false;
+    if (failpoint("before_delete")) {
+        return err_set(err, ERR_CONNECTION, "failpoint before_delete");
+    }
     if (send_delete(pg, batch, false, err) != 0 || send_delete(pg, batch, true, err) != 0) {
         return -1;
+    }
+    if (failpoint("after_delete")) {
+        return err_set(err, ERR_CONNECTION, "failpoint after_delete");
     }
     if (!has_moves(batch)) {
         return 0;

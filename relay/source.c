@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "clock.h"
+#include "failpoint.h"
 #include "schema.h"
 #include "settle.h"
 #include "source_state.h"
@@ -163,8 +164,12 @@ static int read_commit(struct source *source, const struct batch *batch, bool *c
         pg_result(source->pg, &rows, source_answer_deadline(), err) != 0) {
         return -1;
     }
-    *committed = pg_did(rows, "COMMIT");
+    bool did_commit = pg_did(rows, "COMMIT");
     pg_rows_free(rows);
+    if (failpoint("after_commit")) {
+        return err_set(err, ERR_CONNECTION, "failpoint after_commit");
+    }
+    *committed = did_commit;
     return *committed ? 0 : err_set(err, ERR_RETRY, "the transaction was rolled back at COMMIT");
 }
 
@@ -172,6 +177,9 @@ static int read_commit(struct source *source, const struct batch *batch, bool *c
 static int commit_chain(struct source *source, const struct source_request *next, struct batch *batch,
                         bool *committed, struct err *err)
 {
+    if (failpoint("before_commit")) {
+        return err_set(err, ERR_CONNECTION, "failpoint before_commit");
+    }
     if (pg_send(source->pg, "COMMIT", 0, NULL, false, err) != 0 ||
         (next && source_send_claim(source, next, err) != 0) || pg_sync(source->pg, err) != 0) {
         return -1;

@@ -8,6 +8,7 @@
  * obtained (outbox.lanes).
  */
 #include "clock.h"
+#include "failpoint.h"
 #include "source_state.h"
 #include "sql.h"
 
@@ -214,6 +215,9 @@ int source_read_claim(struct source *source, const struct source_request *reques
     if (source_read_rows(batch, rows, err) != 0 ||
         (source->options.ordered && batch_order_by_key(batch, err) != 0)) {
         return -1;
+    }
+    if (batch->count > 0 && failpoint("after_claim")) {
+        return err_set(err, ERR_CONNECTION, "failpoint after_claim");
     }
     adapt_limit(source, batch);
     source_check_full_poll(source, batch->count > 0 ? batch->rows[0].message.seq : 0);

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "clock.h"
+#include "failpoint.h"
 #include "worker_state.h"
 
 enum { RESTING_MAX_BYTES = 256 << 10 };
@@ -189,7 +190,8 @@ static void settle_and_commit(struct worker *worker, enum outbox_session_state s
     size_t claimed = worker->batch.count;
     bool refused = false;
     bool next = false;
-    int result = source_settle(worker->source, &worker->batch, &refused, &err);
+    int result = failpoint("after_confirm") ? err_set(&err, ERR_CONNECTION, "failpoint after_confirm")
+                                            : source_settle(worker->source, &worker->batch, &refused, &err);
     if (result == 0) {
         batch_drop_payloads(&worker->batch);
         if (refused) {

@@ -147,6 +147,7 @@ bool worker_claim(struct worker *worker)
         worker_wait_until(worker, clock_now_ms() + worker->shared->options.poll_max_ms);
         return false;
     }
+    worker_set_working(worker, true); /* rows may be locked from now on, however long the answer takes */
     if (source_claim(worker->source, &worker->request, &worker->batch, &err) != 0) {
         worker_return_budget(worker->shared, worker->request.max_messages);
         worker_lose_source(worker, &err);
