@@ -33,16 +33,19 @@ static bool scheduled_is_due(struct shared *shared)
  */
 static enum claim_kind next_kind(struct worker *worker)
 {
-    enum claim_kind last = worker->request.kind;
+    bool ordered = worker->shared->options.source.ordered;
     if (worker->single) {
         return CLAIM_SUSPECT;
     }
-    if (last != CLAIM_SCHEDULED && scheduled_is_due(worker->shared)) {
+    if (!worker->retries_were_last && scheduled_is_due(worker->shared)) {
+        worker->retries_were_last = true;
         return CLAIM_SCHEDULED;
     }
-    bool ordered = worker->shared->options.source.ordered;
-    bool turn_of_unkeyed = last != CLAIM_MESSAGES && clock_now_ms() >= worker->unkeyed_at_ms;
-    return !ordered || turn_of_unkeyed ? CLAIM_MESSAGES : CLAIM_KEYED;
+    if (ordered && worker->request.kind != CLAIM_MESSAGES && clock_now_ms() >= worker->unkeyed_at_ms) {
+        return CLAIM_MESSAGES;
+    }
+    worker->retries_were_last = false; /* the bulk of the messages has its turn now */
+    return ordered ? CLAIM_KEYED : CLAIM_MESSAGES;
 }
 
 bool worker_plan_claim(struct worker *worker)

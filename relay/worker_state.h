@@ -26,6 +26,7 @@ struct worker {
     bool probing;                  /* this worker is the breaker's prober */
     int64_t suspect_seq;
     int64_t unkeyed_at_ms; /* order by key: rows without a key are asked for again from then on */
+    bool retries_were_last;
     struct backoff database_backoff;
     struct backoff backend_backoff;
     struct backoff retry_backoff;

@@ -1,0 +1,87 @@
+"""A message at which the broker ends the session every time: it is found, set aside, and its neighbours are spared."""
+import collections
+import os
+import threading
+
+import pytest
+
+from accounting import Accounting
+from harness import PATIENCE, relay, wait_until
+from scripted_broker import ScriptedBroker
+
+NEIGHBOURS = int(os.environ.get("TEST_NEIGHBOURS", "3000"))
+TIMES = 3  # a neighbour may arrive at most so often
+
+
+class Feeder(threading.Thread):
+    """Keeps good messages coming until it is told to stop."""
+
+    def __init__(self, database):
+        super().__init__()
+        self.database, self.ids, self.enough = database, set(), threading.Event()
+        self.start()
+
+    def run(self):
+        connection = self.database.connect()
+        with connection.cursor() as cursor:
+            while not self.enough.wait(0.05):
+                cursor.execute("INSERT INTO outbox.message (channel, type, key, payload) SELECT 'orders', 'good', (i % 100)::text, '{}'"
+                               " FROM generate_series(1, 20) i RETURNING id::text")
+                self.ids |= {row[0] for row in cursor.fetchall()}
+        connection.close()
+
+    def stop(self):
+        self.enough.set()
+        self.join()
+        return self.ids
+
+
+def close_channel(session, message):
+    session.close_channel(406, "PRECONDITION_FAILED - poison")
+
+
+def cut(session, message):
+    session.cut()
+
+
+@pytest.mark.parametrize("order", ["none", "key"])
+@pytest.mark.parametrize("end", [close_channel, cut])
+@pytest.mark.parametrize("workers", [1, 4])
+def test_one_poison_message_dies_and_no_neighbour_arrives_more_than_three_times(database, start, workers, end, order):
+    """Done 4 of step 3."""
+    def play(session, message):
+        if b"poison" in message.body:
+            end(session, message)
+        else:
+            session.ack(message.tag)
+
+    broker = ScriptedBroker(on_message=play)
+    assert relay("migrate", "-d", database.conninfo, "--order", order).returncode == 0
+    good = {row[0] for row in database.run(
+        "INSERT INTO outbox.message (channel, type, key, payload) SELECT 'orders', 'good', (i %% 100)::text, '{}' FROM generate_series(1, %s) i"
+        " RETURNING id::text", NEIGHBOURS // 2)}
+    poison = database.value("INSERT INTO outbox.message (channel, type, key, payload) VALUES ('orders', 'good', 'own', '{\"is\": \"poison\"}')"
+                            " RETURNING id::text")
+    good |= {row[0] for row in database.run(
+        "INSERT INTO outbox.message (channel, type, key, payload) SELECT 'orders', 'good', (i %% 100)::text, '{}' FROM generate_series(1, %s) i"
+        " RETURNING id::text", NEIGHBOURS // 2)}
+    running = start("-d", database.conninfo, "-b", "amqp", "-o", f"amqp.url={broker.url}", "-o", f"workers={workers}", "-o", "order=" + order,
+                    "-o", "batch.max_messages=100", "-o", "retry.max_attempts=3", "-o", "retry.backoff_min=10ms", "-o", "retry.backoff_max=50ms",
+                    "-o", "breaker.open_max=1s", "-o", "poll.max=50ms")
+    feeder = Feeder(database)
+    try:
+        wait_until(lambda: database.value("SELECT count(*) FROM outbox.dead_letter"), PATIENCE, "the poison's death")
+    finally:
+        good |= feeder.stop()
+    wait_until(lambda: good <= broker.accepted(), PATIENCE, "all good messages")
+    wait_until(lambda: database.left() == 0, what="an empty outbox")
+    assert database.run("SELECT id::text, reason, attempts FROM outbox.dead_letter") == [(poison, "attempts", 3)]
+    counts = collections.Counter(i for i in broker.ids() if i != poison)
+    accounting = Accounting(good, [i for i in broker.ids() if i != poison], bound=(TIMES - 1) * len(good))
+    accounting.check()
+    print(f"{broker.ids().count(poison)} sessions ended; of {len(good)} messages so many arrived so often:"
+          f" {sorted(collections.Counter(counts.values()).items())}")
+    assert max(counts.values()) <= TIMES
+    running.process.terminate()
+    assert running.wait() == 0
+    broker.close()
