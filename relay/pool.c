@@ -4,7 +4,8 @@
 
 #include "clock.h"
 
-enum { LET_GO_MS = 3000, LOOK_EVERY_MS = 100 };
+/* Beyond publish_timeout, a step is a connect to the database or the wait for its answers. */
+enum { LET_GO_MS = 3000, LOOK_EVERY_MS = 100, STEP_MARGIN_MS = 35000 };
 
 struct pool {
     struct shared shared;
@@ -72,6 +73,18 @@ int pool_start(struct pool **out, const struct pool_options *options, struct bac
 struct shared *pool_shared(struct pool *pool)
 {
     return &pool->shared;
+}
+
+int pool_stuck_worker(const struct pool *pool, int64_t now_ms, int64_t *silent_ms)
+{
+    int64_t limit_ms = pool->shared.options.publish_timeout_ms + STEP_MARGIN_MS;
+    for (unsigned at = 0; at < pool->count; at++) {
+        *silent_ms = worker_silent_ms(pool->workers[at], now_ms);
+        if (*silent_ms > limit_ms) {
+            return (int)at;
+        }
+    }
+    return -1;
 }
 
 bool pool_join(struct pool *pool)

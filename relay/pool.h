@@ -26,6 +26,9 @@ int pool_start(struct pool **out, const struct pool_options *options, struct bac
 /* What the workers share, for reports. */
 struct shared *pool_shared(struct pool *pool);
 
+/* The number of a worker that has made no progress for longer than any step may take; -1 = all are well. */
+int pool_stuck_worker(const struct pool *pool, int64_t now_ms, int64_t *silent_ms);
+
 /*
  * After a stop was asked: waits for the workers, at most shutdown_timeout and what letting go takes. True if
  * all ended by themselves; false if one had to be let go of: then nothing may be freed, and the process must

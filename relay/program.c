@@ -253,12 +253,36 @@ static const char *trouble(const struct health_view *database, const struct heal
     return backend->failing_for_ms > 0 ? backend->last.text : NULL;
 }
 
-static void dump(struct program *program, const struct ledger_entry *entry)
+/* A worker that no deadline and no interrupt brought back: a fault of a plugin, or of ours. Told once. */
+static bool find_stuck(struct program *program, int64_t now_ms, char *out, size_t out_bytes)
+{
+    int64_t silent_ms = 0;
+    int worker = pool_stuck_worker(program->pool, now_ms, &silent_ms);
+    if (worker >= 0) {
+        (void)snprintf(out, out_bytes, "worker %d has made no progress for %lld s: restart the relay", worker,
+                       (long long)(silent_ms / 1000));
+        if (!program->told_of_stuck) {
+            LOG(&program->log, LOG_ERROR, "a worker makes no progress", log_number("worker", worker),
+                log_number("for_s", silent_ms / 1000));
+        }
+    }
+    program->told_of_stuck = worker >= 0;
+    return worker >= 0;
+}
+
+static const char *breaker_name(enum breaker_state state)
+{
+    static const char *const names[] = {
+        [BREAKER_CLOSED] = "closed", [BREAKER_OPEN] = "open", [BREAKER_HALF_OPEN] = "half-open"};
+    return names[state];
+}
+
+static void dump(struct program *program, const struct ledger_entry *entry, enum breaker_state breaker)
 {
     const struct metrics *metrics = &pool_shared(program->pool)->metrics;
     LOG(&program->log, LOG_INFO, "state", log_text("state", entry->state),
-        log_text("reason", entry->reason ? entry->reason : ""), log_text("holds", entry->holds),
-        log_number("published", (int64_t)metrics_get(&metrics->published)),
+        log_text("reason", entry->reason ? entry->reason : ""), log_text("breaker", breaker_name(breaker)),
+        log_text("holds", entry->holds), log_number("published", (int64_t)metrics_get(&metrics->published)),
         log_number("retried", (int64_t)metrics_get(&metrics->retried)),
         log_number("dead_lettered", (int64_t)metrics_get(&metrics->dead_lettered)),
         log_number("possible_duplicates", (int64_t)metrics_get(&metrics->possible_duplicates)),
@@ -282,7 +306,9 @@ void program_tick(struct program *program)
     text_add(&holds, "[");
     channels_each_rest(shared->channels, now_ms, add_hold, &holds);
     text_add(&holds, "]");
-    const char *reason = trouble(&database, &backend, &breaker);
+    char stuck[120];
+    bool is_stuck = find_stuck(program, now_ms, stuck, sizeof stuck);
+    const char *reason = is_stuck ? stuck : trouble(&database, &backend, &breaker);
     bool blocked = reason || breaker.state != BREAKER_CLOSED;
     const struct ledger_entry entry = {
         .state = wake_is_stopping(&program->wake) ? "stopping"
@@ -295,7 +321,7 @@ void program_tick(struct program *program)
     };
     ledger_write(program->ledger, &entry);
     if (atomic_exchange(&program->signals.dump, false)) {
-        dump(program, &entry);
+        dump(program, &entry, breaker.state);
     }
     text_finish(&holds);
 }

@@ -25,6 +25,7 @@ struct program {
     struct signals signals;
     struct pool *pool;
     struct ledger *ledger;
+    bool told_of_stuck;
     bool has_wake;
     bool has_signals;
 };

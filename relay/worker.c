@@ -82,6 +82,7 @@ static enum outbox_session_state publish_wave(struct worker *worker, int64_t dea
                                               int64_t *retry_after_ms, struct err *err)
 {
     struct watchdog *watchdog = &worker->shared->watchdog;
+    worker_beat(worker);
     watchdog_begin(watchdog, (size_t)worker->number, worker->session, deadline_ms,
                    source_socket(worker->source));
     enum outbox_session_state state =
@@ -220,6 +221,7 @@ static void settle_and_commit(struct worker *worker, enum outbox_session_state s
 static void loop(struct worker *worker)
 {
     while (!wake_is_stopping(worker->shared->wake)) {
+        worker_beat(worker);
         if (worker->batch.count == 0) {
             if (!worker_may_connect(worker) || !worker_have_session(worker) || !worker_have_source(worker) ||
                 !worker_may_claim(worker)) {
@@ -274,6 +276,7 @@ int worker_start(struct worker **out, struct shared *shared, int number, struct 
     const struct worker_options *options = &shared->options;
     worker->shared = shared;
     worker->number = number;
+    worker_beat(worker);
     text_init(&worker->resting, RESTING_MAX_BYTES);
     backoff_init(&worker->database_backoff, CONNECT_AT_MOST_EVERY_MS, options->reconnect_max_ms);
     backoff_init(&worker->backend_backoff, CONNECT_AT_MOST_EVERY_MS, options->reconnect_max_ms);
@@ -286,6 +289,12 @@ int worker_start(struct worker **out, struct shared *shared, int number, struct 
     }
     *out = worker;
     return 0;
+}
+
+int64_t worker_silent_ms(const struct worker *worker, int64_t now_ms)
+{
+    bool ended = atomic_load(&worker->ended);
+    return ended ? 0 : now_ms - atomic_load_explicit(&worker->beat_ms, memory_order_relaxed);
 }
 
 bool worker_join(struct worker *worker, int64_t deadline_ms)

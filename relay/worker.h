@@ -60,6 +60,9 @@ struct worker;
 /* Starts the thread. *out is the caller's. */
 int worker_start(struct worker **out, struct shared *shared, int number, struct err *err) MUST_CHECK;
 
+/* For how long it has made no progress. Any thread. */
+int64_t worker_silent_ms(const struct worker *worker, int64_t now_ms);
+
 /* Waits for the end of the thread, until the deadline; false if it still runs (it is then leaked on purpose).
  */
 bool worker_join(struct worker *worker, int64_t deadline_ms);

@@ -91,6 +91,7 @@ void worker_wait_until(struct worker *worker, int64_t until_ms)
 {
     struct wake *wake = worker->shared->wake;
     do {
+        worker_beat(worker);
         check_session(worker);
         int64_t slice_ms = clock_after(clock_now_ms(), CHECK_EVERY_MS);
         wake_sleep(wake, until_ms < slice_ms ? until_ms : slice_ms);
@@ -101,6 +102,7 @@ void worker_wait_until(struct worker *worker, int64_t until_ms)
  * idle session may. */
 static void await_change(struct worker *worker, uint64_t seen, int64_t until_ms)
 {
+    worker_beat(worker);
     check_session(worker);
     int64_t slice_ms = clock_now_ms() + CHECK_EVERY_MS;
     wake_wait(worker->shared->wake, seen, until_ms < slice_ms ? until_ms : slice_ms);
@@ -116,6 +118,10 @@ bool worker_may_connect(struct worker *worker)
     if (answer == BREAKER_WAIT) {
         await_change(worker, seen, wait_until_ms);
         return false;
+    }
+    if (answer == BREAKER_PROBE && !worker->probing) {
+        LOG(shared->log, LOG_INFO, "breaker is half-open: one message tries the broker",
+            log_number("worker", worker->number));
     }
     worker->probing = answer == BREAKER_PROBE;
     return true;

@@ -7,6 +7,7 @@
 #ifndef RELAY_WORKER_STATE_H
 #define RELAY_WORKER_STATE_H
 
+#include "clock.h"
 #include "worker.h"
 
 enum { CONNECT_AT_MOST_EVERY_MS = 1000, CHECK_EVERY_MS = 1000 };
@@ -15,7 +16,8 @@ struct worker {
     struct shared *shared;
     int number;
     pthread_t thread;
-    atomic_bool ended; /* nothing is left to do but to join the thread */
+    _Atomic int64_t beat_ms; /* when it last made progress */
+    atomic_bool ended;       /* nothing is left to do but to join the thread */
     struct source *source;
     struct session *session;
     struct batch batch;
@@ -38,6 +40,11 @@ struct worker {
     int64_t last_poll_ms; /* the wait before, since something was last claimed */
     bool holds_batch;
 };
+
+static inline void worker_beat(struct worker *worker)
+{
+    atomic_store_explicit(&worker->beat_ms, clock_now_ms(), memory_order_relaxed);
+}
 
 /* worker_session.c: the session to the broker. */
 
