@@ -63,11 +63,13 @@ static const struct outbox_option core_options[] = {
 void config_fault(struct config *config, const char *place, const char *format, ...)
 {
     char message[1024];
+    char clean[1024]; /* keys and values are quoted, and in YAML they may hold line breaks and escapes */
     va_list args;
     va_start(args, format);
     (void)vsnprintf(message, sizeof message, format, args);
     va_end(args);
-    text_addf(&config->faults, "%s: %s\n", place, message);
+    bytes_copy_printable(clean, sizeof clean, bytes_of(message));
+    text_addf(&config->faults, "%s: %s\n", place, clean);
     config->fault_count++;
 }
 

@@ -95,6 +95,13 @@ Test(config, broken_yaml_is_told_with_its_place)
     cr_expect(strstr(text_get(&config.faults), ":3:1: "), "%s", text_get(&config.faults));
 }
 
+Test(config, a_fault_that_quotes_line_breaks_stays_one_line)
+{
+    cr_assert_eq(load("\"wor\\nkers\": 1\nlog.level: \"\\e[31mde\\nbug\"\n", NULL, NULL, 0), -1);
+    expect_fault("1:1", "unknown key 'wor kers'");
+    expect_fault("2:12", "log.level: ' [31mde bug' is not one of");
+}
+
 Test(config, lists_maps_and_nested_sections_bind)
 {
     cr_assert_eq(load("channels: { include: [\"a\", \"b*\"] }\namqp:\n  url:\n    - amqp://one\n    - "
