@@ -108,7 +108,7 @@ static enum frames_result on_content(struct session *session, const amqp_frame_t
  */
 
 /* The channel died of the one message in flight, and the broker says that it never will take it. */
-static void blame_single(struct session *session, int code, const char *text)
+static void blame_single(struct session *session, int code, const char *text, const char *reason)
 {
     size_t index = 0;
     struct outbox_batch *batch = session->batch;
@@ -116,9 +116,9 @@ static void blame_single(struct session *session, int code, const char *text)
         return;
     }
     if (code == AMQP_PRECONDITION_FAILED && strstr(text, "size")) {
-        batch->settle(batch, index, OUTBOX_REJECTED, text, 0);
+        batch->settle(batch, index, OUTBOX_REJECTED, reason, 0);
     } else if (code == AMQP_ACCESS_REFUSED || code == AMQP_NOT_FOUND) {
-        batch->settle(batch, index, OUTBOX_HOLD, text, 0);
+        batch->settle(batch, index, OUTBOX_HOLD, reason, 0);
     }
 }
 
@@ -126,16 +126,17 @@ static enum frames_result on_channel_close(struct session *session, amqp_channel
                                            const amqp_channel_close_t *close, struct outbox_error *error)
 {
     char text[256];
+    char reason[320]; /* a sentence even where the broker's own text is empty */
     copy_text(text, sizeof text, close->reply_text);
+    (void)snprintf(reason, sizeof reason, "the broker closed the channel: %d %s", close->reply_code, text);
     amqp_channel_close_ok_t ok = {0};
     int status = amqp_send_method(session->connection, channel, AMQP_CHANNEL_CLOSE_OK_METHOD, &ok);
     if (channel == CHANNEL_DECLARE && status == AMQP_STATUS_OK) {
         exchange_refused(session, close->reply_code, text);
         return FRAMES_SOME;
     }
-    blame_single(session, close->reply_code, text);
-    (void)session_error(error, OUTBOX_ERROR_UNAVAILABLE, "the broker closed the channel: %d %s",
-                        close->reply_code, text);
+    blame_single(session, close->reply_code, text, reason);
+    (void)session_error(error, OUTBOX_ERROR_UNAVAILABLE, "%s", reason);
     return FRAMES_LOST;
 }
 
@@ -153,11 +154,20 @@ static enum frames_result on_connection_close(struct session *session, const amq
 
 /* ---- the loop ---- */
 
+/* What is said about messages is said on the channel that they were published on: tags count per channel. */
+static bool is_astray(const amqp_frame_t *frame)
+{
+    amqp_method_number_t id = frame->payload.method.id;
+    bool about_messages =
+        id == AMQP_BASIC_ACK_METHOD || id == AMQP_BASIC_NACK_METHOD || id == AMQP_BASIC_RETURN_METHOD;
+    return about_messages && frame->channel != CHANNEL_PUBLISH;
+}
+
 static enum frames_result on_method(struct session *session, const amqp_frame_t *frame,
                                     struct outbox_error *error)
 {
     const void *decoded = frame->payload.method.decoded;
-    switch (frame->payload.method.id) {
+    switch (is_astray(frame) ? 0 : frame->payload.method.id) {
     case AMQP_BASIC_ACK_METHOD: {
         const amqp_basic_ack_t *ack = decoded;
         return on_confirm(session, ack->delivery_tag, ack->multiple, true, error);
