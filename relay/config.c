@@ -300,6 +300,7 @@ struct sources {
     const char *const *environment;
     const struct config_override *overrides;
     size_t override_count;
+    char *backend; /* its name, by a first reading; NULL = none */
 };
 
 static void read_file(struct sources *from)
@@ -339,7 +340,7 @@ static void read_sources(struct config *config, const struct sources *from)
 }
 
 /* Reads everything with one option known; what is wrong with the others shows itself when all are. */
-static int find_backend(const struct sources *from, char **out, struct err *err)
+static int find_backend(struct sources *from, struct err *err)
 {
     static const struct outbox_option only_backend[] = {
         {"backend", OUTBOX_OPT_STRING, 0, NULL, NULL, 0, 0, "-"}, {0}};
@@ -349,8 +350,8 @@ static int find_backend(const struct sources *from, char **out, struct err *err)
     if (result == 0) {
         read_sources(&probe, from);
         const char *value = option_text(&probe.core, "backend");
-        *out = value ? strdup(value) : NULL;
-        result = value && !*out ? err_set(err, ERR_INTERNAL, "out of memory") : 0;
+        from->backend = value ? strdup(value) : NULL;
+        result = value && !from->backend ? err_set(err, ERR_INTERNAL, "out of memory") : 0;
     }
     config_finish(&probe);
     return result;
@@ -390,19 +391,18 @@ static int load_plugin(struct config *config, const char *value, struct err *err
     return add_section(config, config->backend, err);
 }
 
-static int init_sets(struct config *config, const struct sources *from, enum config_plugins plugins,
+static int init_sets(struct config *config, struct sources *from, enum config_plugins plugins,
                      struct err *refused, struct err *err)
 {
-    char *value = NULL;
-    if (option_set_init(&config->core, "", core_options, err) != 0 || find_backend(from, &value, err) != 0) {
+    if (option_set_init(&config->core, "", core_options, err) != 0 || find_backend(from, err) != 0) {
         return -1;
     }
     for (const char *const *name = backend_names(); *name; name++) {
         if (add_section(config, backend_find(*name), err) != 0) {
-            free(value);
             return -1;
         }
     }
+    const char *value = from->backend;
     config->backend = value ? backend_find(value) : NULL;
     if (value && !config->backend &&
         (plugins == CONFIG_NO_PLUGIN || load_plugin(config, value, refused) != 0)) {
@@ -410,8 +410,15 @@ static int init_sets(struct config *config, const struct sources *from, enum con
         loader_name(value, config->foreign_name, sizeof config->foreign_name);
         config->backend = NULL;
     }
-    free(value);
     return 0;
+}
+
+/* The first reading tells no faults: where memory was short only then, it took another backend, or none. */
+static int check_backend(const struct config *config, const struct sources *from, struct err *err)
+{
+    struct bytes named = bytes_of(config_text(config, "backend"));
+    bool same = bytes_equal(named, bytes_of(from->backend));
+    return same || config->fault_count > 0 ? 0 : err_set(err, ERR_INTERNAL, "out of memory");
 }
 
 int config_load(struct config *config, const char *file, const char *const *environment,
@@ -429,8 +436,10 @@ int config_load(struct config *config, const char *file, const char *const *envi
     int result = init_sets(config, &from, plugins, &refused, err);
     if (result == 0) {
         read_sources(config, &from);
+        result = check_backend(config, &from, err);
     }
     free(from.content);
+    free(from.backend);
     if (result != 0) {
         return -1;
     }
