@@ -208,6 +208,10 @@ int64_t channels_resting(struct channels *channels, int64_t now_ms, struct text 
     }
     (void)pthread_mutex_unlock(&channels->lock);
     text_add(out, "}");
+    if (out->overflow) { /* memory is short, and half a literal is none */
+        text_clear(out);
+        text_add(out, "{}");
+    }
     return earliest_ms;
 }
 

@@ -44,8 +44,8 @@ void channels_tried(struct channels *channels, int64_t seq, int64_t now_ms);
 
 /*
  * Writes the resting channels as a text[] literal, "{}" when none rests. The earliest end of a rest, or
- * CLOCK_NEVER_MS. Over the text's maximum, the rest of them is left out: their rows are claimed and held
- * again.
+ * CLOCK_NEVER_MS. Over the text's maximum, the rest of them is left out, and where memory is short all of
+ * them: their rows are claimed and held again. Has to have held "{}" before, so that this always fits.
  */
 int64_t channels_resting(struct channels *channels, int64_t now_ms, struct text *out);
 

@@ -278,6 +278,11 @@ int worker_start(struct worker **out, struct shared *shared, int number, struct 
     worker->number = number;
     worker_beat(worker);
     text_init(&worker->resting, RESTING_MAX_BYTES);
+    text_add(&worker->resting, "{}");
+    if (worker->resting.overflow) {
+        free(worker);
+        return err_set(err, ERR_INTERNAL, "out of memory");
+    }
     backoff_init(&worker->database_backoff, CONNECT_AT_MOST_EVERY_MS, options->reconnect_max_ms);
     backoff_init(&worker->backend_backoff, CONNECT_AT_MOST_EVERY_MS, options->reconnect_max_ms);
     backoff_init(&worker->retry_backoff, options->retry_min_ms, options->retry_max_ms);
