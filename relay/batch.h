@@ -77,7 +77,8 @@ struct row *batch_add(struct batch *batch);
 void batch_refuse(struct batch *batch, struct row *row, const char *burial, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
 
-/* Parses a flat JSON object of scalars into message->headers; otherwise refuses the row. */
+/* Parses a flat JSON object of scalars into message->headers; otherwise refuses the row. Where memory is
+ * short, the row is settled as OUTBOX_HOLD. */
 void batch_set_headers(struct batch *batch, struct row *row, struct outbox_bytes json);
 
 /* Order by key: from now on no row is lent before the one of its key in front of it, by seq, is confirmed. */
