@@ -102,14 +102,14 @@ static amqp_field_value_t value_of(const struct outbox_header *header)
     return value;
 }
 
-static bool make_room(struct session *session, size_t count, char reason[256])
+static bool make_room(struct session *session, size_t count)
 {
     if (count <= session->entry_capacity) {
         return true;
     }
     amqp_table_entry_t *grown = realloc(session->entries, count * sizeof *grown);
     if (!grown) {
-        return refuse(reason, "the headers", "do not fit into memory");
+        return false;
     }
     session->entries = grown;
     session->entry_capacity = count;
@@ -134,9 +134,6 @@ static bool fill_headers(struct session *session, const struct outbox_message *m
                          char reason[256])
 {
     size_t bytes = 0;
-    if (!make_room(session, message->header_count + OWN_HEADERS, reason)) {
-        return false;
-    }
     *table = (amqp_table_t){.num_entries = 0, .entries = session->entries};
     add_entry(session, table, amqp_cstring_bytes("outbox-seq"),
               (amqp_field_value_t){.kind = AMQP_FIELD_KIND_I64, .value.i64 = message->seq});
@@ -215,14 +212,19 @@ static bool fill_properties(struct session *session, const struct outbox_message
     return fill_headers(session, message, &properties->headers, reason);
 }
 
-bool envelope_seal(struct session *session, const struct outbox_message *message, struct envelope *envelope,
-                   char reason[256])
+enum outbox_verdict envelope_seal(struct session *session, const struct outbox_message *message,
+                                  struct envelope *envelope, char reason[256])
 {
     if (message->payload.len > (size_t)session->settings->max_message_bytes) {
         (void)snprintf(reason, 256, "the payload has %zu bytes, amqp.max_message_bytes allows %lld",
                        message->payload.len, (long long)session->settings->max_message_bytes);
-        return false;
+        return OUTBOX_REJECTED;
     }
-    return address(session->settings, message, envelope, reason) &&
-           fill_properties(session, message, envelope, reason);
+    if (!make_room(session, message->header_count + OWN_HEADERS)) {
+        (void)snprintf(reason, 256, "memory was short for the message's headers");
+        return OUTBOX_HOLD;
+    }
+    bool sealed = address(session->settings, message, envelope, reason) &&
+                  fill_properties(session, message, envelope, reason);
+    return sealed ? OUTBOX_UNSETTLED : OUTBOX_REJECTED;
 }

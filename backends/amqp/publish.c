@@ -80,8 +80,9 @@ static enum step publish_one(struct session *session, size_t index, int64_t dead
     char reason[256];
     const char *missing = NULL;
     struct outbox_batch *batch = session->batch;
-    if (!envelope_seal(session, batch->messages[index], &envelope, reason)) {
-        batch->settle(batch, index, OUTBOX_REJECTED, reason, 0);
+    enum outbox_verdict verdict = envelope_seal(session, batch->messages[index], &envelope, reason);
+    if (verdict != OUTBOX_UNSETTLED) {
+        batch->settle(batch, index, verdict, reason, 0);
         return STEP_GO_ON;
     }
     switch (exchange_find(session, envelope.exchange, deadline_ms, &missing, error)) {
