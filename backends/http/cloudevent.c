@@ -1,5 +1,6 @@
 #include "cloudevent.h"
 
+#include <errno.h>
 #include <jansson.h>
 #include <limits.h>
 #include <openssl/evp.h>
@@ -149,6 +150,7 @@ char *cloudevent_structured(const struct settings *settings, const struct outbox
                             size_t *len)
 {
     struct cloudevent event;
+    errno = 0; /* a payload that cannot be parsed for lack of memory would pass for one that is no JSON */
     json_t *object = json_object();
     char *text = NULL;
     int result = object ? cloudevent_make(&event, settings, message) : -1;
@@ -172,5 +174,9 @@ char *cloudevent_structured(const struct settings *settings, const struct outbox
         *len = strlen(text);
     }
     json_decref(object);
+    if (errno == ENOMEM) {
+        free(text);
+        text = NULL;
+    }
     return text;
 }

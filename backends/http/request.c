@@ -1,5 +1,6 @@
 #include "request.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -236,6 +237,10 @@ enum outbox_verdict request_prepare(struct transfer *transfer, const struct outb
     }
     if (settings->cloudevents == CLOUDEVENTS_STRUCTURED) {
         transfer->body = cloudevent_structured(settings, message, &body.len);
+        if (!transfer->body && errno == ENOMEM) {
+            (void)snprintf(reason, REASON_BYTES, "out of memory");
+            return OUTBOX_RETRY;
+        }
         if (!transfer->body) {
             (void)snprintf(reason, REASON_BYTES,
                            "the message cannot be written as a structured CloudEvent: a text is not UTF-8");
