@@ -166,6 +166,7 @@ static bool is_json(const struct outbox_message *message)
 static char *line_of(const struct outbox_message *message, size_t *len)
 {
     static const char member[] = ",\"payload\":";
+    errno = 0; /* a member that does not fit into memory is left out by jansson, and the line must not be */
     json_t *object = json_pack(
         "{s:o*, s:s, s:o*, s:o*, s:o*, s:o*, s:o*, s:o*, s:o*, s:o*}", "id", string_of(message->id), "kind",
         kind_of(message), "channel", string_of(message->channel), "type", string_of(message->type), "key",
@@ -180,7 +181,8 @@ static char *line_of(const struct outbox_message *message, size_t *len)
     }
     char *envelope = object ? json_dumps(object, JSON_COMPACT) : NULL;
     json_decref(object);
-    if (!envelope) {
+    if (!envelope || errno == ENOMEM) {
+        free(envelope);
         return NULL;
     }
     size_t envelope_len = strlen(envelope);
