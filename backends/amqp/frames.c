@@ -87,12 +87,16 @@ static enum frames_result on_content(struct session *session, const amqp_frame_t
                                      struct outbox_error *error)
 {
     struct returning *returning = &session->returning;
-    if (!returning->active || (frame->frame_type == AMQP_FRAME_HEADER) == returning->has_header) {
+    bool header = frame->frame_type == AMQP_FRAME_HEADER;
+    /* librabbitmq decodes the properties of any class, each into a struct of its own. */
+    bool stranger = header && frame->payload.properties.class_id != AMQP_BASIC_CLASS;
+    if (!returning->active || stranger || frame->channel != CHANNEL_PUBLISH ||
+        header == returning->has_header) {
         (void)session_error(error, OUTBOX_ERROR_UNAVAILABLE,
                             "the broker sent content that does not belong to a return");
         return FRAMES_LOST;
     }
-    if (frame->frame_type == AMQP_FRAME_HEADER) {
+    if (header) {
         returning->has_header = true;
         returning->body_left = frame->payload.properties.body_size;
         returning->seq = seq_of(frame->payload.properties.decoded);
