@@ -4,7 +4,7 @@
  * confirms only what was acked first, on the publishing channel, without having been returned.
  *
  * First byte: bit 0 raw bytes, bit 1 no canned login before them, bit 2 the connection ends behind them, bits
- * 3 to 6 how many messages are in flight.
+ * 3 to 6 how many messages are in flight, bit 7 whether an earlier batch was abandoned.
  */
 #include "connection.c" /* its login is static, and the fuzzer brings a socket of its own */
 
@@ -166,10 +166,15 @@ static int open_pair(struct session *session)
     return pair[1];
 }
 
-static void publish(struct session *session, size_t count)
+static void publish(struct session *session, size_t count, bool late)
 {
     memset(&model, 0, sizeof model);
     memset(settled_times, 0, sizeof settled_times);
+    if (late) {
+        PROMISE(confirms_begin(&session->confirms, MESSAGES) == 0, "memory");
+        confirms_published(&session->confirms, 0, SEQ);
+        confirms_end(&session->confirms);
+    }
     PROMISE(confirms_begin(&session->confirms, MESSAGES) == 0, "memory");
     model.first_tag = session->confirms.first_tag;
     model.count = count;
@@ -221,9 +226,12 @@ static void converse(struct session *session, struct script *script, unsigned fl
         script->wire.len = 0;
     }
     PROMISE(login(session, &error), "the canned login");
-    publish(session, flags >> 3 & 15);
+    publish(session, flags >> 3 & 15, flags >> 7);
     model.anything = flags & 1;
     if (!(flags & 1)) {
+        const char *reason = NULL; /* a declaration under way, so that its answers mean something */
+        enum exchange_state asked = exchange_find(session, "events", 0, &reason, &error);
+        PROMISE(asked == EXCHANGE_ASKED, "no answer before there is one");
         run_script(script);
         send_all(peer, &script->wire);
     }
@@ -240,7 +248,7 @@ static void converse(struct session *session, struct script *script, unsigned fl
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 {
     static const struct outbox_host host = {.size = sizeof host, .client_name = "fuzz"};
-    static const struct settings settings = {.host = &host, .heartbeat_s = 10};
+    static const struct settings settings = {.host = &host, .heartbeat_s = 10, .exchange_type = "topic"};
     static struct script script;
     struct session session = {.settings = &settings, .interrupt_fd = -1};
     uint8_t *copy = calloc(1, bytes + 8);
