@@ -1,4 +1,5 @@
 #include <criterion/criterion.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "batch.h"
@@ -77,6 +78,25 @@ Test(batch, headers_that_no_broker_carries_reject_the_row)
         cr_expect_eq(row->verdict, OUTBOX_REJECTED, "%s", bad[at]);
         cr_expect(strlen(row->error) > 0);
     }
+}
+
+Test(batch, headers_beyond_any_measure_reject_the_row)
+{
+    size_t bytes = (16 << 20) + 1;
+    char *json = malloc(bytes + 1);
+    cr_assert_not_null(json);
+    memset(json, ' ', bytes);
+    memcpy(json, "{\"a\":1}", 7);
+    json[bytes] = '\0';
+    headers(json);
+    cr_expect_eq(row->verdict, OUTBOX_REJECTED);
+    cr_expect(strstr(row->error, "larger than 16777216 bytes"), "%s", row->error);
+    row->verdict = OUTBOX_UNSETTLED;
+    json[bytes - 1] = '\0';
+    headers(json);
+    cr_expect_eq(row->verdict, OUTBOX_UNSETTLED);
+    cr_expect_eq(row->message.header_count, 1);
+    free(json);
 }
 
 Test(batch, lends_only_the_rows_that_are_not_settled_yet)
