@@ -104,7 +104,7 @@ static int migrate(const char *conninfo, const struct schema_order *order, struc
 int cmd_migrate(struct cli *cli)
 {
     struct config config;
-    struct schema_order order;
+    struct schema_order order = {0};
     struct err err = {0};
     bool with_order = false;
     if (read_order(cli, &order, &with_order, &err) != 0) {

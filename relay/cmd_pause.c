@@ -9,7 +9,7 @@
 #include "pause.h"
 #include "schema.h"
 
-enum { CONNECT_MS = 15000, LOOK_EVERY_MS = 50, WAIT_AT_MOST_MS = 660000, MAX_BYTES = 1 << 20 };
+enum { CONNECT_MS = 15000, LOOK_EVERY_NS = 50000000, WAIT_AT_MOST_MS = 660000, MAX_BYTES = 1 << 20 };
 
 static const char ALL[] = "*";
 
@@ -44,7 +44,7 @@ static void name_scope(const struct request *request, char *out, size_t bytes)
  * publish_timeout. */
 static int await_in_flight(struct pg *pg, struct err *err)
 {
-    static const struct timespec moment = {.tv_nsec = LOOK_EVERY_MS * 1000000};
+    static const struct timespec moment = {.tv_nsec = LOOK_EVERY_NS};
     struct text transactions;
     int64_t count = 0;
     int64_t give_up_ms = clock_now_ms() + WAIT_AT_MOST_MS;

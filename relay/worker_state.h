@@ -14,30 +14,30 @@ enum { CONNECT_AT_MOST_EVERY_MS = 1000, CHECK_EVERY_MS = 1000 };
 
 struct worker {
     struct shared *shared;
-    int number;
     pthread_t thread;
     _Atomic int64_t beat_ms; /* when it last made progress */
-    atomic_bool ended;       /* nothing is left to do but to join the thread */
     struct source *source;
     struct session *session;
     struct batch batch;
     struct text resting;
     struct source_request request; /* of the batch in hand */
-    bool single;                   /* the batch in hand is one row of suspect mode */
-    enum watch_cause cause;        /* why the last call to the backend was interrupted */
-    bool probing;                  /* this worker is the breaker's prober */
     int64_t suspect_seq;
     int64_t unkeyed_at_ms; /* order by key: rows without a key are asked for again from then on */
-    bool retries_were_last;
     struct backoff database_backoff;
     struct backoff backend_backoff;
     struct backoff retry_backoff;
     int64_t database_not_before_ms;
     int64_t backend_not_before_ms;
     int64_t check_at_ms;
-    bool paused;          /* our own session said BUSY: only it can say that the pause is over */
     int64_t poll_ms;      /* wait before the next look; 0 = claim at once */
     int64_t last_poll_ms; /* the wait before, since something was last claimed */
+    int number;
+    enum watch_cause cause; /* why the last call to the backend was interrupted */
+    atomic_bool ended;      /* nothing is left to do but to join the thread */
+    bool single;            /* the batch in hand is one row of suspect mode */
+    bool probing;           /* this worker is the breaker's prober */
+    bool retries_were_last; /* claimed: the messages' turn is next */
+    bool paused;            /* our own session said BUSY: only it can say that the pause is over */
     bool holds_batch;
 };
 

@@ -127,11 +127,12 @@ static int amqp_explain(void *backend, const struct outbox_message *message, cha
 {
     struct envelope envelope;
     char reason[256];
-    void *session = NULL;
-    if (amqp_session_new(backend, &session, error) != 0) {
+    void *object = NULL;
+    if (amqp_session_new(backend, &object, error) != 0 || !object) {
         return -1;
     }
-    ((struct session *)session)->frame_max = AMQP_DEFAULT_FRAME_SIZE; /* the broker may agree to less */
+    struct session *session = object;
+    session->frame_max = AMQP_DEFAULT_FRAME_SIZE; /* the broker may agree to less */
     bool good = envelope_seal(session, message, &envelope, reason);
     amqp_session_free(session); /* the envelope's headers are gone with it */
     if (!good) {
