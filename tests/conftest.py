@@ -1,7 +1,9 @@
 import pytest
 
 import harness
+from fault_proxy import FaultProxy
 from receiver import Receiver
+from scripted_broker import ScriptedBroker
 
 
 @pytest.fixture
@@ -37,3 +39,31 @@ def receiver():
     made = Receiver()
     yield made
     made.close()
+
+
+@pytest.fixture
+def proxied():
+    """Makes fault proxies in front of a port."""
+    proxies = []
+
+    def make(port, **more):
+        proxies.append(FaultProxy(port, **more))
+        return proxies[-1]
+
+    yield make
+    for proxy in proxies:
+        proxy.close()
+
+
+@pytest.fixture
+def scripted():
+    """Makes brokers that play a script."""
+    brokers = []
+
+    def make(*arguments, **more):
+        brokers.append(ScriptedBroker(*arguments, **more))
+        return brokers[-1]
+
+    yield make
+    for broker in brokers:
+        broker.close()

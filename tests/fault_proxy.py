@@ -17,8 +17,9 @@ import struct
 import threading
 import time
 
+from postgres_trap import Trap, Watch
+
 CHUNK = 65536
-STARTUP_3_0 = 196608
 
 
 @dataclasses.dataclass
@@ -50,7 +51,8 @@ class Pipe:
         if self.faults.hole or self.link.hole or self.ended:
             return False, None
         room = not self.eof and sum(len(data) for _, data in self.queue) < (CHUNK if not self.faults.rate else 2 * self.faults.rate)
-        return room, max(0.0, self.queue[0][0] - now, self.next_send - now) if self.queue or self.eof else None
+        due = self.queue[0][0] if self.queue else self.last_due
+        return room, max(0.0, due - now, self.next_send - now) if self.queue or self.eof else None
 
     def read(self, now, data):
         self.eof = not data
@@ -92,7 +94,7 @@ class Link:
         self.hole = self.over = False
         self.up = Pipe(self, client, server, proxy.up, next(proxy.up_cuts, None))
         self.down = Pipe(self, server, client, proxy.down, next(proxy.down_cuts, None))
-        self.watch = Postgres(self) if proxy.postgres else None
+        self.watch = Watch(self) if proxy.postgres else None
 
     def read(self, pipe, now):
         data = pipe.source.recv(CHUNK)
@@ -123,88 +125,6 @@ class Link:
         self.over = True
 
 
-@dataclasses.dataclass
-class Trap:
-    """Cuts a connection at a statement that holds the text: in front of it, or of the answer with that command tag."""
-
-    text: bytes
-    tag: bytes  # empty = the statement itself never arrives
-    since: bytes  # an earlier statement of the same transaction must have held this
-    how: str  # "reset", "close" or "hole"
-    sprung: threading.Event = dataclasses.field(default_factory=threading.Event)
-
-
-class Postgres:
-    """Watches one connection's messages; passes on whole ones only."""
-
-    def __init__(self, link):
-        self.proxy = link.proxy
-        self.started = False
-        self.answers_one_byte = 0  # to a request for encryption
-        self.buffers = {"up": b"", "down": b""}
-        self.statements = []  # of this transaction
-        self.armed = None
-
-    def messages(self, way, data):
-        """Whole messages as (type, content, bytes)."""
-        self.buffers[way] += data
-        while True:
-            buffer = self.buffers[way]
-            typed = self.started or way == "down"
-            if way == "down" and self.answers_one_byte and buffer:
-                self.answers_one_byte -= 1
-                size, kind = 1, b""
-            elif len(buffer) < 4 + typed:
-                return
-            else:
-                kind = buffer[:1] if typed else b""
-                size = typed + struct.unpack_from(">I", buffer, typed)[0]
-            if len(buffer) < size:
-                return
-            self.buffers[way] = buffer[size:]
-            yield kind, buffer[4 + typed:size], buffer[:size]
-
-    def up(self, data):
-        out = b""
-        for kind, content, whole in self.messages("up", data):
-            if not self.started:
-                code = struct.unpack_from(">I", content)[0]
-                self.started = code == STARTUP_3_0
-                self.answers_one_byte += not self.started
-            elif kind in b"QP":
-                trap = self.trapped(content if kind == b"Q" else content[content.index(b"\0") + 1:])
-                if trap and not trap.tag:
-                    return out, self.spring(trap)
-                self.armed = trap or self.armed
-            out += whole
-        return out, None
-
-    def down(self, data):
-        out = b""
-        for kind, content, whole in self.messages("down", data):
-            if self.armed and kind == b"C" and content.startswith(self.armed.tag):
-                return out, self.spring(self.armed)
-            out += whole
-        return out, None
-
-    def trapped(self, statement):
-        if statement.startswith(b"BEGIN"):
-            self.statements.clear()
-        earlier = list(self.statements)
-        self.statements.append(statement)
-        for trap in self.proxy.traps:
-            if trap.text in statement and (not trap.since or any(trap.since in one for one in earlier)):
-                self.proxy.traps.remove(trap)
-                return trap
-        return None
-
-    def spring(self, trap):
-        if trap.how != "hole":
-            self.proxy.refusing |= self.proxy.refuse_after_trap
-        trap.sprung.set()
-        return trap.how
-
-
 class FaultProxy:
     def __init__(self, port, host="127.0.0.1", postgres=False, seed=20261126):
         self.target = ("127.0.0.1", int(port))
@@ -213,7 +133,6 @@ class FaultProxy:
         self.up, self.down = Faults(), Faults()
         self.up_cuts, self.down_cuts = iter(()), iter(())  # a cut_after for each new connection, until none is left
         self.refusing = False  # reset whoever connects
-        self.refuse_after_trap = False
         self.traps = []
         self.connects = []
         self.links = []
@@ -222,7 +141,7 @@ class FaultProxy:
         self.port = self.listener.getsockname()[1]
         self.bell, self.ringer = socket.socketpair()
         self.orders = collections.deque()
-        self.done = False
+        self.done = self.ended_well = False
         self.thread = threading.Thread(target=self.run)
         self.thread.start()
 
@@ -231,16 +150,12 @@ class FaultProxy:
     def heal(self):
         self.up.__init__()
         self.down.__init__()
-        self.refusing = self.refuse_after_trap = False
+        self.refusing = False
         self.ringer.send(b"!")
 
     def end_links(self, how="reset"):
         """Ends all connections: "reset" or "close"."""
-        def end():
-            for link in self.links:
-                if not link.over:
-                    link.end(how)
-        self.order(end)
+        self.order(lambda: self.end_all(how))
 
     def half_close(self, way):
         """Ends one direction, "up" or "down", of all connections."""
@@ -250,9 +165,9 @@ class FaultProxy:
                     link.end("half", getattr(link, way))
         self.order(end)
 
-    def trap(self, text, tag=b"", since=b"", how="reset"):
+    def trap(self, text, tag=b"", since=b"", how="reset", outage=False):
         """One trap for one connection; trap.sprung says that it cut."""
-        self.traps.append(Trap(text, tag, since, how))
+        self.traps.append(Trap(text, tag, since, how, outage))
         return self.traps[-1]
 
     def alive(self):
@@ -262,9 +177,14 @@ class FaultProxy:
         self.done = True
         self.ringer.send(b"!")
         self.thread.join(10)
-        assert not self.thread.is_alive()
+        assert self.ended_well, "the proxy's thread failed"
 
     # ---- its thread ----
+
+    def end_all(self, how, but=None):
+        for link in self.links:
+            if not link.over and link is not but:
+                link.end(how)
 
     def order(self, function):
         given = threading.Event()
@@ -313,11 +233,10 @@ class FaultProxy:
                     self.bell.recv(CHUNK)
                 else:
                     self.serve(readers.get(fd), writers.get(fd), events)
-        for link in self.links:
-            if not link.over:
-                link.end("reset")
+        self.end_all("reset")
         for end in (self.listener, self.bell, self.ringer):
             end.close()
+        self.ended_well = True
 
     @staticmethod
     def serve(reader, writer, events):

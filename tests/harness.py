@@ -92,6 +92,12 @@ class Database:
             self.name, pattern,
         )
 
+    def idle_in_transaction_s(self):
+        """For how long the oldest transaction of a relay has waited for the relay."""
+        return float(self.value(
+            "SELECT coalesce(max(extract(epoch FROM clock_timestamp() - state_change)), 0) FROM pg_stat_activity"
+            " WHERE datname = %s AND application_name LIKE 'outbox-relay/%%' AND state LIKE 'idle in transaction%%'", self.name))
+
     def through(self, port, host="127.0.0.1"):
         """The conninfo by way of a proxy."""
         return f"{self.conninfo} host={host} port={port}"

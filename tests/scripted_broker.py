@@ -129,6 +129,7 @@ class Session(threading.Thread):
         self.broker, self.socket, self.number = broker, connection, number
         self.lock = threading.Lock()
         self.messages = []  # of the publishing channel; the tag is the place plus one
+        self.early = {}  # what was answered to tags before their messages were read
         self.reading = threading.Event()  # cleared: takes nothing more from the socket, as RabbitMQ in an alarm; heartbeats go on
         self.reading.set()
         self.silent = False  # sends nothing, not even heartbeats
@@ -156,14 +157,16 @@ class Session(threading.Thread):
         self.method(channel, NACK, struct.pack(">QB", tag, multiple))
 
     def note(self, what, tag, multiple, channel):
-        """The first answer to a tag counts."""
+        """The first answer to a tag counts; one that was not read yet is answered all the same, should the publisher have sent it."""
+        if channel == PUBLISHING and tag > len(self.messages):
+            self.early.setdefault(tag, what)
         for message in self.messages[0 if multiple else max(tag - 1, 0):tag or len(self.messages)]:
             if channel == PUBLISHING and not message.acked and not message.nacked and not self.silent:
                 setattr(message, what, True)
 
     def return_(self, message, headers=None):
         """Sends it back as unroutable; with headers, under these instead of its own."""
-        message.returned |= headers is None
+        message.returned |= headers is None and not message.acked  # the ack came first: it was taken
         header = message.header if headers is None else (
             struct.pack(">HHQH", 60, 0, len(message.body), 1 << 13) + table(headers))
         self.method(PUBLISHING, RETURN, struct.pack(">H", 312) + short("NO_ROUTE") + short(message.exchange) + short(message.routing_key))
@@ -197,12 +200,17 @@ class Session(threading.Thread):
     # ---- the connection's thread ----
 
     def run(self):
-        with contextlib.suppress(OSError), self.socket:
-            if self.broker.tls:
-                self.socket.settimeout(10)
-                self.socket = self.broker.tls.wrap_socket(self.socket, server_side=True)
-            self.serve()
-        self.over = True
+        try:
+            with contextlib.suppress(OSError), self.socket:
+                if self.broker.tls:
+                    self.socket.settimeout(10)
+                    self.socket = self.broker.tls.wrap_socket(self.socket, server_side=True)
+                self.serve()
+        except Exception as mistake:  # of the script or of ours: the test must hear of it
+            self.broker.mistakes.append(mistake)
+            raise
+        finally:
+            self.over = True
 
     def serve(self):
         buffer = b""
@@ -221,7 +229,8 @@ class Session(threading.Thread):
                 return
             buffer += data
             if not greeted and len(buffer) >= 8:
-                assert buffer.startswith(b"AMQP\0\0\x09\x01"), buffer
+                if not buffer.startswith(b"AMQP\0\0\x09\x01"):
+                    return
                 buffer = buffer[8:]
                 greeted = True
                 abilities = long(b"".join(short(name) + b"t\1" for name in ("publisher_confirms", "basic.nack", "connection.blocked")))
@@ -278,6 +287,8 @@ class Session(threading.Thread):
         headers = properties.get("headers", {})
         message = Message(properties.get("message_id"), headers.get("outbox-seq"), headers.get("outbox-key"), exchange, routing_key,
                           len(self.messages) + 1, self.number, 0, time.monotonic(), body, header, properties)
+        if message.tag in self.early:
+            setattr(message, self.early[message.tag], True)
         self.messages.append(message)
         self.broker.take(message)
         self.broker.on_message(self, message)
@@ -297,6 +308,7 @@ class ScriptedBroker:
         self.counts = collections.Counter()
         self.sessions = []
         self.connects = []
+        self.mistakes = []
         self.lock = threading.Lock()
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=64)
         self.port = self.listener.getsockname()[1]
@@ -336,3 +348,4 @@ class ScriptedBroker:
         self.listener.close()
         for session in self.sessions:
             session.cut()
+        assert not self.mistakes, self.mistakes
