@@ -87,6 +87,9 @@ int source_skip_answers(struct source *source, int count, struct err *err)
 
 int source_end_group(struct source *source, int result, struct err *err)
 {
+    if (result != 0 && (err->class == ERR_CONNECTION || err->class == ERR_STOPPED)) {
+        return -1; /* good for closing only: a second wait would be as long as the first */
+    }
     return pg_end(source->pg, source_answer_deadline(), err) != 0 ? -1 : result;
 }
 

@@ -101,17 +101,19 @@ static enum step publish_one(struct session *session, size_t index, int64_t dead
     return step == STEP_GO_ON ? send_one(session, index, &envelope, error) : step;
 }
 
-/* Sends messages from *next on, until the end, an alarm or a loss. */
+/* Sends messages from *next on, until the end, an alarm or a loss; *next is the first that was not sent. */
 static enum step publish_from(struct session *session, size_t *next, int64_t deadline_ms,
                               struct outbox_error *error)
 {
     enum step step = look(session, error);
-    for (; *next < session->batch->count && step == STEP_GO_ON; ++*next) {
+    while (*next < session->batch->count && step == STEP_GO_ON) {
         if (session_now_ms() >= deadline_ms) {
             return late(session, error);
         }
+        size_t in_flight = session->confirms.count;
         step = publish_one(session, *next, deadline_ms, error);
-        if (step == STEP_GO_ON && *next % LOOK_EVERY == LOOK_EVERY - 1) {
+        *next += step == STEP_GO_ON || session->confirms.count > in_flight;
+        if (step == STEP_GO_ON && *next % LOOK_EVERY == 0) {
             step = look(session, error);
         }
     }
@@ -119,11 +121,11 @@ static enum step publish_from(struct session *session, size_t *next, int64_t dea
 }
 
 /* An alarm that ends before the deadline only delays the batch. */
-static enum step publish_all(struct session *session, int64_t deadline_ms, struct outbox_error *error)
+static enum step publish_all(struct session *session, size_t *next, int64_t deadline_ms,
+                             struct outbox_error *error)
 {
-    size_t next = 0;
     for (;;) {
-        enum step step = publish_from(session, &next, deadline_ms, error);
+        enum step step = publish_from(session, next, deadline_ms, error);
         if (step == STEP_LOST) {
             return step;
         }
@@ -131,7 +133,7 @@ static enum step publish_all(struct session *session, int64_t deadline_ms, struc
         if (step == STEP_GO_ON && session->blocked) {
             step = blocked(session, error);
         }
-        if (step != STEP_GO_ON || next == session->batch->count) {
+        if (step != STEP_GO_ON || *next == session->batch->count) {
             return step;
         }
     }
@@ -145,9 +147,13 @@ enum outbox_session_state publish_batch(struct session *session, struct outbox_b
         (void)session_error(error, OUTBOX_ERROR_UNAVAILABLE, "out of memory");
         return OUTBOX_SESSION_LOST;
     }
+    size_t next = 0;
     session->batch = batch;
-    enum step step = publish_all(session, deadline_ms, error);
+    enum step step = publish_all(session, &next, deadline_ms, error);
     session->batch = NULL;
+    for (; next < batch->count; next++) {
+        batch->settle(batch, next, OUTBOX_UNSETTLED, "it was not sent", 0);
+    }
     confirms_end(&session->confirms);
     if (step == STEP_LOST) {
         return OUTBOX_SESSION_LOST;

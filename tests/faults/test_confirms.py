@@ -210,7 +210,6 @@ def test_an_answer_that_makes_no_sense_ends_the_session_and_every_unanswered_row
     account(database, broker, ids, bound=COUNT).check()
 
 
-@pytest.mark.xfail(strict=True, reason="the amqp backend does not look at the channel of a confirm")
 def test_confirms_on_another_channel_are_no_confirms_of_ours(database, scripted):
     """Tags count per channel: an ack on the one that only declares exchanges says nothing about a message."""
     broker = scripted(once_then_ack(lambda s: s.ack(COUNT, multiple=True, channel=2)))

@@ -127,7 +127,6 @@ def test_a_drain_without_an_answer_to_its_last_commit_never_claims_that_it_finis
     Accounting.of_oracle(ids, oracle, bound=0).check()
 
 
-@pytest.mark.xfail(strict=True, reason="source.c waits twice for the answer: in read_commit(), and again in end_group()")
 def test_a_postgres_that_falls_silent_at_commit_is_given_up_when_its_answer_is_late(database, broker, proxied, start):
     """The connection stays open and says nothing; the worker must not wait for ever, nor longer than for one answer."""
     exchange, oracle = orders(broker)
