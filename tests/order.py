@@ -1,8 +1,11 @@
 """Producers that keep the contract of order: key, and what they committed: they lock their aggregate before they publish."""
 import collections
+import contextlib
 import random
 import threading
 import time
+
+import psycopg2
 
 HOT = "hot"
 FLAKY_EVERY = 16  # of so many messages one is of a type that the broker refuses now and then
@@ -11,15 +14,17 @@ FLAKY_EVERY = 16  # of so many messages one is of a type that the broker refuses
 class Aggregates(threading.Thread):
     """One producer: picks an aggregate, locks it, counts it up, publishes what became of it; now and then rolls back or commits late.
 
-    `committed` holds (key, number, id) of each message in the order of commits; within a key the numbers rise.
+    `committed` holds (key, number, id) of each message in the order of commits; within a key the numbers rise. What was in a transaction
+    when the database went away is in `attempted`: it may be committed or not.
     """
 
-    def __init__(self, database, seed, keys=200, channel="orders", burst=3, backlog=3000, late=0.2):
+    def __init__(self, database, seed, keys=200, channel="orders", burst=3, backlog=3000, late=0.2, prefix=""):
         super().__init__()
         self.database = database
         self.chance = random.Random(seed)
         self.keys, self.channel, self.burst, self.backlog, self.late = keys, channel, burst, backlog, late
-        self.committed = []
+        self.prefix = prefix
+        self.committed, self.attempted = [], set()
         self.rolled_back = 0
         self.enough = threading.Event()
         self.failure = None
@@ -30,7 +35,7 @@ class Aggregates(threading.Thread):
 
     def transaction(self, cursor):
         """The messages of one transaction: the row lock comes first, so that nobody else's message of the key gets a seq in between."""
-        key = HOT if self.chance.random() < 1 / 3 else str(self.chance.randrange(self.keys))
+        key = self.prefix + (HOT if self.chance.random() < 1 / 3 else str(self.chance.randrange(self.keys)))
         cursor.execute("INSERT INTO aggregate (key) VALUES (%s) ON CONFLICT DO NOTHING", (key,))
         cursor.execute("SELECT number FROM aggregate WHERE key = %s FOR UPDATE", (key,))
         number = cursor.fetchone()[0]
@@ -45,28 +50,37 @@ class Aggregates(threading.Thread):
         return made
 
     def run(self):
+        while not self.enough.is_set():
+            try:
+                self.live()
+            except (psycopg2.OperationalError, psycopg2.InterfaceError):
+                self.enough.wait(0.2)  # the database is away
+            except Exception as failure:  # noqa: BLE001  told by stop_all()
+                self.failure = failure
+                return
+
+    def live(self):
+        """Until it is enough, or the database goes away."""
         connection = self.database.connect(autocommit=False)
-        try:
-            with connection.cursor() as cursor:
-                while not self.enough.is_set():
-                    cursor.execute("SELECT count(*) FROM (SELECT FROM outbox.message LIMIT %s) waiting", (self.backlog,))
-                    if cursor.fetchone()[0] >= self.backlog:
-                        connection.rollback()
-                        self.enough.wait(0.02)  # the relays must always find work, not drown
-                        continue
-                    made = self.transaction(cursor)
-                    if self.chance.random() < 0.02:
-                        time.sleep(self.chance.random() * self.late)  # commits late: later seqs of other keys are visible before
-                    if self.chance.random() < 0.1:
-                        connection.rollback()
-                        self.rolled_back += len(made)
-                    else:
-                        connection.commit()
-                        self.committed += made
-        except Exception as failure:  # noqa: BLE001  told by stop_all()
-            self.failure = failure
-        finally:
-            connection.close()
+        with contextlib.closing(connection), connection.cursor() as cursor:
+            while not self.enough.is_set():
+                cursor.execute("SELECT count(*) FROM (SELECT FROM outbox.message LIMIT %s) waiting", (self.backlog,))
+                if cursor.fetchone()[0] >= self.backlog:
+                    connection.rollback()
+                    self.enough.wait(0.02)  # the relays must always find work, not drown
+                    continue
+                made = self.transaction(cursor)
+                if self.chance.random() < 0.02:
+                    time.sleep(self.chance.random() * self.late)  # commits late: later seqs of other keys are visible before
+                if self.chance.random() < 0.1:
+                    connection.rollback()
+                    self.rolled_back += len(made)
+                    continue
+                unsure = {identity for _, _, identity in made}
+                self.attempted |= unsure
+                connection.commit()
+                self.attempted -= unsure
+                self.committed += made
 
 
 def start_all(database, count, seed, **more):
