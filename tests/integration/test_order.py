@@ -30,6 +30,14 @@ def put(database, key, count=1, type_="t"):
     return [database.value("SELECT outbox.publish('orders', %s, '{}', key => %s)::text", type_, key) for _ in range(count)]
 
 
+def wait_in_scheduled(database, identity, due_in):
+    """As after a refusal."""
+    database.run("WITH row AS (DELETE FROM outbox.message WHERE id = %s RETURNING *)"
+                 " INSERT INTO outbox.scheduled (seq, id, kind, channel, type, key, headers, payload, created_at, bytes, due_at, tried_at)"
+                 " SELECT seq, id, kind, channel, type, key, headers, payload, created_at, bytes, now() + %s::interval, now() FROM row",
+                 identity, due_in)
+
+
 # ---- who may start ----------------------------------------------------------------------------------------------------------
 
 
@@ -150,14 +158,27 @@ def test_an_expired_head_never_blocks_its_key(ordered):
 
 
 def test_drain_says_1_and_claims_nothing_of_a_key_whose_head_waits(ordered):
-    put(ordered, "a", 2)
-    ordered.run("WITH head AS (DELETE FROM outbox.message WHERE seq = (SELECT min(seq) FROM outbox.message) RETURNING *)"
-                " INSERT INTO outbox.scheduled (seq, id, kind, channel, type, key, headers, payload, created_at, bytes, due_at)"
-                " SELECT seq, id, kind, channel, type, key, headers, payload, created_at, bytes, now() + '1 h' FROM head")
+    wait_in_scheduled(ordered, put(ordered, "a", 2)[0], "1 h")
     free = put(ordered, "b", 3)
     done = drain(ordered)
     assert done.returncode == 1 and "waits behind a retry of its key" in done.stderr
     assert done.ids == free and ordered.left() == 1
+
+
+def test_a_retry_that_is_due_does_not_overtake_an_earlier_one_that_waits(ordered):
+    first, second = put(ordered, "a", 2)
+    wait_in_scheduled(ordered, first, "1 h")
+    wait_in_scheduled(ordered, second, "0 s")
+    assert drain(ordered).ids == []
+    ordered.run("UPDATE outbox.scheduled SET due_at = now() WHERE id = %s", first)
+    assert drain(ordered).ids == [first, second]
+
+
+def test_a_retry_does_not_overtake_an_earlier_message_of_its_key(ordered):
+    """Such as one whose transaction committed late: its seq is smaller, and it stands in outbox.message."""
+    first, second = put(ordered, "a", 2)
+    wait_in_scheduled(ordered, second, "0 s")
+    assert drain(ordered).ids == [first, second]
 
 
 # ---- strangers, late commits ----------------------------------------------------------------------------------------------
