@@ -1,6 +1,5 @@
 """A message at which the broker ends the session every time: it is found, set aside, and its neighbours are spared."""
 import collections
-import os
 import threading
 
 import pytest
@@ -9,7 +8,7 @@ from accounting import Accounting
 from harness import PATIENCE, relay, wait_until
 from scripted_broker import ScriptedBroker
 
-NEIGHBOURS = int(os.environ.get("TEST_NEIGHBOURS", "3000"))
+NEIGHBOURS = {1: 1500, 4: 10000}  # by workers
 TIMES = 3  # a neighbour may arrive at most so often
 
 
@@ -59,12 +58,12 @@ def test_one_poison_message_dies_and_no_neighbour_arrives_more_than_three_times(
     assert relay("migrate", "-d", database.conninfo, "--order", order).returncode == 0
     good = {row[0] for row in database.run(
         "INSERT INTO outbox.message (channel, type, key, payload) SELECT 'orders', 'good', (i %% 100)::text, '{}' FROM generate_series(1, %s) i"
-        " RETURNING id::text", NEIGHBOURS // 2)}
+        " RETURNING id::text", NEIGHBOURS[workers] // 2)}
     poison = database.value("INSERT INTO outbox.message (channel, type, key, payload) VALUES ('orders', 'good', 'own', '{\"is\": \"poison\"}')"
                             " RETURNING id::text")
     good |= {row[0] for row in database.run(
         "INSERT INTO outbox.message (channel, type, key, payload) SELECT 'orders', 'good', (i %% 100)::text, '{}' FROM generate_series(1, %s) i"
-        " RETURNING id::text", NEIGHBOURS // 2)}
+        " RETURNING id::text", NEIGHBOURS[workers] // 2)}
     running = start("-d", database.conninfo, "-b", "amqp", "-o", f"amqp.url={broker.url}", "-o", f"workers={workers}", "-o", "order=" + order,
                     "-o", "batch.max_messages=100", "-o", "retry.max_attempts=3", "-o", "retry.backoff_min=10ms", "-o", "retry.backoff_max=50ms",
                     "-o", "breaker.open_max=1s", "-o", "poll.max=50ms")
