@@ -122,7 +122,7 @@ static void fill_options(const struct program *program, int64_t budget, struct p
                         .include = or_null(&program->include),
                         .exclude = or_null(&program->exclude),
                         .ordered = program_is_ordered(program),
-                        .sharers = config_number(config, "workers"),
+                        .workers = config_number(config, "workers"),
                         .max_bytes = config_number(config, "batch.max_bytes"),
                         .transaction_ms = publish_timeout_ms + 5000,
                         .log = &program->log,

@@ -27,7 +27,7 @@ struct source_options {
     const char *include; /* text[] literals of LIKE patterns; NULL = no filter */
     const char *exclude;
     bool ordered;           /* order: key; the outbox must agree */
-    int64_t sharers;        /* workers of this process, which share the lanes */
+    int64_t workers;        /* of this process: they share the lanes */
     int64_t max_bytes;      /* of payloads and headers in one claim */
     int64_t transaction_ms; /* the server ends our transaction when it idles longer */
     struct mark *mark;

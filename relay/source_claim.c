@@ -7,6 +7,8 @@
  * snapshot, in which all that earlier holders did is done, and takes nothing but the lanes that were really
  * obtained (outbox.lanes).
  */
+#include <stdlib.h>
+
 #include "clock.h"
 #include "failpoint.h"
 #include "source_state.h"
@@ -48,43 +50,57 @@ static void put_cursors(const struct source *source, struct text *channels, stru
     text_add(keys, "}");
 }
 
-/* Of each lane, the key that the walk came to last. A walk that found nothing may have ended among keys that
- * wait. */
-static void move_cursors(struct source *source, const struct pg_rows *rows)
+/* "lane,channel hash,key hash,lane,..." */
+static void move_cursors(struct source *source, const char *walked)
 {
-    int64_t steps[SCHEMA_MAX_LANES] = {0};
-    for (size_t at = 0; at < pg_rows_count(rows); at++) {
-        int64_t lane = pg_number(rows, at, COLUMN_LANE, 0);
-        int64_t step = pg_number(rows, at, COLUMN_STEP, 0);
-        if (lane >= 0 && lane < source->order.lanes && step > steps[lane]) {
-            steps[lane] = step;
-            source->cursors[lane] = (struct cursor){pg_number(rows, at, COLUMN_CHANNEL_HASH, 0),
-                                                    pg_number(rows, at, COLUMN_KEY_HASH, 0)};
+    char *rest = (char *)walked;
+    while (*rest) {
+        int64_t numbers[3] = {-1, 0, 0};
+        for (int at = 0; at < 3; at++) {
+            numbers[at] = strtoll(rest, &rest, 10);
+            rest += *rest == ',';
         }
-    }
-    if (pg_rows_count(rows) == 0) {
-        source_scatter(source);
+        if (numbers[0] >= 0 && numbers[0] < source->order.lanes) {
+            source->cursors[numbers[0]] = (struct cursor){numbers[1], numbers[2]};
+        }
     }
 }
 
-/* Takes the lanes of what is to be claimed. The workers of a process share them: nobody takes all. */
-static int send_lanes(struct source *source, const struct source_request *request, const char *start,
-                      struct err *err)
+static int read_walked(struct source *source, struct err *err)
 {
-    char number[NUMBER_BYTES];
+    struct pg_rows *rows = NULL;
+    if (pg_result(source->pg, &rows, source_answer_deadline(), err) != 0) {
+        return -1;
+    }
+    move_cursors(source, pg_text(rows, 0, 0));
+    pg_rows_free(rows);
+    return 0;
+}
+
+/* Takes the lanes of what is to be claimed. Twice as many sharers as workers: other processes want some, too.
+ */
+static int send_lanes(struct source *source, const struct source_request *request, const char *start,
+                      const char *limit, struct err *err)
+{
     char first[NUMBER_BYTES];
-    int64_t sharers = source->options.sharers;
-    source_put_number(number, request->kind == CLAIM_SUSPECT ? request->suspect_seq
-                                                             : (source->order.lanes + sharers - 1) / sharers);
+    char sharers[NUMBER_BYTES];
+    char suspect[NUMBER_BYTES];
+    const char *include = source->options.include;
+    const char *exclude = source->options.exclude;
     source_put_number(first, (int64_t)(next_random(source) % (uint64_t)source->order.lanes));
-    const char *const values[] = {source->mask, number, first, start};
+    source_put_number(sharers, 2 * source->options.workers);
+    source_put_number(suspect, request->suspect_seq);
+    const char *const for_suspect[] = {source->mask, suspect};
+    const char *const for_others[] = {
+        source->mask,     first,   sharers, request->kind == CLAIM_SCHEDULED ? limit : start,
+        request->resting, include, exclude};
     switch (request->kind) {
     case CLAIM_SCHEDULED:
-        return pg_send(source->pg, sql_lanes_scheduled, 2, values, false, err);
+        return pg_send(source->pg, sql_lanes_scheduled, 7, for_others, false, err);
     case CLAIM_SUSPECT:
-        return pg_send(source->pg, sql_lanes_suspect, 2, values, false, err);
+        return pg_send(source->pg, sql_lanes_suspect, 2, for_suspect, false, err);
     case CLAIM_KEYED:
-        return pg_send(source->pg, sql_lanes, 4, values, false, err);
+        return pg_send(source->pg, sql_lanes, 7, for_others, false, err);
     case CLAIM_MESSAGES:
         break;
     }
@@ -114,6 +130,9 @@ static int send_keyed(struct source *source, const struct source_request *reques
                                   text_get(&channels),
                                   text_get(&keys)};
     int result = pg_send(source->pg, sql_claim_keyed, 9, values, true, err);
+    if (result == 0) {
+        result = pg_send(source->pg, sql_walked, 0, NULL, false, err);
+    }
     text_finish(&channels);
     text_finish(&keys);
     return result;
@@ -147,12 +166,23 @@ static int send_claim_message(struct source *source, const struct source_request
     source_put_number(start, request->kind == CLAIM_SUSPECT ? 0 : mark);
     source_put_number(limit, (int64_t)limit_of(source, request));
     source_put_number(max_bytes, source->options.max_bytes);
-    if ((needs_lanes(source, request) && send_lanes(source, request, start, err) != 0) ||
+    if ((needs_lanes(source, request) && send_lanes(source, request, start, limit, err) != 0) ||
         source_send_mark_sequence(source, filter, false, err) != 0 ||
         (keyed ? send_keyed : send_unkeyed)(source, request, start, limit, max_bytes, err) != 0) {
         return -1;
     }
     return source_send_mark_rows(source, request, err);
+}
+
+/* A transaction of its own: what is due must not wait, unseen, for the retries that are published next. */
+static int send_promote(struct source *source, struct err *err)
+{
+    static const char *const promote[] = {"1000"};
+    if (source_send_begin(source, err) != 0 ||
+        pg_send(source->pg, sql_promote, 1, promote, false, err) != 0) {
+        return -1;
+    }
+    return pg_send(source->pg, "COMMIT", 0, NULL, false, err);
 }
 
 static int send_claim_scheduled(struct source *source, const struct source_request *request, struct err *err)
@@ -161,29 +191,26 @@ static int send_claim_scheduled(struct source *source, const struct source_reque
     char max_bytes[NUMBER_BYTES];
     source_put_number(limit, (int64_t)limit_of(source, request));
     source_put_number(max_bytes, source->options.max_bytes);
-    const char *const promote[] = {"1000"};
-    const char *const values[] = {limit,
-                                  max_bytes,
-                                  request->resting,
-                                  source->options.include,
-                                  source->options.exclude,
-                                  source->options.ordered ? source->mask : NULL};
     source->asking = false;
     source->full_poll = false;
-    if (pg_send(source->pg, sql_promote, 1, promote, false, err) != 0 ||
-        (needs_lanes(source, request) && send_lanes(source, request, NULL, err) != 0)) {
-        return -1;
+    if (needs_lanes(source, request)) {
+        const char *const values[] = {limit, max_bytes, source->mask};
+        return send_lanes(source, request, NULL, limit, err) != 0
+                   ? -1
+                   : pg_send(source->pg, sql_claim_scheduled_keyed, 3, values, true, err);
     }
-    return pg_send(source->pg, sql_claim_scheduled, 6, values, true, err);
+    const char *const values[] = {limit, max_bytes, request->resting, source->options.include,
+                                  source->options.exclude};
+    return pg_send(source->pg, sql_claim_scheduled, 5, values, true, err);
 }
 
 int source_send_claim(struct source *source, const struct source_request *request, struct err *err)
 {
-    if (source_send_begin(source, err) != 0) {
+    bool scheduled = request->kind == CLAIM_SCHEDULED;
+    if ((scheduled && send_promote(source, err) != 0) || source_send_begin(source, err) != 0) {
         return -1;
     }
-    return request->kind == CLAIM_SCHEDULED ? send_claim_scheduled(source, request, err)
-                                            : send_claim_message(source, request, err);
+    return scheduled ? send_claim_scheduled(source, request, err) : send_claim_message(source, request, err);
 }
 
 /* Locks without payloads are cheap, but not free: after a claim that the byte bound cut, ask for about what
@@ -198,22 +225,29 @@ static void adapt_limit(struct source *source, const struct batch *batch)
     source->limit = near_bound ? batch->count * 2 : SIZE_MAX;
 }
 
+/* Reads what stands in front of the claim's own answer. */
+static int read_preludes(struct source *source, const struct source_request *request, struct err *err)
+{
+    bool promoted = request->kind == CLAIM_SCHEDULED;
+    if (promoted && (source_read_begin(source, err) != 0 || source_skip_answers(source, 2, err) != 0)) {
+        return -1;
+    }
+    if (source_read_begin(source, err) != 0) {
+        return -1;
+    }
+    return source_skip_answers(source, needs_lanes(source, request) ? 1 : 0, err);
+}
+
 int source_read_claim(struct source *source, const struct source_request *request, struct batch *batch,
                       struct err *err)
 {
     struct pg_rows *rows = NULL;
     int64_t highest = 0;
-    int others = (request->kind == CLAIM_SCHEDULED) + needs_lanes(source, request);
-    if (source_read_begin(source, err) != 0 || source_skip_answers(source, others, err) != 0 ||
-        source_read_mark_sequence(source, &highest, err) != 0 ||
-        pg_result(source->pg, &rows, source_answer_deadline(), err) != 0) {
-        return -1;
-    }
-    if (request->kind == CLAIM_KEYED) {
-        move_cursors(source, rows);
-    }
-    if (source_read_rows(batch, rows, err) != 0 ||
-        (source->options.ordered && batch_order_by_key(batch, err) != 0)) {
+    if (read_preludes(source, request, err) != 0 || source_read_mark_sequence(source, &highest, err) != 0 ||
+        pg_result(source->pg, &rows, source_answer_deadline(), err) != 0 ||
+        source_read_rows(batch, rows, err) != 0 ||
+        (source->options.ordered && batch_order_by_key(batch, err) != 0) ||
+        (request->kind == CLAIM_KEYED && read_walked(source, err) != 0)) {
         return -1;
     }
     if (batch->count > 0 && failpoint("after_claim")) {

@@ -5,9 +5,6 @@
 #include "batch.h"
 #include "pg.h"
 
-/* Columns that claim_keyed.sql has beyond those of the others. */
-enum { COLUMN_LANE = 20, COLUMN_STEP, COLUMN_CHANNEL_HASH, COLUMN_KEY_HASH };
-
 /* The rows, in binary format, become rows of the batch, which owns them from now on, also after -1. */
 int source_read_rows(struct batch *batch, struct pg_rows *rows, struct err *err) MUST_CHECK;
 

@@ -57,7 +57,7 @@ int source_end_group(struct source *source, int result, struct err *err) MUST_CH
 int source_send_claim(struct source *source, const struct source_request *request,
                       struct err *err) MUST_CHECK;
 
-/* Begins the walks over the keys anywhere. */
+/* The first walks over the keys begin somewhere: not all workers at the same key. */
 void source_scatter(struct source *source);
 
 /* Reads all answers of source_send_claim(); the group's end stays to be read. */

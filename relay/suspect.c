@@ -75,17 +75,17 @@ static void begin_second_round(struct suspect *suspect)
     suspect->second_round = true;
 }
 
-bool suspect_tried(struct suspect *suspect, int worker, int64_t seq, bool died)
+bool suspect_tried(struct suspect *suspect, int worker, int64_t seq, bool died, bool gone)
 {
     (void)pthread_mutex_lock(&suspect->lock);
     bool mine = is_on(suspect) && suspect->prober == worker && suspect->seqs[suspect->next] == seq;
     if (mine) {
         suspect->next++;
-        if (died) {
+        if (gone) {
             suspect->prober = -1; /* whoever has a session goes on at once */
-            if (!suspect->second_round) {
-                suspect->again[suspect->again_count++] = seq;
-            }
+        }
+        if (died && !suspect->second_round) {
+            suspect->again[suspect->again_count++] = seq;
         }
         if (!is_on(suspect) && suspect->again_count > 0) {
             begin_second_round(suspect);

@@ -177,9 +177,13 @@ static void after_commit(struct worker *worker, bool done, const struct tally *t
     } else {
         count_possible_duplicates(worker, tally->confirmed, err->text);
     }
-    if (worker->single &&
-        suspect_tried(&shared->suspect, worker->number, worker->suspect_seq, tally->unsettled > 0 || !done)) {
-        wake_all(shared->wake);
+    bool gone = !done || !backend_is_connected(worker->session);
+    if (worker->single) {
+        bool died = tally->unsettled > 0 || !done;
+        bool over = suspect_tried(&shared->suspect, worker->number, worker->suspect_seq, died, gone);
+        if (over || gone) {
+            wake_all(shared->wake); /* all may go on, or another may */
+        }
     }
 }
 

@@ -114,7 +114,7 @@ static bool claimed_nothing(struct worker *worker)
     enum claim_kind kind = worker->request.kind;
     worker_let_go(worker);
     if (kind == CLAIM_SUSPECT &&
-        suspect_tried(&shared->suspect, worker->number, worker->suspect_seq, false)) {
+        suspect_tried(&shared->suspect, worker->number, worker->suspect_seq, false, false)) {
         wake_all(shared->wake);
     }
     if (kind == CLAIM_MESSAGES && shared->options.source.ordered) {

@@ -126,14 +126,14 @@ static int amqp_explain(void *backend, const struct outbox_message *message, cha
                         struct outbox_error *error)
 {
     struct envelope envelope;
-    char reason[256];
+    char reason[256] = "";
     void *object = NULL;
     if (amqp_session_new(backend, &object, error) != 0 || !object) {
         return -1;
     }
     struct session *session = object;
     session->frame_max = AMQP_DEFAULT_FRAME_SIZE; /* the broker may agree to less */
-    bool good = envelope_seal(session, message, &envelope, reason);
+    bool good = envelope_seal(session, message, &envelope, reason) == OUTBOX_UNSETTLED;
     amqp_session_free(session); /* the envelope's headers are gone with it */
     if (!good) {
         return session_error(error, OUTBOX_ERROR_CONFIG, "%s", reason);

@@ -214,8 +214,9 @@ static void describe(const struct transfer *transfer, const char *url, char *out
     for (size_t at = 0; at < len; at++) {
         host = authority[at] == '@' ? &authority[at + 1] : host;
     }
-    size_t used =
-        (size_t)snprintf(out, out_bytes, "POST %.*s%s, header fields", (int)(authority - url), url, host);
+    size_t shown = strcspn(host, "?#"); /* a query may hold a token */
+    size_t used = (size_t)snprintf(out, out_bytes, "POST %.*s%.*s%s, header fields", (int)(authority - url),
+                                   url, (int)shown, host, host[shown] ? "?..." : "");
     for (const struct curl_slist *field = transfer->headers; field && used < out_bytes; field = field->next) {
         used +=
             (size_t)snprintf(out + used, out_bytes - used, "%s %.*s", field == transfer->headers ? "" : ",",

@@ -1,20 +1,24 @@
 -- Order by key: claims what stands at the head of its key, in the lanes that outbox.lanes says are held.
 -- $1 low watermark, $2 rows at most, $3 bytes at most, $4 resting channels, $5 included, $6 excluded patterns, $7 lanes - 1,
--- $8, $9 by lane: hashes of the channel and the key behind which the walk begins, so that none is always last.
+-- $8, $9 by lane: hashes of the channel and the key behind which the walk begins, so that none is always last; outbox.walked is set to where
+-- it ended: lane, channel hash, key hash, lane, ...
 --
--- walk: a loose index scan, one step per key and all lanes side by side; a hot key costs one step, a barred channel one per lane.
+-- walk: a loose index scan, one step per key and all lanes side by side, 4000 steps in all; a hot key costs one step, a barred channel one
+-- per lane.
 -- A key's head is its smallest seq over message and scheduled: a key whose head waits for a retry is passed over.
 -- run: heads first, then followers, until the batch is full. locked, prefix: a row that a stranger has locked cuts its key there.
 WITH RECURSIVE barred AS MATERIALIZED (
   SELECT $4::text[] || ARRAY(SELECT scope FROM outbox.paused_now) AS channels
 ), start AS MATERIALIZED (
-  SELECT lane, ($8::bigint[])[lane + 1] AS channel_hash, ($9::bigint[])[lane + 1] AS key_hash
+  SELECT lane, ($8::bigint[])[lane + 1] AS channel_hash, ($9::bigint[])[lane + 1] AS key_hash,
+    greatest(20, 4000 / count(*) OVER ()) AS most_steps
   FROM unnest(current_setting('outbox.lanes')::bigint[]) lane
   WHERE '*' <> ALL ((SELECT channels FROM barred)::text[])
-), walk (lane, channel_hash, key_hash, last_channel_hash, last_key_hash, wrapped, step, passed, seq, waits) AS (
-  SELECT lane, channel_hash, key_hash, 9223372036854775807, 9223372036854775807, false, 0, false, NULL::bigint, NULL::bigint FROM start
+), walk (lane, channel_hash, key_hash, last_channel_hash, last_key_hash, wrapped, step, most_steps, passed, seq, waits) AS (
+  SELECT lane, channel_hash, key_hash, 9223372036854775807, 9223372036854775807, false, 0, most_steps, false, NULL::bigint, NULL::bigint
+  FROM start
   UNION ALL
-  SELECT w.lane, n.channel_hash, n.key_hash, n.last_channel_hash, n.last_key_hash, n.wrapped, w.step + 1, n.passed, n.seq,
+  SELECT w.lane, n.channel_hash, n.key_hash, n.last_channel_hash, n.last_key_hash, n.wrapped, w.step + 1, w.most_steps, n.passed, n.seq,
     (SELECT s.seq FROM outbox.scheduled s
      WHERE s.key IS NOT NULL AND s.seq IS NOT NULL
        AND hashtextextended(s.channel, 0) = n.channel_hash AND hashtextextended(s.key, 0) = n.key_hash
@@ -35,13 +39,20 @@ WITH RECURSIVE barred AS MATERIALIZED (
     SELECT -9223372036854775808, -9223372036854775808, NULL, true, s.channel_hash, s.key_hash, false
     FROM start s WHERE NOT w.wrapped AND s.lane = w.lane
     LIMIT 1) n
-  WHERE w.step < 2000
+  WHERE w.step < w.most_steps
 ), heads AS MATERIALIZED (
-  SELECT lane, channel_hash, key_hash, step, seq, coalesce(waits, 9223372036854775807) AS waits
-  FROM walk WHERE seq IS NOT NULL AND NOT passed AND (waits IS NULL OR waits > seq)
+  SELECT lane, channel_hash, key_hash, nth, seq, coalesce(waits, 9223372036854775807) AS waits
+  FROM (SELECT *, row_number() OVER () AS nth FROM walk) w
+  WHERE seq IS NOT NULL AND NOT passed AND (waits IS NULL OR waits > seq)
   LIMIT $2::int
+), walked AS MATERIALIZED (
+  SELECT DISTINCT ON (lane) lane, channel_hash, key_hash
+  FROM (SELECT * FROM walk LIMIT CASE WHEN (SELECT count(*) FROM heads) >= $2::int THEN (SELECT max(nth) FROM heads) END) w
+  ORDER BY lane, step DESC
+), told AS MATERIALIZED (
+  SELECT set_config('outbox.walked', coalesce((SELECT string_agg(concat_ws(',', lane, channel_hash, key_hash), ',') FROM walked), ''), true)
 ), run AS MATERIALIZED (
-  SELECT r.seq, r.bytes, h.seq AS head, r.place, h.lane, h.step, h.channel_hash, h.key_hash
+  SELECT r.seq, r.bytes, h.seq AS head, r.place
   FROM heads h CROSS JOIN LATERAL (
     SELECT k.seq, k.bytes, row_number() OVER (ORDER BY k.seq) AS place
     FROM (SELECT m.seq, m.bytes FROM outbox.message m
@@ -53,11 +64,11 @@ WITH RECURSIVE barred AS MATERIALIZED (
           LIMIT least(50, ($2::int - 1) / (SELECT count(*) FROM heads) + 1)) k) r
   ORDER BY r.place, r.seq LIMIT $2::int
 ), locked AS MATERIALIZED (
-  SELECT r.* FROM run r JOIN outbox.message m ON m.seq = r.seq
+  SELECT r.* FROM run r JOIN outbox.message m ON m.seq = r.seq WHERE (SELECT count(*) FROM told) > 0
   FOR UPDATE OF m SKIP LOCKED
 ), prefix AS MATERIALIZED (
-  SELECT * FROM (
-    SELECT *, row_number() OVER (PARTITION BY head ORDER BY seq) AS got, row_number() OVER w AS taken, sum(bytes) OVER w AS total
+  SELECT seq FROM (
+    SELECT seq, place, row_number() OVER (PARTITION BY head ORDER BY seq) AS got, row_number() OVER w AS taken, sum(bytes) OVER w AS total
     FROM locked WINDOW w AS (ORDER BY place, seq)) s
   WHERE place = got AND (taken = 1 OR total <= $3::bigint)
 )
@@ -67,7 +78,6 @@ SELECT m.seq, NULL::bigint AS entry, m.id::text, m.kind, m.channel, m.type, m.ke
   CASE WHEN isfinite(m.created_at) THEN extract(epoch FROM m.created_at) * 1000000 ELSE 0 END::bigint AS created_at_us,
   CASE WHEN isfinite(m.expires_at) THEN greatest(0, floor(extract(epoch FROM m.expires_at - clock_timestamp()) * 1000)) WHEN m.expires_at = '-infinity' THEN 0 END::bigint AS ttl_ms,
   0 AS attempts, NULL::bigint AS tried_age_ms, false AS solo,
-  CASE WHEN isfinite(m.created_at) THEN floor(extract(epoch FROM clock_timestamp() - m.created_at) * 1000) ELSE 0 END::bigint AS age_ms,
-  p.lane, p.step::bigint AS step, p.channel_hash, p.key_hash
+  CASE WHEN isfinite(m.created_at) THEN floor(extract(epoch FROM clock_timestamp() - m.created_at) * 1000) ELSE 0 END::bigint AS age_ms
 FROM prefix p JOIN outbox.message m ON m.seq = p.seq
 ORDER BY m.seq

@@ -1,6 +1,5 @@
 -- Retries that are due, published from outbox.scheduled with the seq they always had. A row on which a session died is
--- claimed alone. $1 rows at most, $2 bytes at most, $3 resting channels, $4 included, $5 excluded patterns, $6 lanes - 1 where order is by
--- key (NULL = no order): a keyed row is taken only if its lane is held and it is its key's head over message and scheduled.
+-- claimed alone. $1 rows at most, $2 bytes at most, $3 resting channels, $4 included, $5 excluded patterns.
 WITH barred AS MATERIALIZED (
   SELECT $3::text[] || ARRAY(SELECT scope FROM outbox.paused_now) AS channels
 ), locked AS MATERIALIZED (
@@ -8,15 +7,6 @@ WITH barred AS MATERIALIZED (
   WHERE due_at <= clock_timestamp() AND seq IS NOT NULL
     AND channel <> ALL ((SELECT channels FROM barred)::text[]) AND '*' <> ALL ((SELECT channels FROM barred)::text[])
     AND ($4::text[] IS NULL OR channel LIKE ANY ($4::text[])) AND ($5::text[] IS NULL OR NOT channel LIKE ANY ($5::text[]))
-    AND ($6::bigint IS NULL OR key IS NULL OR (
-      (hashtextextended(channel, 0) # hashtextextended(key, 0)) & $6::bigint = ANY (current_setting('outbox.lanes')::bigint[])
-      AND NOT EXISTS (SELECT FROM outbox.message e WHERE e.key IS NOT NULL AND e.seq < m.seq
-        AND (hashtextextended(e.channel, 0) # hashtextextended(e.key, 0)) & $6::bigint
-          = (hashtextextended(m.channel, 0) # hashtextextended(m.key, 0)) & $6::bigint
-        AND hashtextextended(e.channel, 0) = hashtextextended(m.channel, 0) AND hashtextextended(e.key, 0) = hashtextextended(m.key, 0))
-      AND NOT EXISTS (SELECT FROM outbox.scheduled e WHERE e.key IS NOT NULL AND e.seq IS NOT NULL
-        AND (e.seq < m.seq OR (e.seq = m.seq AND e.entry < m.entry))
-        AND hashtextextended(e.channel, 0) = hashtextextended(m.channel, 0) AND hashtextextended(e.key, 0) = hashtextextended(m.key, 0))))
   ORDER BY due_at, entry LIMIT $1::int
   FOR UPDATE SKIP LOCKED
 ), prefix AS MATERIALIZED (

@@ -1,25 +1,35 @@
--- Takes lanes in which keyed rows stand, in cyclic order from $3; in a statement of its own, so that the claim behind it has a snapshot
--- in which all that earlier holders did is done. $1 lanes - 1, $2 lanes at most, $3 first lane, $4 low watermark.
+-- Takes lanes in which keyed rows of our channels stand, in cyclic order from $2; in a statement of its own, so that the claim behind it has
+-- a snapshot in which all that earlier holders did is done. Nobody takes more than one in $3 of the lanes that it could use, rounded up: other
+-- workers and other processes want some, too.
+-- $1 lanes - 1, $2 first lane, $3 sharers, $4 low watermark, $5 resting channels, $6 included, $7 excluded patterns.
 -- Sets outbox.lanes to what was obtained: the claim reads nothing else.
-WITH RECURSIVE walk (lane, wrapped) AS (
-  VALUES ($3::bigint - 1, false)
+--
+-- walk: a step per lane, or per channel that is not ours; a lane with very many of those is wanted unseen.
+WITH RECURSIVE barred AS MATERIALIZED (
+  SELECT $5::text[] || ARRAY(SELECT scope FROM outbox.paused_now) AS channels
+), walk (lane, channel_hash, wrapped, step, wanted) AS (
+  SELECT $2::bigint - 1, 9223372036854775807, false, 0, false WHERE '*' <> ALL ((SELECT channels FROM barred)::text[])
   UNION ALL
-  SELECT n.lane, n.wrapped
+  SELECT n.lane, n.channel_hash, n.wrapped, CASE WHEN n.lane = w.lane THEN w.step + 1 ELSE 0 END, n.ours OR (n.lane = w.lane AND w.step >= 20)
   FROM walk w CROSS JOIN LATERAL (
-    (SELECT (hashtextextended(channel, 0) # hashtextextended(key, 0)) & $1::bigint AS lane, w.wrapped
+    (SELECT (hashtextextended(channel, 0) # hashtextextended(key, 0)) & $1::bigint AS lane, hashtextextended(channel, 0) AS channel_hash, w.wrapped,
+       channel <> ALL ((SELECT channels FROM barred)::text[]) AND ($6::text[] IS NULL OR channel LIKE ANY ($6::text[]))
+         AND ($7::text[] IS NULL OR NOT channel LIKE ANY ($7::text[])) AS ours
      FROM outbox.message
      WHERE key IS NOT NULL AND seq >= $4::bigint
-       AND (hashtextextended(channel, 0) # hashtextextended(key, 0)) & $1::bigint > w.lane
-       AND (hashtextextended(channel, 0) # hashtextextended(key, 0)) & $1::bigint < CASE WHEN w.wrapped THEN $3::bigint ELSE $1::bigint + 1 END
+       AND ((hashtextextended(channel, 0) # hashtextextended(key, 0)) & $1::bigint, hashtextextended(channel, 0))
+         > (w.lane, CASE WHEN w.wanted THEN 9223372036854775807 ELSE w.channel_hash END)
+       AND (hashtextextended(channel, 0) # hashtextextended(key, 0)) & $1::bigint < CASE WHEN w.wrapped THEN $2::bigint ELSE $1::bigint + 1 END
      ORDER BY (hashtextextended(channel, 0) # hashtextextended(key, 0)) & $1::bigint, hashtextextended(channel, 0),
               hashtextextended(key, 0), seq
      LIMIT 1)
     UNION ALL
-    SELECT -1, true WHERE NOT w.wrapped
+    SELECT -1, 9223372036854775807, true, false WHERE NOT w.wrapped
     LIMIT 1) n
 ), wanted AS MATERIALIZED (
-  SELECT lane FROM walk WHERE lane >= 0 AND (wrapped OR lane >= $3::bigint)
+  SELECT lane FROM walk WHERE wanted
 ), obtained AS MATERIALIZED (
-  SELECT lane FROM wanted WHERE pg_try_advisory_xact_lock('outbox.message'::regclass::oid::int, lane::int) LIMIT $2::int
+  SELECT lane FROM wanted WHERE pg_try_advisory_xact_lock('outbox.message'::regclass::oid::int, lane::int)
+  LIMIT (SELECT (count(*) + $3::bigint - 1) / $3::bigint FROM wanted)
 )
 SELECT set_config('outbox.lanes', ARRAY(SELECT lane FROM obtained)::text, true)
