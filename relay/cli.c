@@ -51,6 +51,8 @@ static const struct {
 
 static const unsigned global_flags = (1u << CLI_DRY_RUN) - 1;
 
+static const int64_t DURATION_MAX_MS = INT64_C(10) * 366 * 86400 * 1000;
+
 enum { LONG_ONLY = 256 }; /* getopt's codes of flags without a letter begin here */
 
 static int code_of(int flag)
@@ -264,11 +266,16 @@ int cli_duration(const struct cli *cli, enum cli_flag flag, int64_t otherwise_ms
                  struct err *err)
 {
     *out_ms = otherwise_ms;
-    if (cli_has(cli, flag) && option_parse_duration(cli->values[flag], out_ms, err) != 0) {
+    if (!cli_has(cli, flag)) {
+        return 0;
+    }
+    if (option_parse_duration(cli->values[flag], out_ms, err) != 0) {
         err->class = ERR_USAGE;
         return err_prefix(err, "--%s", flags[flag].name);
     }
-    return 0;
+    return *out_ms <= DURATION_MAX_MS
+               ? 0
+               : err_set(err, ERR_USAGE, "--%s: longer than ten years", flags[flag].name);
 }
 
 bool cli_is_uuid(const char *text)

@@ -84,13 +84,18 @@ static void set_text(json_t *object, const char *name, const char *value)
 static void see_letter(void *context, const struct dead_letter *letter)
 {
     struct dead *dead = context;
-    char error[160];
     dead->total++;
     if (!dead->json) {
+        char channel[256];
+        char type[256];
+        char key[256];
+        char error[160];
+        bytes_copy_printable(channel, sizeof channel, bytes_of(letter->channel));
+        bytes_copy_printable(type, sizeof type, bytes_of(letter->type));
+        bytes_copy_printable(key, sizeof key, bytes_of(letter->key ? letter->key : ""));
         bytes_copy_printable(error, sizeof error, bytes_of(letter->error));
-        (void)printf("%s  %s  %s  %s%s%s  %s after %s: %s\n", letter->died_at, letter->id, letter->channel,
-                     letter->type, letter->key ? "  key " : "", letter->key ? letter->key : "",
-                     letter->reason, letter->attempts, error);
+        (void)printf("%s  %s  %s  %s%s%s  %s after %s: %s\n", letter->died_at, letter->id, channel, type,
+                     letter->key ? "  key " : "", key, letter->reason, letter->attempts, error);
         return;
     }
     json_t *object = json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s}", "id", letter->id, "channel",
@@ -201,8 +206,8 @@ static int rehearse(struct dead *dead, const char *verb, struct err *err)
     return 0;
 }
 
-typedef int change_function(struct pg *pg, const struct dead_filter *filter, int64_t limit, int64_t *affected,
-                            struct err *err);
+typedef int change_function(struct pg *pg, const struct dead_filter *filter, int64_t newest, int64_t limit,
+                            int64_t *affected, struct err *err);
 
 /* In pieces, each of them whole; with --rate one a second. What is not done yet when it is interrupted stays
  * dead. */
@@ -210,15 +215,19 @@ static int change_all(struct dead *dead, change_function *change, struct err *er
 {
     int64_t left = dead->limit > 0 ? dead->limit : INT64_MAX;
     int64_t piece = dead->rate > 0 ? dead->rate : MOVE_AT_ONCE;
+    int64_t newest = 0; /* what dies again meanwhile is not of this round */
+    if (dead_newest(dead->pg, &newest, err) != 0) {
+        return -1;
+    }
     for (;;) {
         int64_t affected = 0;
         int64_t next_ms = clock_now_ms() + SECOND_MS;
-        if (change(dead->pg, &dead->filter, piece < left ? piece : left, &affected, err) != 0) {
+        if (change(dead->pg, &dead->filter, newest, piece < left ? piece : left, &affected, err) != 0) {
             return -1;
         }
         dead->total += affected;
         left -= affected;
-        if (affected < piece || left <= 0) {
+        if (affected == 0 || left <= 0) {
             return 0;
         }
         int64_t wait_ms = dead->rate > 0 ? next_ms - clock_now_ms() : 0;

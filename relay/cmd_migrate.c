@@ -66,7 +66,10 @@ static int read_order(const struct cli *cli, struct schema_order *order, bool *w
     }
     order->by_key = word && strcmp(word, "key") == 0;
     order->lanes = 0;
-    return order->by_key ? cli_count(cli, CLI_LANES, SCHEMA_DEFAULT_LANES, &order->lanes, err) : 0;
+    if (order->by_key && cli_count(cli, CLI_LANES, SCHEMA_DEFAULT_LANES, &order->lanes, err) != 0) {
+        return -1;
+    }
+    return schema_check_lanes(order, err);
 }
 
 static int set_order(struct pg *pg, const struct schema_order *order, struct err *err)

@@ -5,26 +5,26 @@
 #include "clock.h"
 #include "sql.h"
 
-enum { WITHIN_MS = 60000, NUMBER_BYTES = 24, PAGE = 100, PARAMETERS = 6 };
+enum { WITHIN_MS = 60000, NUMBER_BYTES = 24, PAGE = 20, PARAMETERS = 6 };
 
 /* The parameters that all these queries share. */
 struct parameters {
     char since[NUMBER_BYTES];
     char limit[NUMBER_BYTES];
-    char behind[NUMBER_BYTES];
+    char entry[NUMBER_BYTES]; /* the export goes on behind it, changes go up to it */
     const char *values[PARAMETERS];
 };
 
 static void fill(struct parameters *parameters, const struct dead_filter *filter, int64_t limit,
-                 int64_t behind)
+                 int64_t entry)
 {
     (void)snprintf(parameters->since, NUMBER_BYTES, "%lld", (long long)filter->since_ms);
     (void)snprintf(parameters->limit, NUMBER_BYTES, "%lld", (long long)limit);
-    (void)snprintf(parameters->behind, NUMBER_BYTES, "%lld", (long long)behind);
+    (void)snprintf(parameters->entry, NUMBER_BYTES, "%lld", (long long)entry);
     const char *const values[PARAMETERS] = {
         filter->ids,       filter->reason,
         filter->channel,   filter->since_ms >= 0 ? parameters->since : NULL,
-        parameters->limit, parameters->behind};
+        parameters->limit, parameters->entry};
     for (size_t at = 0; at < PARAMETERS; at++) {
         parameters->values[at] = values[at];
     }
@@ -104,13 +104,24 @@ int dead_each(struct pg *pg, const struct dead_filter *filter,
     return 0;
 }
 
-static int change(struct pg *pg, const char *sql, const struct dead_filter *filter, int64_t limit,
-                  int64_t *affected, struct err *err)
+int dead_newest(struct pg *pg, int64_t *entry, struct err *err)
+{
+    struct pg_rows *rows = NULL;
+    if (pg_query(pg, sql_dead_newest, 0, NULL, &rows, clock_now_ms() + WITHIN_MS, err) != 0) {
+        return -1;
+    }
+    *entry = pg_number(rows, 0, 0, 0);
+    pg_rows_free(rows);
+    return 0;
+}
+
+static int change(struct pg *pg, const char *sql, const struct dead_filter *filter, int64_t newest,
+                  int64_t limit, int64_t *affected, struct err *err)
 {
     struct parameters parameters;
     struct pg_rows *rows = NULL;
-    fill(&parameters, filter, limit, 0);
-    if (pg_query(pg, sql, 5, parameters.values, &rows, clock_now_ms() + WITHIN_MS, err) != 0) {
+    fill(&parameters, filter, limit, newest);
+    if (pg_query(pg, sql, PARAMETERS, parameters.values, &rows, clock_now_ms() + WITHIN_MS, err) != 0) {
         return -1;
     }
     *affected = (int64_t)pg_rows_affected(rows);
@@ -118,14 +129,14 @@ static int change(struct pg *pg, const char *sql, const struct dead_filter *filt
     return 0;
 }
 
-int dead_retry(struct pg *pg, const struct dead_filter *filter, int64_t limit, int64_t *moved,
+int dead_retry(struct pg *pg, const struct dead_filter *filter, int64_t newest, int64_t limit, int64_t *moved,
                struct err *err)
 {
-    return change(pg, sql_dead_retry, filter, limit, moved, err);
+    return change(pg, sql_dead_retry, filter, newest, limit, moved, err);
 }
 
-int dead_discard(struct pg *pg, const struct dead_filter *filter, int64_t limit, int64_t *gone,
-                 struct err *err)
+int dead_discard(struct pg *pg, const struct dead_filter *filter, int64_t newest, int64_t limit,
+                 int64_t *gone, struct err *err)
 {
-    return change(pg, sql_dead_discard, filter, limit, gone, err);
+    return change(pg, sql_dead_discard, filter, newest, limit, gone, err);
 }

@@ -56,10 +56,13 @@ int dead_each(struct pg *pg, const struct dead_filter *filter,
               void (*see)(void *context, const struct dead_export *letter), void *context,
               struct err *err) MUST_CHECK;
 
-/* At most `limit` at once, oldest first; *moved tells how many. */
-int dead_retry(struct pg *pg, const struct dead_filter *filter, int64_t limit, int64_t *moved,
+/* The entry of the newest one, 0 if there is none: the bound of a round of changes. */
+int dead_newest(struct pg *pg, int64_t *entry, struct err *err) MUST_CHECK;
+
+/* Up to the entry `newest`, at most `limit` at once, oldest first; *moved tells how many. */
+int dead_retry(struct pg *pg, const struct dead_filter *filter, int64_t newest, int64_t limit, int64_t *moved,
                struct err *err) MUST_CHECK;
-int dead_discard(struct pg *pg, const struct dead_filter *filter, int64_t limit, int64_t *gone,
-                 struct err *err) MUST_CHECK;
+int dead_discard(struct pg *pg, const struct dead_filter *filter, int64_t newest, int64_t limit,
+                 int64_t *gone, struct err *err) MUST_CHECK;
 
 #endif

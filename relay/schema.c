@@ -1,13 +1,20 @@
 #include "schema.h"
 
 #include <string.h>
+#include <time.h>
 
 #include "clock.h"
 #include "sql.h"
 #include "version.h"
 
 /* Migrations may rewrite tables: they get time. */
-enum { WITHIN_MS = 600000, QUESTION_MS = 15000, ORDER_MAX_BYTES = 64 << 10 };
+enum {
+    WITHIN_MS = 600000,
+    QUESTION_MS = 15000,
+    ORDER_MAX_BYTES = 64 << 10,
+    TRY_FOR_MS = 60000,
+    PAUSE_NS = 300000000
+};
 
 static const char *const migrations[] = {sql_0001_outbox, sql_0002_paused_now};
 enum { NEWEST = sizeof migrations / sizeof migrations[0] };
@@ -208,6 +215,13 @@ void schema_print_order(struct text *out, const struct schema_order *order)
     text_add(out, rest);
 }
 
+int schema_check_lanes(const struct schema_order *order, struct err *err)
+{
+    return is_sensible(order) ? 0
+                              : err_set(err, ERR_USAGE, "--lanes: %lld is not a power of two from 1 to %d",
+                                        (long long)order->lanes, SCHEMA_MAX_LANES);
+}
+
 struct order_change {
     struct schema_order wanted;
     bool changed;
@@ -236,12 +250,21 @@ int schema_set_order(struct pg *pg, const struct schema_order *order, bool *chan
 {
     struct order_change change = {.wanted = *order};
     *changed = false;
-    if (!is_sensible(order)) {
-        return err_set(err, ERR_USAGE, "--lanes: %lld is not a power of two from 1 to %d",
-                       (long long)order->lanes, SCHEMA_MAX_LANES);
-    }
-    if (in_transaction(pg, change_order, &change, err) != 0) {
+    if (schema_check_lanes(order, err) != 0) {
         return -1;
+    }
+    int64_t give_up_ms = clock_now_ms() + TRY_FOR_MS;
+    while (in_transaction(pg, change_order, &change, err) != 0) {
+        bool locked = strcmp(err->sqlstate, "55P03") == 0 || strcmp(err->sqlstate, "40P01") == 0;
+        if (!locked || clock_now_ms() >= give_up_ms) {
+            return locked
+                       ? err_prefix(
+                             err, "somebody is always in a transaction on the outbox: try when it is quieter")
+                       : -1;
+        }
+        err_clear(err);
+        static const struct timespec pause = {.tv_nsec = PAUSE_NS};
+        (void)nanosleep(&pause, NULL);
     }
     *changed = change.changed;
     return 0;

@@ -33,12 +33,16 @@ int schema_read_order(struct pg *pg, struct schema_order *order, struct err *err
 int schema_check_order(const struct schema_order *order, bool by_key, struct err *err) MUST_CHECK;
 
 /*
- * Sets the order, and makes or drops the indexes it needs, in one transaction that waits for the relays'
- * transactions in flight; relays that run then refuse to go on. Producers wait while the indexes are built.
- * No change is no work.
+ * Sets the order, and makes or drops the indexes it needs, in one transaction with all locks at once: it
+ * tries for a minute to find a moment in which nobody is in a transaction on the outbox, and makes nobody
+ * wait longer than half a second for that; ERR_RETRY if there is none. While the indexes are built, all wait.
+ * Relays that run then refuse to go on. No change is no work.
  */
 int schema_set_order(struct pg *pg, const struct schema_order *order, bool *changed,
                      struct err *err) MUST_CHECK;
+
+/* A power of two up to SCHEMA_MAX_LANES? ERR_USAGE otherwise. */
+int schema_check_lanes(const struct schema_order *order, struct err *err) MUST_CHECK;
 
 /* The SQL of that, for psql. */
 void schema_print_order(struct text *out, const struct schema_order *order);

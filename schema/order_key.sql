@@ -1,8 +1,11 @@
 -- What `migrate --order key --lanes N` runs; :mask is N - 1. The keys of a channel are spread over N lanes; a relay holds the lane
 -- of every key that it publishes. In psql: -v mask=63 -1 -f order_key.sql.
 
--- Waits for every relay in the middle of a transaction, and lets none begin one before COMMIT: all of them read this table first.
-LOCK TABLE outbox.setting IN ACCESS EXCLUSIVE MODE;
+-- All or nothing, and shorter than deadlock_timeout: whoever is in the middle of a transaction must neither wait long for us nor die for
+-- us. Relays read outbox.setting first thing in every transaction: none is under way once we have it, and none begins before COMMIT.
+SET LOCAL lock_timeout = '500ms';
+LOCK TABLE outbox.setting, outbox.message, outbox.scheduled IN ACCESS EXCLUSIVE MODE;
+SET LOCAL lock_timeout = 0;
 DROP INDEX IF EXISTS outbox.message_order_idx, outbox.message_unkeyed_idx, outbox.scheduled_order_idx;
 
 -- Finds the head of each key by a loose scan. The unit of order is (channel, key), told by two hashes.

@@ -1,5 +1,7 @@
 -- Whole dead letters as JSON, oldest first, behind entry $6; the other parameters as in dead_list.sql.
-SELECT entry, (to_jsonb(d) - 'payload' - 'payload_bytes')::text, payload::text, encode(payload_bytes, 'base64')
+SELECT entry, (SELECT to_jsonb(f) FROM (SELECT d.entry, d.seq, d.id, d.kind, d.channel, d.type, d.key, d.correlation_id, d.causation_id,
+    d.reply_to, d.content_type, d.headers, d.created_at, d.expires_at, d.bytes, d.backend, d.attempts, d.reason, d.last_error, d.died_at) f)::text,
+  payload::text, encode(payload_bytes, 'base64')
 FROM outbox.dead_letter d
 WHERE ($1::uuid[] IS NULL OR id = ANY ($1::uuid[])) AND ($2::text IS NULL OR reason = $2::text)
   AND ($3::text IS NULL OR channel LIKE $3::text)

@@ -108,7 +108,7 @@ def test_export_and_show_give_back_every_byte(database):
 @pytest.mark.parametrize("arguments, word", [
     (["dead", "bury"], "list, show, retry"), (["dead", "list", "--reason", "bad luck"], "--reason"), (["dead", "retry", "7"], "'7'"),
     (["dead", "list", "--since", "yesterday"], "--since"), (["dead", "retry", "--rate", "0"], "--rate"), (["dead", "show"], "which id"),
-    (["pause", "a", "b"], "one channel"), (["pause", "--for", "soon"], "--for"), (["explain"], "--id"), (["explain", "--id", "x"], "'x'")])
+    (["pause", "a", "b"], "one channel"), (["pause", "--for", "soon"], "--for"), (["pause", "--for", "999999999h"], "ten years"), (["explain"], "--id"), (["explain", "--id", "x"], "'x'")])
 def test_bad_arguments_are_64_and_named(database, arguments, word):
     done = run(database, *arguments, *(["-b", "null"] if arguments[0] == "explain" else []))
     assert done.returncode == 64 and word in done.stderr
@@ -127,6 +127,28 @@ def test_the_relays_own_role_may_do_all_of_it(database):
         assert waiting in ids and run(database, "explain", "--id", waiting, "-b", "null", user=user).returncode == 0
     finally:
         database.run(f"DROP ROLE {user}")
+
+
+def test_a_retry_ends_although_its_letters_die_again(database, start):
+    """Or poison would be sent again every second for ever."""
+    bury(database, 3)
+    start("-d", database.conninfo, "-b", "fail", "-o", "fail.script=reject", "-o", "poll.max=50ms")
+    done = run(database, "dead", "retry", "--rate", "1", timeout=20)
+    assert done.returncode == 0 and done.stdout == "3 dead letters retried\n"
+
+
+def test_export_survives_a_payload_that_jsonb_cannot_hold(database):
+    database.run("SELECT outbox.publish('orders', 't', %s::json)", '{"a": "x\\u0000"}')
+    bury(database, 1)
+    lines = run(database, "dead", "export").stdout.splitlines()
+    assert len(lines) == 2 and json.loads(lines[0])["payload"] == '{"a": "x\\u0000"}'
+
+
+def test_what_a_list_prints_cannot_move_the_cursor(database):
+    database.run("SELECT outbox.publish('orders', 't', '{}', key => E'\\x1b[2Jk\\n')")
+    bury(database, 1)
+    listed = run(database, "dead", "list").stdout
+    assert "\x1b" not in listed and listed.count("\n") == 2
 
 
 # ---- pauses -----------------------------------------------------------------------------------------------------------------

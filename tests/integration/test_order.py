@@ -1,4 +1,5 @@
 """Order by key: who may start, what a key's head is, and what neither a hot key nor a stranger may do to the others."""
+import concurrent.futures
 import json
 import os
 import re
@@ -306,3 +307,102 @@ def test_an_index_scan_of_unkeyed_rows_does_not_wade_through_keyed_ones(ordered)
         sql = sql.replace(f"${number}", value)
     plan = ordered.value("EXPLAIN (FORMAT JSON, ANALYZE, BUFFERS) " + sql.replace("%", "%%"))[0]["Plan"]
     assert plan["Actual Rows"] == 50 and blocks(plan) < 1000
+
+
+# ---- what other processes, channels and retries may not take away -----------------------------------------------------------
+
+
+def lanes_held(database):
+    """Lanes by the server process that holds them."""
+    return dict(database.run("SELECT pid, count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted AND database ="
+                             " (SELECT oid FROM pg_database WHERE datname = current_database()) GROUP BY pid"))
+
+
+def test_a_worker_takes_no_more_than_its_share_of_the_lanes_that_have_messages(ordered, start):
+    """Six keys and four workers: the slow key of one must not hold up the other five."""
+    for key in range(6):
+        put(ordered, str(key))
+    start("-d", ordered.conninfo, "-b", "fail", "-o", "fail.script=hang", "-o", "order=key", "-o", "workers=4", "-o", "publish_timeout=30s",
+          "-o", "shutdown_timeout=1s")
+    held = wait_until(lambda: (lambda now: now if len(now) >= 4 else None)(lanes_held(ordered)), what="four workers with a batch each")
+    assert max(held.values()) <= 2, held
+
+
+def test_a_process_leaves_the_lanes_of_other_channels_to_others(ordered, start):
+    """One relay carries a, which is slow, another b: b must not wait for a."""
+    for key in range(30):
+        ordered.run("SELECT outbox.publish('a', 't', '{}', key => %s), outbox.publish('b', 't', '{}', key => %s)", str(key), str(key))
+    start("-d", ordered.conninfo, "-b", "fail", "-o", "fail.script=hang", "-o", "order=key", "-o", "workers=1", "-o", "publish_timeout=30s",
+          "-o", "channels.include=a", "-o", "shutdown_timeout=1s")
+    wait_until(lambda: lanes_held(ordered), what="a batch of a in flight")
+    start("-d", ordered.conninfo, "-b", "null", "-o", "order=key", "-o", "channels.include=b", "-o", "poll.max=50ms")
+    free = len(ordered.run("SELECT DISTINCT (hashtextextended(channel, 0) # hashtextextended(key, 0)) & 15 FROM outbox.message"
+                           " WHERE channel = 'b'"))
+    wait_until(lambda: ordered.value("SELECT count(*) FROM outbox.message WHERE channel = 'b'") <= 30 / free * max(lanes_held(ordered).values(),
+                                                                                                                  default=0) + 5,
+               20, "most of b, all but the lanes that a holds")
+
+
+@pytest.mark.parametrize("workers", [2, 8])
+def test_retries_are_not_starved_by_due_ones_that_cannot_go(ordered, workers):
+    """In front of them: 3,000 due retries of one key of a paused channel, and 300 of many keys."""
+    ordered.run("INSERT INTO outbox.scheduled (seq, id, kind, channel, type, key, headers, created_at, bytes, due_at)"
+                " SELECT -i, gen_random_uuid(), 'event', 'away', 't', CASE WHEN i <= 3000 THEN 'one' ELSE i::text END, '{}', now(), 2,"
+                " now() - '1 h'::interval FROM generate_series(1, 3300) i")
+    ordered.run("INSERT INTO outbox.paused (scope) VALUES ('away')")
+    ids = [put(ordered, f"k{key}", 2) for key in range(64)]
+    for first, _ in ids:
+        wait_in_scheduled(ordered, first, "0 s")
+    done = drain(ordered, "-b", "stdout", "-o", f"workers={workers}")
+    assert done.returncode == 1 and "on hold" in done.stderr, done.stderr
+    for first, second in ids:
+        assert done.ids.index(first) < done.ids.index(second)
+
+
+def test_many_due_retries_of_one_key_go_in_runs_and_in_order(ordered):
+    """A thousand dead letters of one key, sent again at once, must not cost a thousand transactions."""
+    ids = [row[0] for row in ordered.run(
+        "INSERT INTO outbox.scheduled (seq, id, kind, channel, type, key, headers, created_at, bytes, due_at)"
+        " SELECT i, gen_random_uuid(), 'event', 'orders', 't', 'one', '{}', now(), 2, now() FROM generate_series(1, 1000) i RETURNING id::text")]
+    before = ordered.value("SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()")
+    assert drain(ordered).ids == ids
+    wait_until(lambda: ordered.value("SELECT pg_stat_clear_snapshot(), count(*) FROM outbox.scheduled") is not None, what="statistics")
+    spent = ordered.value("SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()") - before
+    assert spent < 500, f"{spent} transactions"
+
+
+def test_free_keys_behind_thousands_that_wait_are_found(database):
+    assert relay("migrate", "-d", database.conninfo, "--order", "key", "--lanes", "1").returncode == 0
+    database.run("INSERT INTO outbox.message (channel, type, key, payload) SELECT 'orders', 't', i::text, '{}' FROM generate_series(1, 9000) i")
+    database.run("INSERT INTO outbox.scheduled (seq, id, kind, channel, type, key, headers, created_at, bytes, due_at)"
+                 " SELECT -i, gen_random_uuid(), 'event', 'orders', 't', i::text, '{}', now(), 2, now() + '1 h' FROM generate_series(1, 9000) i")
+    free = [row[0] for row in database.run(
+        "INSERT INTO outbox.message (channel, type, key, payload) SELECT 'orders', 't', 'free' || i, '{}' FROM generate_series(1, 20) i"
+        " RETURNING id::text")]
+    done = drain(database, "-b", "stdout", "-o", "poll.max=20ms")
+    assert set(done.ids) == set(free), (done.returncode, done.stderr)
+
+
+def test_a_delayed_message_is_not_hidden_by_the_retries_that_are_published_meanwhile(ordered, start):
+    """It enters outbox.message in a transaction of its own."""
+    wait_in_scheduled(ordered, put(ordered, "slow")[0], "0 s")
+    ordered.run("SELECT outbox.publish('orders', 't', '{}', key => 'k', delay => '0 s')")
+    start("-d", ordered.conninfo, "-b", "fail", "-o", "fail.script=hang", "-o", "order=key", "-o", "workers=1", "-o", "publish_timeout=30s",
+          "-o", "shutdown_timeout=1s")
+    wait_until(lambda: ordered.open_transactions() > 0, what="the retry in flight")
+    assert ordered.value("SELECT count(*) FROM outbox.message WHERE key = 'k'") == 1
+
+
+def test_a_change_of_order_kills_no_producer_and_makes_nobody_wait_for_long(database):
+    """It gives up and tries again rather than wait with half of its locks."""
+    producer = database.connect(autocommit=False)
+    with producer.cursor() as cursor:
+        cursor.execute("SELECT outbox.publish('orders', 't', '{}', delay => '1 h')")
+        with concurrent.futures.ThreadPoolExecutor(1) as threads:
+            change = threads.submit(relay, "migrate", "-d", database.conninfo, "--order", "key")
+            wait_until(lambda: database.value("SELECT count(*) FROM pg_locks WHERE NOT granted AND mode = 'AccessExclusiveLock'"), what="its wait")
+            cursor.execute("SET statement_timeout = '3s'; SELECT outbox.publish('orders', 't', '{}')")
+            producer.commit()
+            assert change.result().returncode == 0
+    producer.close()
+    assert database.left() == 1 and database.value("SELECT count(*) FROM outbox.scheduled") == 1
