@@ -297,8 +297,8 @@ def amqp(*options, url=AMQP_URL):
     return arguments
 
 
-def rabbitmqctl(*arguments):
-    return subprocess.run([os.environ["TEST_RABBITMQCTL"], *arguments], capture_output=True, text=True, timeout=60, check=True).stdout
+def rabbitmqctl(*arguments, timeout=180):
+    return subprocess.run([os.environ["TEST_RABBITMQCTL"], *arguments], capture_output=True, text=True, timeout=timeout, check=True).stdout
 
 
 def http(url, *options):

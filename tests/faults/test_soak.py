@@ -160,7 +160,7 @@ class Soak:
 
     def kill_the_broker(self):
         with contextlib.suppress(subprocess.TimeoutExpired):
-            rabbitmqctl("eval", "mnesia:sync_log().")  # keeps 3.10 from forgetting what was declared last; bind() mends what it forgot
+            rabbitmqctl("eval", "mnesia:sync_log().", timeout=10)  # keeps 3.10 from forgetting what was declared last; bind() mends what it forgot
         with open(os.environ["TEST_RABBITMQ_PID_FILE"], encoding="ascii") as file:
             os.kill(int(file.read()), signal.SIGKILL)
         subprocess.run([os.environ["TEST_DEV_SERVERS"], "restart", os.environ["TEST_DIR"], "rabbitmq"], check=True, capture_output=True)
