@@ -1,6 +1,9 @@
 #include "log.h"
 
 #include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
@@ -9,7 +12,11 @@
 #include "bytes.h"
 #include "clock.h"
 
-enum { LINE_MAX_BYTES = 8192 };
+/* POSIX, write(2): what poll(2) says goes into a pipe goes in whole up to PIPE_BUF. */
+enum { LINE_MAX_BYTES = 4095 };
+
+static pthread_mutex_t one_line_at_a_time = PTHREAD_MUTEX_INITIALIZER;
+static unsigned dropped; /* lines that nobody took; under the lock */
 
 const char *log_level_name(enum log_level level)
 {
@@ -77,6 +84,31 @@ static void add_head(struct text *line, enum log_format format, enum log_level l
     }
 }
 
+static bool is_writable(int fd)
+{
+    struct pollfd out = {.fd = fd, .events = POLLOUT};
+    return poll(&out, 1, 0) != 0; /* an error is for write() to tell */
+}
+
+/* A log that cannot be written must not stop messages, nor hold a transaction: there is nobody left to tell.
+ */
+static void write_line(int fd, const struct text *line)
+{
+    char loss[80];
+    (void)pthread_mutex_lock(&one_line_at_a_time);
+    bool taken = is_writable(fd);
+    if (taken && dropped > 0) {
+        int len = snprintf(loss, sizeof loss, "%u lines of this log were dropped: nobody read it\n", dropped);
+        (void)!write(fd, loss, (size_t)len);
+        dropped = 0;
+        taken = is_writable(fd);
+    }
+    while (taken && line->len > 0 && write(fd, line->ptr, line->len) < 0 && errno == EINTR) {
+    }
+    dropped += !taken;
+    (void)pthread_mutex_unlock(&one_line_at_a_time);
+}
+
 void log_event(const struct log *log, enum log_level level, const char *message,
                const struct log_field *fields)
 {
@@ -90,8 +122,6 @@ void log_event(const struct log *log, enum log_level level, const char *message,
         add_field(&line, log->format, fields);
     }
     text_add(&line, log->format == LOG_FORMAT_JSON ? "}\n" : "\n");
-    /* A log that cannot be written must not stop messages: there is nobody left to tell. */
-    while (line.len > 0 && write(log->fd, line.ptr, line.len) < 0 && errno == EINTR) {
-    }
+    write_line(log->fd, &line);
     text_finish(&line);
 }

@@ -80,6 +80,9 @@ void mark_learn(struct mark *mark, const struct mark_question *question, const s
 {
     (void)pthread_mutex_lock(&mark->lock);
     if (question->generation == mark->generation) {
+        if (answer->highest > 0 && answer->highest + 1 < question->all) {
+            forget(mark); /* the sequence began anew: what it hands out now may lie below the mark */
+        }
         bool same = mark->pending && mark->pending_highest == question->highest;
         if (same && answer->xmin >= mark->pending_xid) {
             int64_t all = answer->first > 0 ? answer->first : question->highest + 1;

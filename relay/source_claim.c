@@ -204,10 +204,21 @@ static int send_claim_scheduled(struct source *source, const struct source_reque
     return pg_send(source->pg, sql_claim_scheduled, 5, values, true, err);
 }
 
+/* What settling will need is taken before anything is sent: a lock against writes must not let us publish in
+ * vain. */
+static int send_table_locks(struct source *source, struct err *err)
+{
+    return pg_send(source->pg, "LOCK TABLE outbox.message, outbox.scheduled IN ROW EXCLUSIVE MODE", 0, NULL,
+                   false, err);
+}
+
 int source_send_claim(struct source *source, const struct source_request *request, struct err *err)
 {
     bool scheduled = request->kind == CLAIM_SCHEDULED;
     if ((scheduled && send_promote(source, err) != 0) || source_send_begin(source, err) != 0) {
+        return -1;
+    }
+    if (send_table_locks(source, err) != 0) {
         return -1;
     }
     return scheduled ? send_claim_scheduled(source, request, err) : send_claim_message(source, request, err);
@@ -235,7 +246,7 @@ static int read_preludes(struct source *source, const struct source_request *req
     if (source_read_begin(source, err) != 0) {
         return -1;
     }
-    return source_skip_answers(source, needs_lanes(source, request) ? 1 : 0, err);
+    return source_skip_answers(source, needs_lanes(source, request) ? 2 : 1, err);
 }
 
 int source_read_claim(struct source *source, const struct source_request *request, struct batch *batch,

@@ -126,3 +126,19 @@ Test(mark, a_full_poll_comes_once_a_minute_and_finds_contradictions)
     cr_expect(mark_contradicted(&mark, 55));
     cr_expect_eq(start(7), 0);
 }
+
+Test(mark, a_sequence_that_begins_anew_is_noticed)
+{
+    struct mark_question question;
+    struct mark_answer answer = {.highest = 100, .xid = 10, .xmin = 10};
+    cr_assert(mark_ask(&mark, 7, false, 1000, &question));
+    mark_learn(&mark, &question, &answer);
+    cr_assert(mark_ask(&mark, 7, false, 2000, &question));
+    mark_learn(&mark, &question, &answer);
+    bool full = false;
+    cr_assert_eq(mark_start(&mark, 7, true, 2000, &full), 101);
+    answer = (struct mark_answer){.highest = 3, .xid = 12, .xmin = 12};
+    cr_assert(mark_ask(&mark, 7, false, 3000, &question));
+    mark_learn(&mark, &question, &answer);
+    cr_expect_eq(mark_start(&mark, 7, true, 3000, &full), 0);
+}
