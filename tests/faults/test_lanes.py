@@ -1,0 +1,70 @@
+"""order: key, and a process dies that holds lanes: the server frees them with its session, and the survivors take up its keys."""
+import signal
+import time
+
+import pytest
+
+from accounting import Accounting
+from harness import amqp, relay, wait_until
+
+WORKERS, BATCH, POLL_MAX, KEYS = 1, 40, 1, 16
+
+
+def locks(database):
+    """Advisory locks of lanes, by the name of who holds them."""
+    return database.run("SELECT a.application_name, l.objid FROM pg_locks l JOIN pg_stat_activity a USING (pid) WHERE l.locktype = 'advisory'"
+                        " AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())")
+
+
+def lanes_of(database, running):
+    return {lane for name, lane in locks(database) if name.endswith(f"-{running.pid}")}
+
+
+@pytest.mark.parametrize("idle", [True, False], ids=["idle survivors", "busy survivors"])
+def test_the_keys_of_a_killed_process_are_taken_up_within_poll_max_and_two_seconds(database, broker, start, idle):
+    """Scenario 3 in order. Frozen first, so that it is killed with its lanes; the survivors could not have its keys until then."""
+    assert relay("migrate", "-d", database.conninfo, "--order", "key", "--lanes", "16").returncode == 0
+    exchange = broker.exchange("orders")
+    oracle = broker.oracle(broker.queue("all", exchange))
+    arguments = ["-d", database.conninfo, *amqp("amqp.exchange=" + exchange, "order=key", f"workers={WORKERS}", f"batch.max_messages={BATCH}",
+                                                f"poll.max={POLL_MAX}s")]
+
+    def fill(count):
+        return [row[0] for row in database.run("INSERT INTO outbox.message (channel, type, key, payload) SELECT 'orders', 't', (i %% %s)::text, '{}'"
+                                               " FROM generate_series(1, %s) i RETURNING id::text", KEYS, count)]
+
+    ids = fill(2000)
+    victim = start(*arguments)
+
+    def frozen_with_lanes():
+        victim.signal(signal.SIGSTOP)
+        if lanes_of(database, victim):
+            return True
+        victim.signal(signal.SIGCONT)
+        return False
+
+    wait_until(frozen_with_lanes, what="a freeze between claim and COMMIT")
+    held = lanes_of(database, victim)
+    survivors = [start(*arguments) for _ in range(2)]
+
+    def only_held_keys_are_left():
+        return {row[0] for row in database.run("SELECT DISTINCT (hashtextextended(channel, 0) # hashtextextended(key, 0)) & 15"
+                                               " FROM outbox.message")} == held
+
+    wait_until(only_held_keys_are_left, what="the other keys' messages")
+    left = database.ids_left()
+    assert left and not database.value("SELECT count(*) FROM outbox.scheduled"), "what the victim holds, nobody else may send"
+    if not idle:
+        ids += fill(2000)
+    first = database.value("SELECT id::text FROM outbox.message ORDER BY seq DESC LIMIT 1") if idle else None
+    victim.kill()
+    killed = time.monotonic()
+    wait_until(lambda: not database.value("SELECT count(*) FROM outbox.message WHERE id::text = ANY (%s)", sorted(left)), 30, "the victim's keys")
+    took = time.monotonic() - killed
+    oracle.await_ids(ids)
+    wait_until(lambda: database.left() == 0, what="an empty outbox")
+    print(f"{len(held)} lanes held, {len(left)} messages behind them, all gone {took:.1f} s after the kill")
+    Accounting.of_oracle(ids, oracle, bound=WORKERS * BATCH).check(ordered=True)
+    assert not idle or (first and took <= POLL_MAX + 2)
+    assert all(survivor.process.poll() is None for survivor in survivors)
+    wait_until(lambda: not locks(database), 5, "no lane held by anybody")

@@ -1,0 +1,123 @@
+"""order: key against RabbitMQ's queues: unbound and bound again, full and drained. A returned message deletes nothing; keys keep their order."""
+import threading
+import time
+
+import pika
+import pytest
+
+from accounting import Accounting
+from harness import AMQP_URL, amqp, relay, wait_until
+
+WORKERS, BATCH, KEYS = 2, 30, 10
+
+
+class Feeder(threading.Thread):
+    """Commits messages of KEYS keys, each key in its order, until it is told to stop."""
+
+    def __init__(self, database, type_="t", pause=0.05):
+        super().__init__()
+        self.database, self.type_, self.pause = database, type_, pause
+        self.ids, self.enough = [], threading.Event()
+        self.start()
+
+    def run(self):
+        connection = self.database.connect()
+        with connection.cursor() as cursor:
+            while not self.enough.wait(self.pause):
+                cursor.execute("INSERT INTO outbox.message (channel, type, key, payload) SELECT 'orders', %s, (i %% %s)::text, '{}'"
+                               " FROM generate_series(1, 20) i RETURNING id::text", (self.type_, KEYS))
+                self.ids += [row[0] for row in cursor.fetchall()]
+        connection.close()
+
+    def stop(self):
+        self.enough.set()
+        self.join()
+        return self.ids
+
+
+def arguments(database, exchange, *more):
+    return ["-d", database.conninfo, *amqp(
+        "amqp.exchange=" + exchange, "order=key", f"workers={WORKERS}", f"batch.max_messages={BATCH}", "poll.max=100ms", "retry.max_attempts=0",
+        "retry.backoff_min=50ms", "retry.backoff_max=500ms", "breaker.open_min=50ms", "breaker.open_max=500ms", *more)]
+
+
+def safe(database, oracle, ids):
+    """Are all ids that did not arrive still in the database? The database is read first: arrivals only grow."""
+    here = {row[0] for row in database.run("SELECT id::text FROM outbox.message UNION ALL SELECT id::text FROM outbox.scheduled")}
+    return lambda: set(ids) <= here | set(oracle.ids())
+
+
+@pytest.mark.parametrize("types", [1, 2], ids=["all of the channel is unroutable", "half of the channel is unroutable"])
+def test_a_queue_that_is_unbound_and_bound_again_loses_nothing_and_keeps_the_order_of_keys(database, broker, start, types):
+    """Scenario 17. RabbitMQ returns each message, and acks it all the same: that ack must delete nothing."""
+    assert relay("migrate", "-d", database.conninfo, "--order", "key").returncode == 0
+    exchange = broker.exchange("orders")
+    queue = broker.queue("all", exchange, "t")
+    if types == 2:
+        broker.channel.queue_bind(queue, exchange, "u")
+    oracle = broker.oracle(queue)
+    running = start(*arguments(database, exchange))
+    feeders = [Feeder(database, type_) for type_ in "tu"[:types]]
+    try:
+        wait_until(oracle.ids, what="the first delivery")
+        for _ in range(2):
+            broker.channel.queue_unbind(queue, exchange, "t")
+            wait_until(lambda: "312 NO_ROUTE" in running.log() or database.value("SELECT count(*) FROM outbox.scheduled"), what="a returned message")
+            mark = {row[0] for row in database.run("SELECT id::text FROM outbox.message WHERE type = 't'"
+                                                   " UNION ALL SELECT id::text FROM outbox.scheduled WHERE type = 't'")}
+            until = time.monotonic() + 1
+            while time.monotonic() < until:
+                wait_until(safe(database, oracle, mark), 5, "every id that was not delivered, in the database")
+            broker.channel.queue_bind(queue, exchange, "t")
+            wait_until(lambda waiting=mark: waiting & set(oracle.ids()), what="deliveries after the new binding")
+    finally:
+        lists = [feeder.stop() for feeder in feeders]
+    for ids in lists:
+        oracle.await_ids(ids, 30)
+    wait_until(lambda: database.value("SELECT (SELECT count(*) FROM outbox.message) + (SELECT count(*) FROM outbox.scheduled)") == 0,
+               what="an empty outbox")
+    everything = [row for ids in lists for row in ids]
+    in_order = everything if types == 1 else sorted(everything, key=dict((d["id"], d["seq"]) for d in oracle.deliveries()).get)
+    Accounting.of_oracle(in_order, oracle).check(ordered=True)
+    assert not database.dead() and running.process.poll() is None
+
+
+def test_a_full_queue_that_rejects_and_is_drained_again_and_again_keeps_the_order_of_keys(database, broker, start):
+    """Scenario 18. The consumer takes a few at a time; what was nacked is sent again, never past the head of its key."""
+    assert relay("migrate", "-d", database.conninfo, "--order", "key").returncode == 0
+    exchange = broker.exchange("orders")
+    queue = broker.queue("small", exchange, x_max_length=5, x_overflow="reject-publish")
+    running = start(*arguments(database, exchange))
+    ids = [row[0] for row in database.run("INSERT INTO outbox.message (channel, type, key, payload) SELECT 'orders', 't', (i %% %s)::text, '{}'"
+                                          " FROM generate_series(1, 200) i RETURNING id::text", KEYS)]
+    got = []
+    connection = pika.BlockingConnection(pika.URLParameters(AMQP_URL + "?heartbeat=0"))
+    channel = connection.channel()
+    for _ in range(3):  # full, seen to be full, drained to the last
+        running.await_log("basic.nack")
+        wait_until(lambda: broker.depth(queue) >= 5, what="a full queue")
+        here = database.value("SELECT (SELECT count(*) FROM outbox.message) + (SELECT count(*) FROM outbox.scheduled)")
+        assert here + len(got) + broker.depth(queue) >= len(ids), "a nacked row was deleted"
+        take(channel, queue, got)
+    while set(got_ids(got)) < set(ids):
+        before = len(got)
+        wait_until(lambda: take(channel, queue, got) or len(got) > before, 30, "more messages")
+    connection.close()
+    wait_until(lambda: database.value("SELECT (SELECT count(*) FROM outbox.message) + (SELECT count(*) FROM outbox.scheduled)") == 0,
+               what="an empty outbox")
+    Accounting(ids, got).check(ordered=True)
+    assert not database.dead()
+
+
+def got_ids(got):
+    return [identity for identity, _ in got]
+
+
+def take(channel, queue, got):
+    """Consumes what is there, in order; True if there was something."""
+    before = len(got)
+    while True:
+        method, properties, _ = channel.basic_get(queue, auto_ack=True)
+        if method is None:
+            return len(got) > before
+        got.append((properties.message_id, properties.headers["outbox-key"]))
