@@ -81,7 +81,7 @@ def test_messages_flow_on_after_heavy_work_on_the_table_each_once_and_in_order(d
                    " each lock_timeout sends a whole batch again, for as long as a CREATE INDEX takes")
 @pytest.mark.parametrize("mode", ["none", "key"])
 def test_a_table_that_is_locked_against_writes_is_noticed_before_anything_is_sent(database, broker, start, mode):
-    """CREATE INDEX, or LOCK ... IN SHARE MODE, for 5 s: one fault, so at most what was in flight may arrive twice."""
+    """CREATE INDEX, or LOCK ... IN SHARE MODE, for 8 s: one fault, so at most what was in flight may arrive twice."""
     exchange, oracle = setting(database, broker, mode)
     running = start(*arguments(database, exchange, mode))
     running.await_log("running")
@@ -89,7 +89,7 @@ def test_a_table_that_is_locked_against_writes_is_noticed_before_anything_is_sen
     with administrator.cursor() as cursor:
         ids = database.fill(1000)
         cursor.execute("LOCK TABLE outbox.message IN SHARE MODE")
-        cursor.execute("SELECT pg_sleep(5)")
+        cursor.execute("SELECT pg_sleep(8)")
         administrator.commit()
     administrator.close()
     oracle.await_ids(ids, 30)
