@@ -75,13 +75,13 @@ static void begin_second_round(struct suspect *suspect)
     suspect->second_round = true;
 }
 
-bool suspect_tried(struct suspect *suspect, int worker, int64_t seq, bool died, bool gone)
+bool suspect_tried(struct suspect *suspect, int worker, int64_t seq, bool died)
 {
     (void)pthread_mutex_lock(&suspect->lock);
     bool mine = is_on(suspect) && suspect->prober == worker && suspect->seqs[suspect->next] == seq;
     if (mine) {
         suspect->next++;
-        if (gone) {
+        if (died) {
             suspect->prober = -1; /* whoever has a session goes on at once */
         }
         if (died && !suspect->second_round) {

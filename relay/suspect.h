@@ -45,10 +45,10 @@ enum suspect_answer suspect_ask(struct suspect *suspect, int worker, bool must_p
 bool suspect_let_go(struct suspect *suspect, int worker);
 
 /*
- * The single `seq` was tried, or was not there. died: what became of it is unknown, its session ended; gone:
- * the worker has no session any more, another goes on. True if that ended the mode.
+ * The single `seq` was tried, or was not there; died: the session ended with it, whatever became of the row.
+ * True if that ended the mode.
  */
-bool suspect_tried(struct suspect *suspect, int worker, int64_t seq, bool died, bool gone);
+bool suspect_tried(struct suspect *suspect, int worker, int64_t seq, bool died);
 
 /* The worker goes; another may probe. True if others may wait for that. */
 bool suspect_abandon(struct suspect *suspect, int worker);

@@ -177,11 +177,10 @@ static void after_commit(struct worker *worker, bool done, const struct tally *t
     } else {
         count_possible_duplicates(worker, tally->confirmed, err->text);
     }
-    bool gone = !done || !backend_is_connected(worker->session);
+    bool died = !done || !backend_is_connected(worker->session);
     if (worker->single) {
-        bool died = tally->unsettled > 0 || !done;
-        bool over = suspect_tried(&shared->suspect, worker->number, worker->suspect_seq, died, gone);
-        if (over || gone) {
+        bool over = suspect_tried(&shared->suspect, worker->number, worker->suspect_seq, died);
+        if (over || died) {
             wake_all(shared->wake); /* all may go on, or another may */
         }
     }

@@ -56,7 +56,7 @@ bool worker_plan_claim(struct worker *worker)
     worker->request = (struct source_request){
         .kind = next_kind(worker),
         .max_messages = take_budget(shared, one ? 1 : shared->options.batch_messages),
-        .resting = text_get(&worker->resting),
+        .resting = worker->single ? "{}" : text_get(&worker->resting), /* a suspect is tried whatever rests */
         .suspect_seq = worker->suspect_seq,
     };
     return worker->request.max_messages > 0;
@@ -114,7 +114,7 @@ static bool claimed_nothing(struct worker *worker)
     enum claim_kind kind = worker->request.kind;
     worker_let_go(worker);
     if (kind == CLAIM_SUSPECT &&
-        suspect_tried(&shared->suspect, worker->number, worker->suspect_seq, false, false)) {
+        suspect_tried(&shared->suspect, worker->number, worker->suspect_seq, false)) {
         wake_all(shared->wake);
     }
     if (kind == CLAIM_MESSAGES && shared->options.source.ordered) {

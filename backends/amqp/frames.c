@@ -122,7 +122,8 @@ static void blame_single(struct session *session, int code, const char *text, co
     if (code == AMQP_PRECONDITION_FAILED && strstr(text, "size")) {
         batch->settle(batch, index, OUTBOX_REJECTED, reason, 0);
     } else if (code == AMQP_ACCESS_REFUSED || code == AMQP_NOT_FOUND) {
-        batch->settle(batch, index, OUTBOX_HOLD, reason, 0);
+        batch->settle(batch, index, OUTBOX_RETRY, reason,
+                      0); /* others of its channel may have another exchange */
     }
 }
 

@@ -1,11 +1,12 @@
--- Locks the oldest free rows, seq and bytes only, then fetches the longest prefix that fits into max_bytes.
+-- Locks the oldest free rows, seq and bytes only, then fetches the longest prefix that fits into max_bytes. A row that a stranger changed while
+-- we looked is locked in a newer version than this statement can read: it is left for the next claim.
 -- $1 low watermark, $2 rows at most, $3 bytes at most, $4 resting channels, $5 included, $6 excluded channel patterns (LIKE; NULL = all,
 -- none), $7 lanes - 1 where order is by key: only rows without a key then (NULL = no order), $8 one seq, a suspect, which may have a
 -- key if its lane is held and it is its key's head (NULL = any row).
 WITH barred AS MATERIALIZED (
   SELECT $4::text[] || ARRAY(SELECT scope FROM outbox.paused_now) AS channels
 ), locked AS MATERIALIZED (
-  SELECT seq, bytes FROM outbox.message m
+  SELECT seq, bytes, ctid AS version FROM outbox.message m
   WHERE seq >= $1::bigint AND ($8::bigint IS NULL OR seq = $8::bigint)
     AND channel <> ALL ((SELECT channels FROM barred)::text[]) AND '*' <> ALL ((SELECT channels FROM barred)::text[])
     AND ($5::text[] IS NULL OR channel LIKE ANY ($5::text[])) AND ($6::text[] IS NULL OR NOT channel LIKE ANY ($6::text[]))
@@ -20,7 +21,7 @@ WITH barred AS MATERIALIZED (
   ORDER BY seq LIMIT $2::int
   FOR UPDATE SKIP LOCKED
 ), prefix AS MATERIALIZED (
-  SELECT seq FROM (SELECT seq, row_number() OVER w AS place, sum(bytes) OVER w AS total FROM locked WINDOW w AS (ORDER BY seq)) s
+  SELECT seq, version FROM (SELECT seq, version, row_number() OVER w AS place, sum(bytes) OVER w AS total FROM locked WINDOW w AS (ORDER BY seq)) s
   WHERE place = 1 OR total <= $3::bigint
 )
 SELECT m.seq, NULL::bigint AS entry, m.id::text, m.kind, m.channel, m.type, m.key, m.correlation_id, m.causation_id, m.reply_to,
@@ -30,5 +31,5 @@ SELECT m.seq, NULL::bigint AS entry, m.id::text, m.kind, m.channel, m.type, m.ke
   CASE WHEN isfinite(m.expires_at) THEN greatest(0, floor(extract(epoch FROM m.expires_at - clock_timestamp()) * 1000)) WHEN m.expires_at = '-infinity' THEN 0 END::bigint AS ttl_ms,
   0 AS attempts, NULL::bigint AS tried_age_ms, false AS solo,
   CASE WHEN isfinite(m.created_at) THEN floor(extract(epoch FROM clock_timestamp() - m.created_at) * 1000) ELSE 0 END::bigint AS age_ms
-FROM prefix p JOIN outbox.message m ON m.seq = p.seq
+FROM prefix p JOIN outbox.message m ON m.seq = p.seq AND m.ctid = p.version
 ORDER BY m.seq

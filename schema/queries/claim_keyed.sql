@@ -6,7 +6,8 @@
 -- walk: a loose index scan, one step per key and all lanes side by side, 4000 steps in all; a hot key costs one step, a barred channel one
 -- per lane.
 -- A key's head is its smallest seq over message and scheduled: a key whose head waits for a retry is passed over.
--- run: heads first, then followers, until the batch is full. locked, prefix: a row that a stranger has locked cuts its key there.
+-- run: heads first, then followers, until the batch is full. locked, prefix: a row that a stranger has locked or changed cuts its key
+-- there.
 WITH RECURSIVE barred AS MATERIALIZED (
   SELECT $4::text[] || ARRAY(SELECT scope FROM outbox.paused_now) AS channels
 ), start AS MATERIALIZED (
@@ -52,10 +53,10 @@ WITH RECURSIVE barred AS MATERIALIZED (
 ), told AS MATERIALIZED (
   SELECT set_config('outbox.walked', coalesce((SELECT string_agg(concat_ws(',', lane, channel_hash, key_hash), ',') FROM walked), ''), true)
 ), run AS MATERIALIZED (
-  SELECT r.seq, r.bytes, h.seq AS head, r.place
+  SELECT r.seq, r.bytes, r.version, h.seq AS head, r.place
   FROM heads h CROSS JOIN LATERAL (
-    SELECT k.seq, k.bytes, row_number() OVER (ORDER BY k.seq) AS place
-    FROM (SELECT m.seq, m.bytes FROM outbox.message m
+    SELECT k.seq, k.bytes, k.version, row_number() OVER (ORDER BY k.seq) AS place
+    FROM (SELECT m.seq, m.bytes, m.ctid AS version FROM outbox.message m
           WHERE m.key IS NOT NULL AND (hashtextextended(m.channel, 0) # hashtextextended(m.key, 0)) & $7::bigint = h.lane
             AND hashtextextended(m.channel, 0) = h.channel_hash AND hashtextextended(m.key, 0) = h.key_hash
             AND m.seq >= h.seq AND m.seq < h.waits
@@ -64,7 +65,7 @@ WITH RECURSIVE barred AS MATERIALIZED (
           LIMIT least(50, ($2::int - 1) / (SELECT count(*) FROM heads) + 1)) k) r
   ORDER BY r.place, r.seq LIMIT $2::int
 ), locked AS MATERIALIZED (
-  SELECT r.* FROM run r JOIN outbox.message m ON m.seq = r.seq WHERE (SELECT count(*) FROM told) > 0
+  SELECT r.* FROM run r JOIN outbox.message m ON m.seq = r.seq AND m.ctid = r.version WHERE (SELECT count(*) FROM told) > 0
   FOR UPDATE OF m SKIP LOCKED
 ), prefix AS MATERIALIZED (
   SELECT seq FROM (

@@ -3,14 +3,14 @@
 WITH barred AS MATERIALIZED (
   SELECT $3::text[] || ARRAY(SELECT scope FROM outbox.paused_now) AS channels
 ), locked AS MATERIALIZED (
-  SELECT entry, bytes, solo, due_at FROM outbox.scheduled m
+  SELECT entry, bytes, solo, due_at, ctid AS version FROM outbox.scheduled m
   WHERE due_at <= clock_timestamp() AND seq IS NOT NULL
     AND channel <> ALL ((SELECT channels FROM barred)::text[]) AND '*' <> ALL ((SELECT channels FROM barred)::text[])
     AND ($4::text[] IS NULL OR channel LIKE ANY ($4::text[])) AND ($5::text[] IS NULL OR NOT channel LIKE ANY ($5::text[]))
   ORDER BY due_at, entry LIMIT $1::int
   FOR UPDATE SKIP LOCKED
 ), prefix AS MATERIALIZED (
-  SELECT entry FROM (SELECT entry, row_number() OVER w AS place, sum(bytes) OVER w AS total, count(*) FILTER (WHERE solo) OVER w AS solos
+  SELECT entry, version FROM (SELECT entry, version, row_number() OVER w AS place, sum(bytes) OVER w AS total, count(*) FILTER (WHERE solo) OVER w AS solos
                      FROM locked WINDOW w AS (ORDER BY due_at, entry)) s
   WHERE place = 1 OR (total <= $2::bigint AND solos = 0)
 )
@@ -21,5 +21,5 @@ SELECT m.seq, m.entry, m.id::text, m.kind, m.channel, m.type, m.key, m.correlati
   CASE WHEN isfinite(m.expires_at) THEN greatest(0, floor(extract(epoch FROM m.expires_at - clock_timestamp()) * 1000)) WHEN m.expires_at = '-infinity' THEN 0 END::bigint AS ttl_ms,
   m.attempts, floor(extract(epoch FROM clock_timestamp() - m.tried_at) * 1000)::bigint AS tried_age_ms, m.solo,
   CASE WHEN isfinite(m.created_at) THEN floor(extract(epoch FROM clock_timestamp() - m.created_at) * 1000) ELSE 0 END::bigint AS age_ms
-FROM prefix p JOIN outbox.scheduled m ON m.entry = p.entry
+FROM prefix p JOIN outbox.scheduled m ON m.entry = p.entry AND m.ctid = p.version
 ORDER BY m.seq

@@ -17,19 +17,19 @@ WITH heads AS MATERIALIZED (
   ORDER BY c.place
 ), run AS MATERIALIZED (
   SELECT h.entry AS head, r.* FROM heads h CROSS JOIN LATERAL (
-    SELECT k.entry, k.bytes, k.solo, k.due_at, row_number() OVER w AS place,
+    SELECT k.entry, k.bytes, k.solo, k.due_at, k.version, row_number() OVER w AS place,
       bool_and(k.due_at <= clock_timestamp() AND k.seq < h.message_seq) OVER w AS may_go
-    FROM (SELECT s.entry, s.seq, s.bytes, s.solo, s.due_at FROM outbox.scheduled s
+    FROM (SELECT s.entry, s.seq, s.bytes, s.solo, s.due_at, s.ctid AS version FROM outbox.scheduled s
           WHERE s.key IS NOT NULL AND s.seq IS NOT NULL AND h.keyed
             AND hashtextextended(s.channel, 0) = h.channel_hash AND hashtextextended(s.key, 0) = h.key_hash
           ORDER BY hashtextextended(s.channel, 0), hashtextextended(s.key, 0), s.seq LIMIT 50) k
     WINDOW w AS (ORDER BY k.seq, k.entry)
     UNION ALL
-    SELECT s.entry, s.bytes, s.solo, s.due_at, 1, true FROM outbox.scheduled s WHERE NOT h.keyed AND s.entry = h.entry) r
+    SELECT s.entry, s.bytes, s.solo, s.due_at, s.ctid, 1, true FROM outbox.scheduled s WHERE NOT h.keyed AND s.entry = h.entry) r
   WHERE r.may_go
   ORDER BY r.place, r.due_at, r.entry LIMIT $1::int
 ), locked AS MATERIALIZED (
-  SELECT r.* FROM run r JOIN outbox.scheduled m ON m.entry = r.entry
+  SELECT r.* FROM run r JOIN outbox.scheduled m ON m.entry = r.entry AND m.ctid = r.version
   FOR UPDATE OF m SKIP LOCKED
 ), prefix AS MATERIALIZED (
   SELECT entry FROM (

@@ -77,8 +77,6 @@ def test_messages_flow_on_after_heavy_work_on_the_table_each_once_and_in_order(d
     assert running.process.poll() is None
 
 
-@pytest.mark.xfail(strict=True, reason="the claim's ROW SHARE lock goes together with SHARE, the DELETE after the publish does not:"
-                   " each lock_timeout sends a whole batch again, for as long as a CREATE INDEX takes")
 @pytest.mark.parametrize("mode", ["none", "key"])
 def test_a_table_that_is_locked_against_writes_is_noticed_before_anything_is_sent(database, broker, start, mode):
     """CREATE INDEX, or LOCK ... IN SHARE MODE, for 8 s: one fault, so at most what was in flight may arrive twice."""
@@ -141,7 +139,6 @@ def test_what_was_truncated_is_never_delivered_and_what_comes_later_is(database,
     assert running.process.poll() is None
 
 
-@pytest.mark.xfail(strict=True, reason="the low watermark outlives the sequence: rows below it wait up to a minute, for the full poll")
 def test_a_sequence_that_begins_anew_delays_nobody(database, broker, start):
     """TRUNCATE ... RESTART IDENTITY, or a failover behind a pooler to a standby that is behind: seq 1 comes again."""
     exchange, oracle = setting(database, broker, "none")

@@ -115,8 +115,6 @@ def test_a_channel_that_the_broker_refuses_rests_and_its_messages_go_when_that_i
     assert not database.dead() and running.process.poll() is None
 
 
-@pytest.mark.xfail(strict=True, reason="blame_single() settles 403 and 404 as HOLD: the whole channel rests for one message, which never dies,"
-                   " ends a session every time it is tried, and leaves its neighbours a fiftieth of their rate")
 @pytest.mark.parametrize("kind, mode", [("internal", "key"), ("forbidden", "none")])
 def test_a_message_that_the_broker_refuses_dies_and_its_neighbours_in_the_channel_are_spared(database, broker, user, start, kind, mode):
     """Others of its channel are confirmed between its attempts: three of them, and it is set aside."""

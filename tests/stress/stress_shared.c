@@ -78,7 +78,7 @@ static void use_suspect(int thread, int round)
         if (seq < 1 || seq > 5) {
             violated("a single is one of the suspects");
         }
-        (void)suspect_tried(&suspect, thread, seq, round % 3 == 0, round % 2 == 0);
+        (void)suspect_tried(&suspect, thread, seq, round % 3 == 0);
     }
     (void)suspect_let_go(&suspect, thread);
     if (round % 50 == 0) {

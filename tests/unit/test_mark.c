@@ -129,7 +129,6 @@ Test(mark, a_full_poll_comes_once_a_minute_and_finds_contradictions)
 
 Test(mark, a_sequence_that_begins_anew_is_noticed)
 {
-    struct mark_question question;
     struct mark_answer answer = {.highest = 100, .xid = 10, .xmin = 10};
     cr_assert(mark_ask(&mark, 7, false, 1000, &question));
     mark_learn(&mark, &question, &answer);

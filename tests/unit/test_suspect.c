@@ -35,9 +35,9 @@ Test(suspect, one_worker_sends_singles_while_the_others_wait)
 Test(suspect, ends_when_each_row_that_was_in_flight_was_tried)
 {
     suspect_begin(&suspect, rows, 2);
-    cr_expect(!suspect_tried(&suspect, 1, single(), false, false));
+    cr_expect(!suspect_tried(&suspect, 1, single(), false));
     cr_expect_eq(single(), 11);
-    cr_expect(suspect_tried(&suspect, 1, 11, false, false));
+    cr_expect(suspect_tried(&suspect, 1, 11, false));
     cr_expect_eq(suspect_ask(&suspect, 2, false, &seq), SUSPECT_NONE);
 }
 
@@ -57,15 +57,15 @@ Test(suspect, no_single_is_sent_before_those_who_claimed_earlier_have_let_go)
 Test(suspect, who_ended_its_session_alone_is_tried_once_more_after_the_others)
 {
     suspect_begin(&suspect, rows, 3);
-    cr_expect(!suspect_tried(&suspect, 1, single(), false, false));
+    cr_expect(!suspect_tried(&suspect, 1, single(), false));
     cr_expect_eq(single(), 11);
-    cr_expect(!suspect_tried(&suspect, 1, 11, true, true));
+    cr_expect(!suspect_tried(&suspect, 1, 11, true));
     cr_expect_eq(suspect_ask(&suspect, 2, false, &seq), SUSPECT_SINGLE, "whoever has a session goes on");
     cr_expect_eq(seq, 12);
-    cr_expect(!suspect_tried(&suspect, 2, 12, false, false));
+    cr_expect(!suspect_tried(&suspect, 2, 12, false));
     cr_expect_eq(suspect_ask(&suspect, 2, false, &seq), SUSPECT_SINGLE);
     cr_expect_eq(seq, 11);
-    cr_expect(suspect_tried(&suspect, 2, 11, true, true), "and not for ever");
+    cr_expect(suspect_tried(&suspect, 2, 11, true), "and not for ever");
 }
 
 Test(suspect, the_breakers_prober_takes_over_so_that_neither_waits_for_the_other)
@@ -88,7 +88,7 @@ Test(suspect, what_other_workers_tried_does_not_count)
 {
     suspect_begin(&suspect, rows, 1);
     (void)single();
-    cr_expect(!suspect_tried(&suspect, 2, 10, false, false));
+    cr_expect(!suspect_tried(&suspect, 2, 10, false));
     cr_expect_eq(single(), 10);
 }
 
