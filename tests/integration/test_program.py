@@ -56,7 +56,7 @@ def test_help_lists_every_command_and_option():
 
 def test_version_tells_program_abi_schema_and_libraries():
     version = json.loads(relay("version", "--json").stdout)
-    assert version["backend_abi"] == [1, 0] and version["schema"] == 2
+    assert version["backend_abi"] == [1, 1] and version["schema"] == 2
     assert set(version["backends"]) == {"amqp", "http", "stdout", "null", "fail"} and version["libpq"] >= 140000
     assert relay("version").stdout.startswith(f"outbox-relay {version['version']} ")
 
