@@ -53,14 +53,16 @@ static void put_cursors(const struct source *source, struct text *channels, stru
 /* "lane,channel hash,key hash,lane,..." */
 static void move_cursors(struct source *source, const char *walked)
 {
-    char *rest = (char *)walked;
-    while (*rest) {
-        int64_t numbers[3] = {-1, 0, 0};
-        for (int at = 0; at < 3; at++) {
-            numbers[at] = strtoll(rest, &rest, 10);
-            rest += *rest == ',';
+    const char *from = walked;
+    int64_t numbers[3]; /* lane, channel hash, key hash */
+    for (size_t at = 0; *from; at++) {
+        char *end = NULL;
+        numbers[at % 3] = strtoll(from, &end, 10);
+        if (end == from) {
+            return; /* not ours: the cursors stay */
         }
-        if (numbers[0] >= 0 && numbers[0] < source->order.lanes) {
+        from = *end == ',' ? end + 1 : end;
+        if (at % 3 == 2 && numbers[0] >= 0 && numbers[0] < source->order.lanes) {
             source->cursors[numbers[0]] = (struct cursor){numbers[1], numbers[2]};
         }
     }

@@ -89,10 +89,10 @@ def test_a_database_that_dies_during_a_publish_ends_it_and_is_not_the_brokers_fa
 
 def test_a_worker_that_nothing_brings_back_is_told_of(database, start, tmp_path):
     """A plugin that ignores deadline and interrupt: log and status name the worker, and a second signal still ends the process."""
-    plugin = plugins.build(tmp_path, "sample", "-DWRONG=HANGS_FOR_EVER")
+    plugin = plugins.build(tmp_path, "stubborn", source=os.path.join(plugins.HERE, "plugin_sample", "stubborn.c"))
     database.fill(1)
     running = start("-d", database.conninfo, "-b", plugin, "-o", "publish_timeout=100ms", "-o", "shutdown_timeout=1s",
-                    "-o", f"sample.address=127.0.0.1:{os.environ['TEST_REDIS_PORT']}")
+                    "-o", "stubborn.how=hang", "-o", "stubborn.good=0")
     running.await_log("a worker makes no progress", 60)
     wait_until(lambda: "has made no progress" in relay("status", "-d", database.conninfo).stdout, what="status")
     running.signal(signal.SIGTERM)
