@@ -18,6 +18,10 @@ def drain(database, exchange, order, fail=None, timeout=60):
     return relay("drain", "-q", "-d", database.conninfo, *amqp(*options), env={"RELAY_FAIL": fail} if fail else None, timeout=timeout)
 
 
+def is_empty(database):
+    return database.value("SELECT (SELECT count(*) FROM outbox.message) + (SELECT count(*) FROM outbox.scheduled)") == 0
+
+
 @pytest.mark.parametrize("order", ["none", "key"])
 @pytest.mark.parametrize("action", ["abort", "exit", "sleep", "error"])
 @pytest.mark.parametrize("point", POINTS)
@@ -36,11 +40,13 @@ def test_whatever_happens_at_any_step_loses_nothing(database, broker, point, act
         assert done.returncode in {"abort": (KILLED,), "exit": (ENDED,)}.get(
             action, (0, 1, 70) if point == "after_publish" else (0, 1)), (done.returncode, done.stderr)
         assert database.open_transactions() == 0 or action in ("abort", "exit")
-        assert drain(database, exchange, order).returncode in (0, 1), "the next life needs no repair"
+        while not is_empty(database):  # the next life needs no repair; good messages bring the evidence by which the last bad ones die
+            committed += [database.value("SELECT outbox.publish('orders', 'good', '{}')::text")]
+            assert drain(database, exchange, order).returncode in (0, 1)
+            assert len(committed) < 200 * (round_ + 1), "the outbox does not become empty"
     assert fired == ROUNDS, "the point was not reached"
     dead = [row[0] for row in database.run("SELECT id::text FROM outbox.dead_letter")]
     oracle.await_ids(set(committed) - set(dead))
     accounting = Accounting.of_oracle(committed, oracle, dead=dead, bound=ROUNDS * BATCH * WORKERS)
     accounting.check(ordered=order == "key")
     assert len(dead) == 10 * ROUNDS and not set(dead) & set(oracle.ids())
-    assert database.value("SELECT (SELECT count(*) FROM outbox.message) + (SELECT count(*) FROM outbox.scheduled)") == 0

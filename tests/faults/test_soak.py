@@ -303,5 +303,6 @@ def test_everything_at_once_loses_nothing_and_keeps_every_promise(database, soak
     kib, descriptors, descriptors_now = growth(soak.samples, began + MINUTES * 20)
     print(f"resident memory of the witness grew by {kib} KiB in the last two thirds, to {soak.samples[-1][1]} KiB; descriptors {descriptors},"
           f" now {descriptors_now}")
-    assert descriptors_now <= descriptors
+    if MINUTES >= 5:  # below that, some are always under way
+        assert descriptors_now <= descriptors
     assert not MEMORY or kib < MAY_GROW_KIB
