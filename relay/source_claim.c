@@ -206,21 +206,13 @@ static int send_claim_scheduled(struct source *source, const struct source_reque
     return pg_send(source->pg, sql_claim_scheduled, 5, values, true, err);
 }
 
-/* What settling will need is taken before anything is sent: a lock against writes must not let us publish in
- * vain. */
-static int send_table_locks(struct source *source, struct err *err)
-{
-    return pg_send(source->pg, "LOCK TABLE outbox.message, outbox.scheduled IN ROW EXCLUSIVE MODE", 0, NULL,
-                   false, err);
-}
-
 int source_send_claim(struct source *source, const struct source_request *request, struct err *err)
 {
     bool scheduled = request->kind == CLAIM_SCHEDULED;
     if ((scheduled && send_promote(source, err) != 0) || source_send_begin(source, err) != 0) {
         return -1;
     }
-    if (send_table_locks(source, err) != 0) {
+    if (pg_send(source->pg, sql_table_locks, 0, NULL, false, err) != 0) {
         return -1;
     }
     return scheduled ? send_claim_scheduled(source, request, err) : send_claim_message(source, request, err);

@@ -50,11 +50,13 @@ static void send_claim(PGconn *conn)
     const char *const claim[] = {"0", batch_size, "8388608", "{}", NULL, NULL, NULL, NULL};
     send(conn, "BEGIN ISOLATION LEVEL READ COMMITTED", 0, NULL, 0);
     send(conn, sql_guards, 3, guards, 0);
+    send(conn, sql_table_locks, 0, NULL, 0);
     send(conn, sql_claim, 8, claim, 1);
 }
 
 static PGresult *receive_claim(PGconn *conn)
 {
+    PQclear(receive(conn));
     PQclear(receive(conn));
     PQclear(receive(conn));
     return receive(conn);
