@@ -210,10 +210,17 @@ class Oracle:
         self.file = tempfile.NamedTemporaryFile(prefix="oracle-", suffix=".jsonl", delete=False)
         self.arguments = ["/usr/bin/python3", os.path.join(HERE, "oracle.py"), url, queue, self.file.name]
         self.process = subprocess.Popen(self.arguments)
+        self.offset, self.parsed, self.reading = 0, [], threading.Lock()
 
     def deliveries(self):
-        with open(self.file.name, encoding="utf-8") as lines:
-            return [json.loads(line) for line in lines if line.endswith("\n")]
+        """Reads what is new, up to the last whole line: the end of the file may be in the middle of a write."""
+        with self.reading, open(self.file.name, "rb") as file:
+            file.seek(self.offset)
+            whole = file.read().rpartition(b"\n")[0]
+            if whole:
+                self.offset += len(whole) + 1
+                self.parsed += map(json.loads, whole.split(b"\n"))
+            return list(self.parsed)
 
     def ids(self):
         return [delivery["id"] for delivery in self.deliveries()]
