@@ -35,8 +35,9 @@ static const struct {
     [CLI_PROXY] = {"proxy", 'p', "OPTION", NULL,
                    "backends test: the option that holds host:port, to put faults in between"},
     [CLI_ORDER] = {"order", 0, "none|key", NULL, "order of delivery, for all relays of this outbox"},
-    [CLI_LANES] = {"lanes", 0, "COUNT", NULL,
-                   "with --order key: a power of two (default 64), most workers that may publish at once"},
+    [CLI_LANES] =
+        {"lanes", 0, "COUNT", NULL,
+         "with --order key: a power of two (default 64); workers share them, at most one worker to a lane"},
     [CLI_REASON] = {"reason", 0, "TEXT", NULL,
                     "dead: rejected, expired, attempts or age; pause: why, for people"},
     [CLI_CHANNEL] = {"channel", 0, "CHANNEL", NULL, "only messages of this channel"},

@@ -1,12 +1,13 @@
 #include "pg.h"
 
 #include <errno.h>
-#include <libpq-fe.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "bytes.h"
 #include "clock.h"
+#include "pg_state.h"
 #include "sqlstate.h"
 
 /* The options that this file needs from libpq 14: pipeline mode. */
@@ -14,28 +15,20 @@
 #error "libpq 14 or newer is needed (pipeline mode)"
 #endif
 
-struct pg {
-    PGconn *conn;
-    int cancel_fd;
-    size_t unanswered; /* statements of the current group without an answer */
-    bool sync_pending;
-};
-
 struct pg_rows {
     PGresult *result;
     bool binary;
 };
 
-/* The first line of libpq's text: DETAIL and CONTEXT lines may carry row data. */
-static void copy_first_line(char *out, size_t out_bytes, const char *message)
+void pg_copy_first_line(char *out, size_t out_bytes, const char *message)
 {
     bytes_copy_printable(out, out_bytes, (struct bytes){message, strcspn(message, "\n")});
 }
 
-static int connection_failed(struct pg *pg, struct err *err)
+int pg_connection_failed(struct pg *pg, struct err *err)
 {
     char line[400];
-    copy_first_line(line, sizeof line, PQerrorMessage(pg->conn));
+    pg_copy_first_line(line, sizeof line, PQerrorMessage(pg->conn));
     return err_set(err, ERR_CONNECTION, "%s", line[0] ? line : "the connection to PostgreSQL was lost");
 }
 
@@ -47,7 +40,7 @@ static int result_failed(const PGresult *result, struct err *err)
     const char *sqlstate = PQresultErrorField(result, PG_DIAG_SQLSTATE);
     const char *primary = PQresultErrorField(result, PG_DIAG_MESSAGE_PRIMARY);
     char line[400];
-    copy_first_line(line, sizeof line, primary ? primary : PQresultErrorMessage(result));
+    pg_copy_first_line(line, sizeof line, primary ? primary : PQresultErrorMessage(result));
     (void)err_set(err, sqlstate ? sqlstate_class(sqlstate) : ERR_CONNECTION, "%s%s%s%s", line,
                   sqlstate ? " (SQLSTATE " : "", sqlstate ? sqlstate : "", sqlstate ? ")" : "");
     if (sqlstate) {
@@ -57,8 +50,7 @@ static int result_failed(const PGresult *result, struct err *err)
     return -1;
 }
 
-/* Waits for the socket. 0 = ready. */
-static int wait_socket(struct pg *pg, short events, int64_t deadline_ms, struct err *err)
+int pg_wait_socket(struct pg *pg, short events, int64_t deadline_ms, struct err *err)
 {
     struct pollfd fds[2] = {{.fd = PQsocket(pg->conn), .events = events},
                             {.fd = pg->cancel_fd, .events = POLLIN}};
@@ -77,118 +69,6 @@ static int wait_socket(struct pg *pg, short events, int64_t deadline_ms, struct 
             return err_set(err, ERR_CONNECTION, "PostgreSQL did not answer in time");
         }
     }
-}
-
-static void drop_notice(void *unused, const PGresult *result)
-{
-    (void)unused; /* notices of migrations and functions are not for our log: they may quote rows */
-    (void)result;
-}
-
-/* libpq 15 gives no SQLSTATE for a failed connect: with verbose errors it stands in the text, "FATAL:  28P01:
- * ...". */
-static int connect_failed(PGconn *conn, struct err *err)
-{
-    const char *message = PQerrorMessage(conn);
-    char line[400];
-    copy_first_line(line, sizeof line, message);
-    for (const char *at = strstr(message, ":  "); at; at = strstr(at + 1, ":  ")) {
-        const char *code = at + 3;
-        if (strspn(code, "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ") == 5 && code[5] == ':') {
-            char sqlstate[6] = {0};
-            memcpy(sqlstate, code, 5);
-            copy_first_line(line, sizeof line, code + 7);
-            enum err_class class = sqlstate_class(sqlstate);
-            (void)err_set(err, class == ERR_INTERNAL ? ERR_CONNECTION : class, "%s (SQLSTATE %s)", line,
-                          sqlstate);
-            memcpy(err->sqlstate, sqlstate, sizeof sqlstate);
-            return -1;
-        }
-    }
-    return err_set(err, ERR_CONNECTION, "%s", line[0] ? line : "cannot connect to PostgreSQL");
-}
-
-static int finish_connect(struct pg *pg, int64_t deadline_ms, struct err *err)
-{
-    PostgresPollingStatusType state = PGRES_POLLING_WRITING;
-    while (state != PGRES_POLLING_OK) {
-        if (state == PGRES_POLLING_FAILED) {
-            return connect_failed(pg->conn, err);
-        }
-        if (wait_socket(pg, state == PGRES_POLLING_READING ? POLLIN : POLLOUT, deadline_ms, err) != 0) {
-            return -1;
-        }
-        state = PQconnectPoll(pg->conn);
-    }
-    const char *encoding = PQparameterStatus(pg->conn, "client_encoding");
-    if (!encoding || strcmp(encoding, "UTF8") != 0) {
-        return err_set(err, ERR_CONFIG, "client_encoding is %s where UTF8 was asked for",
-                       encoding ? encoding : "unknown");
-    }
-    if (PQsetnonblocking(pg->conn, 1) != 0 || PQenterPipelineMode(pg->conn) != 1) {
-        return connection_failed(pg, err);
-    }
-    (void)PQsetErrorVerbosity(pg->conn, PQERRORS_DEFAULT);
-    return 0;
-}
-
-/* A text that libpq cannot read is a mistake in the configuration; a bare database name is not parsed at all.
- */
-static int check_conninfo(const char *conninfo, struct err *err)
-{
-    if (!strchr(conninfo, '=') && !strstr(conninfo, "://")) {
-        return 0;
-    }
-    char *fault = NULL;
-    PQconninfoOption *options = PQconninfoParse(conninfo, &fault);
-    if (!options) {
-        char line[300];
-        copy_first_line(line, sizeof line, fault ? fault : "out of memory");
-        PQfreemem(fault);
-        return err_set(err, ERR_CONFIG, "database: %s", line);
-    }
-    PQconninfoFree(options);
-    return 0;
-}
-
-int pg_open(struct pg **out, const struct pg_options *options, int64_t deadline_ms, struct err *err)
-{
-    if (check_conninfo(options->conninfo, err) != 0) {
-        return -1;
-    }
-    /* In front of dbname: defaults that conninfo may override. Behind it: what must hold. */
-    const char *const names[] = {"fallback_application_name", "keepalives_idle",      "keepalives_interval",
-                                 "keepalives_count",          "tcp_user_timeout",     "dbname",
-                                 "client_encoding",           "target_session_attrs", NULL};
-    const char *const values[] = {options->client_name, "10",   "5",          "3", "15000",
-                                  options->conninfo,    "UTF8", "read-write", NULL};
-    struct pg *pg = calloc(1, sizeof *pg);
-    if (!pg) {
-        return err_set(err, ERR_INTERNAL, "out of memory");
-    }
-    pg->cancel_fd = options->cancel_fd;
-    pg->conn = PQconnectStartParams(names, values, 1);
-    if (!pg->conn) {
-        free(pg);
-        return err_set(err, ERR_INTERNAL, "out of memory");
-    }
-    (void)PQsetNoticeReceiver(pg->conn, drop_notice, NULL);
-    (void)PQsetErrorVerbosity(pg->conn, PQERRORS_VERBOSE);
-    int result = -1;
-    if (PQstatus(pg->conn) != CONNECTION_BAD) {
-        result = finish_connect(pg, deadline_ms, err);
-    } else {
-        (void)connect_failed(pg->conn, err);
-        if (strncmp(err->text, "invalid ", 8) == 0) {
-            err->class = ERR_CONFIG; /* libpq refused a value before it tried any host */
-        }
-    }
-    if (result != 0) {
-        pg_close(pg);
-        return -1;
-    }
-    *out = pg;
-    return 0;
 }
 
 void pg_close(struct pg *pg)
@@ -213,7 +93,7 @@ int pg_send(struct pg *pg, const char *sql, size_t count, const char *const *val
             struct err *err)
 {
     if (PQsendQueryParams(pg->conn, sql, (int)count, NULL, values, NULL, NULL, binary) != 1) {
-        return connection_failed(pg, err);
+        return pg_connection_failed(pg, err);
     }
     pg->unanswered++;
     return 0;
@@ -228,13 +108,13 @@ static int flush(struct pg *pg, int64_t deadline_ms, struct err *err)
             return 0;
         }
         if (left < 0) {
-            return connection_failed(pg, err);
+            return pg_connection_failed(pg, err);
         }
-        if (wait_socket(pg, POLLIN | POLLOUT, deadline_ms, err) != 0) {
+        if (pg_wait_socket(pg, POLLIN | POLLOUT, deadline_ms, err) != 0) {
             return -1;
         }
         if (PQconsumeInput(pg->conn) != 1) {
-            return connection_failed(pg, err);
+            return pg_connection_failed(pg, err);
         }
     }
 }
@@ -242,7 +122,7 @@ static int flush(struct pg *pg, int64_t deadline_ms, struct err *err)
 int pg_sync(struct pg *pg, struct err *err)
 {
     if (PQpipelineSync(pg->conn) != 1) {
-        return connection_failed(pg, err);
+        return pg_connection_failed(pg, err);
     }
     pg->sync_pending = true;
     return 0;
@@ -254,11 +134,11 @@ static int next_result(struct pg *pg, PGresult **out, int64_t deadline_ms, struc
         return -1;
     }
     while (PQisBusy(pg->conn)) {
-        if (wait_socket(pg, POLLIN, deadline_ms, err) != 0) {
+        if (pg_wait_socket(pg, POLLIN, deadline_ms, err) != 0) {
             return -1;
         }
         if (PQconsumeInput(pg->conn) != 1) {
-            return connection_failed(pg, err);
+            return pg_connection_failed(pg, err);
         }
     }
     *out = PQgetResult(pg->conn);
@@ -334,7 +214,7 @@ int pg_end(struct pg *pg, int64_t deadline_ms, struct err *err)
     PQclear(result);
     pg->sync_pending = false;
     if (!synced) {
-        return connection_failed(pg, err);
+        return pg_connection_failed(pg, err);
     }
     return err_is_set(err) ? -1 : 0;
 }
@@ -373,7 +253,7 @@ int pg_is_pooled(struct pg *pg, bool *pooled, int64_t deadline_ms, struct err *e
 int pg_script(struct pg *pg, const char *sql, int64_t deadline_ms, struct err *err)
 {
     if (PQexitPipelineMode(pg->conn) != 1 || PQsendQuery(pg->conn, sql) != 1) {
-        return connection_failed(pg, err);
+        return pg_connection_failed(pg, err);
     }
     PGresult *result = NULL;
     for (;;) {
@@ -389,7 +269,7 @@ int pg_script(struct pg *pg, const char *sql, int64_t deadline_ms, struct err *e
         PQclear(result);
     }
     if (PQenterPipelineMode(pg->conn) != 1) {
-        return connection_failed(pg, err);
+        return pg_connection_failed(pg, err);
     }
     return err_is_set(err) ? -1 : 0;
 }

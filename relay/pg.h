@@ -1,5 +1,5 @@
 /*
- * pg - one PostgreSQL connection; the only file that knows libpq.
+ * pg - one PostgreSQL connection; only pg*.c know libpq.
  *
  * Statements are unnamed and pipelined: pg_send() queues them, pg_sync() ends the group and sends it,
  * pg_result() fetches one answer per statement in order, pg_end() the end of the group. Each statement has
@@ -28,7 +28,10 @@ struct pg_options {
     int cancel_fd;           /* readable = stop waiting; -1 = none */
 };
 
-/* Connects to a server that takes writes. *out is the caller's. */
+/*
+ * Connects to a server that takes writes. Of several hosts each has its share of the time, and no more than
+ * connect_timeout, if that is given. *out is the caller's.
+ */
 int pg_open(struct pg **out, const struct pg_options *options, int64_t deadline_ms,
             struct err *err) MUST_CHECK;
 

@@ -286,6 +286,7 @@ static void dump(struct program *program, const struct ledger_entry *entry, enum
         log_number("retried", (int64_t)metrics_get(&metrics->retried)),
         log_number("dead_lettered", (int64_t)metrics_get(&metrics->dead_lettered)),
         log_number("possible_duplicates", (int64_t)metrics_get(&metrics->possible_duplicates)),
+        log_number("kept", (int64_t)metrics_get(&metrics->kept)),
         log_number("batches", (int64_t)metrics_get(&metrics->batches)),
         log_number("database_connects", (int64_t)metrics_get(&metrics->database_connects)),
         log_number("backend_connects", (int64_t)metrics_get(&metrics->backend_connects)));

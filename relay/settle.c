@@ -167,7 +167,7 @@ static bool has_moves(const struct batch *batch)
 }
 
 static int move_under_savepoint(struct pg *pg, const struct batch *batch, const char *backend,
-                                int64_t deadline_ms, const struct log *log, bool *refused_moves,
+                                int64_t deadline_ms, const struct log *log, struct settled *settled,
                                 struct err *err)
 {
     if (pg_query(pg, "SAVEPOINT moves", 0, NULL, NULL, deadline_ms, err) != 0) {
@@ -183,14 +183,33 @@ static int move_under_savepoint(struct pg *pg, const struct batch *batch, const 
     }
     LOG(log, LOG_ERROR, "rows could not be set aside and stay where they are",
         log_text("error", refused.text));
-    *refused_moves = true;
+    settled->refused = true;
     return pg_query(pg, "ROLLBACK TO SAVEPOINT moves", 0, NULL, NULL, deadline_ms, err);
 }
 
-int settle_batch(struct pg *pg, const struct batch *batch, const char *backend, int64_t deadline_ms,
-                 const struct log *log, bool *refused, struct err *err)
+/* The rows are locked by us: what a DELETE of theirs does not find, somebody keeps from it. */
+static int read_deletes(struct pg *pg, const struct batch *batch, int64_t deadline_ms,
+                        struct settled *settled, struct err *err)
 {
-    *refused = false;
+    for (int scheduled = 0; scheduled <= 1; scheduled++) {
+        size_t confirmed = count_fate(batch, ROW_DELETED, scheduled);
+        struct pg_rows *rows = NULL;
+        if (confirmed == 0) {
+            continue;
+        }
+        if (pg_result(pg, &rows, deadline_ms, err) != 0) {
+            return -1;
+        }
+        size_t deleted = pg_rows_affected(rows);
+        settled->kept += deleted < confirmed ? confirmed - deleted : 0;
+        pg_rows_free(rows);
+    }
+    return 0;
+}
+
+int settle_batch(struct pg *pg, const struct batch *batch, const char *backend, int64_t deadline_ms,
+                 const struct log *log, struct settled *settled, struct err *err)
+{
     if (failpoint("before_delete")) {
         return err_set(err, ERR_CONNECTION, "failpoint before_delete");
     }
@@ -203,31 +222,15 @@ int settle_batch(struct pg *pg, const struct batch *batch, const char *backend, 
     if (!has_moves(batch)) {
         return 0;
     }
-    if (pg_sync(pg, err) != 0 || pg_end(pg, deadline_ms, err) != 0) {
+    if (pg_sync(pg, err) != 0 || read_deletes(pg, batch, deadline_ms, settled, err) != 0 ||
+        pg_end(pg, deadline_ms, err) != 0) {
         return -1;
     }
-    return move_under_savepoint(pg, batch, backend, deadline_ms, log, refused, err);
+    return move_under_savepoint(pg, batch, backend, deadline_ms, log, settled, err);
 }
 
-int settle_answers(struct pg *pg, const struct batch *batch, int64_t deadline_ms, const struct log *log,
+int settle_answers(struct pg *pg, const struct batch *batch, int64_t deadline_ms, struct settled *settled,
                    struct err *err)
 {
-    for (int scheduled = 0; scheduled <= 1 && !has_moves(batch); scheduled++) {
-        size_t confirmed = count_fate(batch, ROW_DELETED, scheduled);
-        struct pg_rows *rows = NULL;
-        if (confirmed == 0) {
-            continue;
-        }
-        if (pg_result(pg, &rows, deadline_ms, err) != 0) {
-            return -1;
-        }
-        if (pg_rows_affected(rows) != confirmed) {
-            LOG(log, LOG_WARNING,
-                "confirmed rows were already gone: does something else delete from the outbox?",
-                log_number("confirmed", (int64_t)confirmed),
-                log_number("deleted", (int64_t)pg_rows_affected(rows)));
-        }
-        pg_rows_free(rows);
-    }
-    return 0;
+    return has_moves(batch) ? 0 : read_deletes(pg, batch, deadline_ms, settled, err);
 }

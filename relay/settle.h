@@ -13,16 +13,22 @@
 #include "log.h"
 #include "pg.h"
 
+/* What became of a batch. Begins as zeros. */
+struct settled {
+    bool refused;   /* a move was refused: all rows that were to move stay where they are */
+    size_t kept;    /* confirmed rows that their DELETE left there: somebody's trigger, rule or policy */
+    bool committed; /* the COMMIT is known to have succeeded, also where -1 is returned */
+};
+
 /*
  * Without moves only queues the DELETE, to share the round trip of the COMMIT; with moves it runs the
- * statements. A move that the server refuses is logged, told in *refused, and leaves all rows that were to
- * move where they are.
+ * statements. A move that the server refuses is logged.
  */
 int settle_batch(struct pg *pg, const struct batch *batch, const char *backend, int64_t deadline_ms,
-                 const struct log *log, bool *refused, struct err *err) MUST_CHECK;
+                 const struct log *log, struct settled *settled, struct err *err) MUST_CHECK;
 
 /* Reads the answers of what settle_batch() queued. */
-int settle_answers(struct pg *pg, const struct batch *batch, int64_t deadline_ms, const struct log *log,
+int settle_answers(struct pg *pg, const struct batch *batch, int64_t deadline_ms, struct settled *settled,
                    struct err *err) MUST_CHECK;
 
 #endif

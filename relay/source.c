@@ -153,32 +153,33 @@ int source_claim(struct source *source, const struct source_request *request, st
 
 /* ---- settle and commit ---- */
 
-int source_settle(struct source *source, const struct batch *batch, bool *refused, struct err *err)
+int source_settle(struct source *source, const struct batch *batch, struct settled *settled, struct err *err)
 {
     return settle_batch(source->pg, batch, source->options.backend, source_answer_deadline(),
-                        source->options.log, refused, err);
+                        source->options.log, settled, err);
 }
 
 /* Reads the answers of settle and COMMIT. */
-static int read_commit(struct source *source, const struct batch *batch, bool *committed, struct err *err)
+static int read_commit(struct source *source, const struct batch *batch, struct settled *settled,
+                       struct err *err)
 {
     struct pg_rows *rows = NULL;
-    if (settle_answers(source->pg, batch, source_answer_deadline(), source->options.log, err) != 0 ||
+    if (settle_answers(source->pg, batch, source_answer_deadline(), settled, err) != 0 ||
         pg_result(source->pg, &rows, source_answer_deadline(), err) != 0) {
         return -1;
     }
-    bool did_commit = pg_did(rows, "COMMIT");
+    bool committed = pg_did(rows, "COMMIT");
     pg_rows_free(rows);
     if (failpoint("after_commit")) {
         return err_set(err, ERR_CONNECTION, "failpoint after_commit");
     }
-    *committed = did_commit;
-    return *committed ? 0 : err_set(err, ERR_RETRY, "the transaction was rolled back at COMMIT");
+    settled->committed = committed;
+    return committed ? 0 : err_set(err, ERR_RETRY, "the transaction was rolled back at COMMIT");
 }
 
 /* COMMIT alone, or with the next claim behind it in the same round trip. */
 static int commit_chain(struct source *source, const struct source_request *next, struct batch *batch,
-                        bool *committed, struct err *err)
+                        struct settled *settled, struct err *err)
 {
     if (failpoint("before_commit")) {
         return err_set(err, ERR_CONNECTION, "failpoint before_commit");
@@ -187,7 +188,7 @@ static int commit_chain(struct source *source, const struct source_request *next
         (next && source_send_claim(source, next, err) != 0) || pg_sync(source->pg, err) != 0) {
         return -1;
     }
-    int result = read_commit(source, batch, committed, err);
+    int result = read_commit(source, batch, settled, err);
     batch_clear(batch);
     if (result == 0 && next) {
         result = source_read_claim(source, next, batch, err);
@@ -196,11 +197,10 @@ static int commit_chain(struct source *source, const struct source_request *next
 }
 
 int source_commit(struct source *source, const struct source_request *next, struct batch *batch,
-                  bool *committed, struct err *err)
+                  struct settled *settled, struct err *err)
 {
-    *committed = false;
     const struct source_request *chained = source->pooled ? NULL : next;
-    if (commit_chain(source, chained, batch, committed, err) != 0) {
+    if (commit_chain(source, chained, batch, settled, err) != 0) {
         return -1;
     }
     if (next && !chained) {

@@ -17,6 +17,7 @@
 #include "err.h"
 #include "log.h"
 #include "mark.h"
+#include "settle.h"
 
 struct source;
 
@@ -64,17 +65,16 @@ int source_socket(const struct source *source);
 int source_claim(struct source *source, const struct source_request *request, struct batch *batch,
                  struct err *err) MUST_CHECK;
 
-/* Does to each row what its fate says; *refused: rows could not be set aside and stay where they are. The
- * batch's payloads may be dropped afterwards. */
-int source_settle(struct source *source, const struct batch *batch, bool *refused,
+/* Does to each row what its fate says. The batch's payloads may be dropped afterwards. */
+int source_settle(struct source *source, const struct batch *batch, struct settled *settled,
                   struct err *err) MUST_CHECK;
 
 /*
- * COMMIT; with `next`, also BEGIN and the next claim into the same batch, all in one round trip. *committed
- * tells whether the COMMIT is known to have succeeded, also when -1 is returned.
+ * COMMIT; with `next`, also BEGIN and the next claim into the same batch, all in one round trip. *settled is
+ * that of source_settle(), and is completed.
  */
 int source_commit(struct source *source, const struct source_request *next, struct batch *batch,
-                  bool *committed, struct err *err) MUST_CHECK;
+                  struct settled *settled, struct err *err) MUST_CHECK;
 
 /* One unlocked look, in one round trip, outside any transaction of ours. */
 int source_look(struct source *source, const struct source_request *request, struct source_look *look,

@@ -158,7 +158,7 @@ static bool may_claim_at_once(struct worker *worker, enum outbox_session_state s
 {
     int64_t unused_ms = 0;
     struct shared *shared = worker->shared;
-    if (state != OUTBOX_SESSION_OK || wake_is_stopping(shared->wake) ||
+    if (state != OUTBOX_SESSION_OK || wake_is_stopping(shared->wake) || worker->poll_ms > 0 ||
         breaker_ask(&shared->breaker, worker->number, clock_now_ms(), &unused_ms) != BREAKER_PASS ||
         suspect_ask(&shared->suspect, worker->number, false, &worker->suspect_seq) != SUSPECT_NONE) {
         return false;
@@ -186,28 +186,45 @@ static void after_commit(struct worker *worker, bool done, const struct tally *t
     }
 }
 
+/* Rows that stay must not be claimed again at full speed. */
+static void slow_down_if_rows_stay(struct worker *worker, const struct settled *settled)
+{
+    struct shared *shared = worker->shared;
+    if (settled->committed && settled->kept > 0) {
+        metrics_add(&shared->metrics.kept, settled->kept);
+        LOG(shared->log, LOG_WARNING,
+            "confirmed rows are still in the outbox and will be sent again: does a trigger, a rule or a "
+            "policy "
+            "keep them from being deleted?",
+            log_number("worker", worker->number), log_number("rows", (int64_t)settled->kept));
+    }
+    if (settled->refused || settled->kept > 0) {
+        worker->last_poll_ms = worker->poll_ms = shared->options.poll_max_ms;
+    }
+}
+
 static void settle_and_commit(struct worker *worker, enum outbox_session_state state, struct tally *tally)
 {
     struct shared *shared = worker->shared;
     struct err err = {0};
-    bool done = false;
+    struct settled settled = {0};
     size_t claimed = worker->batch.count;
-    bool refused = false;
     bool next = false;
     int result = failpoint("after_confirm") ? err_set(&err, ERR_CONNECTION, "failpoint after_confirm")
-                                            : source_settle(worker->source, &worker->batch, &refused, &err);
+                                            : source_settle(worker->source, &worker->batch, &settled, &err);
     if (result == 0) {
         batch_drop_payloads(&worker->batch);
-        if (refused) {
-            /* The rows are still there: they must not be counted, nor claimed again at full speed. */
-            tally->buried = tally->retried = 0;
-            worker->last_poll_ms = worker->poll_ms = shared->options.poll_max_ms;
+        if (settled.refused) {
+            tally->buried = tally->retried = 0; /* the rows are still there: they must not be counted */
         }
-        next = !refused && !worker->single && may_claim_at_once(worker, state) && worker_plan_claim(worker);
-        result = source_commit(worker->source, next ? &worker->request : NULL, &worker->batch, &done, &err);
+        next = !settled.refused && settled.kept == 0 && !worker->single && may_claim_at_once(worker, state) &&
+               worker_plan_claim(worker);
+        result =
+            source_commit(worker->source, next ? &worker->request : NULL, &worker->batch, &settled, &err);
     }
-    worker_return_budget(shared, done ? claimed - tally->confirmed - tally->buried : claimed);
-    after_commit(worker, done, tally, &err);
+    worker_return_budget(shared, settled.committed ? claimed - tally->confirmed - tally->buried : claimed);
+    after_commit(worker, settled.committed, tally, &err);
+    slow_down_if_rows_stay(worker, &settled);
     if (result != 0) {
         worker_return_budget(shared, next ? worker->request.max_messages : 0);
         worker_lose_source(worker, &err);

@@ -12,7 +12,7 @@ WITH barred AS MATERIALIZED (
     AND ($5::text[] IS NULL OR channel LIKE ANY ($5::text[])) AND ($6::text[] IS NULL OR NOT channel LIKE ANY ($6::text[]))
     AND ($7::bigint IS NULL OR key IS NULL OR ($8::bigint IS NOT NULL
       AND (hashtextextended(channel, 0) # hashtextextended(key, 0)) & $7::bigint = ANY (current_setting('outbox.lanes')::bigint[])
-      AND NOT EXISTS (SELECT FROM outbox.message e WHERE e.key IS NOT NULL AND e.seq < m.seq
+      AND NOT EXISTS (SELECT FROM outbox.message e WHERE e.key IS NOT NULL AND e.seq + 0 < m.seq
         AND (hashtextextended(e.channel, 0) # hashtextextended(e.key, 0)) & $7::bigint
           = (hashtextextended(m.channel, 0) # hashtextextended(m.key, 0)) & $7::bigint
         AND hashtextextended(e.channel, 0) = hashtextextended(m.channel, 0) AND hashtextextended(e.key, 0) = hashtextextended(m.key, 0))

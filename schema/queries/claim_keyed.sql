@@ -30,12 +30,12 @@ WITH RECURSIVE barred AS MATERIALIZED (
        m.channel = ANY ((SELECT channels FROM barred)::text[]) OR NOT ($5::text[] IS NULL OR m.channel LIKE ANY ($5::text[]))
          OR ($6::text[] IS NOT NULL AND m.channel LIKE ANY ($6::text[])) AS passed
      FROM outbox.message m
-     WHERE m.key IS NOT NULL AND m.seq >= $1::bigint
+     WHERE m.key IS NOT NULL AND m.seq + 0 >= $1::bigint
        AND (hashtextextended(m.channel, 0) # hashtextextended(m.key, 0)) & $7::bigint = w.lane
        AND (hashtextextended(m.channel, 0), hashtextextended(m.key, 0))
          > (w.channel_hash, CASE WHEN w.passed THEN 9223372036854775807 ELSE w.key_hash END)
        AND (hashtextextended(m.channel, 0), hashtextextended(m.key, 0)) <= (w.last_channel_hash, w.last_key_hash)
-     ORDER BY hashtextextended(m.channel, 0), hashtextextended(m.key, 0), m.seq LIMIT 1)
+     ORDER BY hashtextextended(m.channel, 0), hashtextextended(m.key, 0), m.seq + 0 LIMIT 1)
     UNION ALL
     SELECT -9223372036854775808, -9223372036854775808, NULL, true, s.channel_hash, s.key_hash, false
     FROM start s WHERE NOT w.wrapped AND s.lane = w.lane
@@ -59,9 +59,9 @@ WITH RECURSIVE barred AS MATERIALIZED (
     FROM (SELECT m.seq, m.bytes, m.ctid AS version FROM outbox.message m
           WHERE m.key IS NOT NULL AND (hashtextextended(m.channel, 0) # hashtextextended(m.key, 0)) & $7::bigint = h.lane
             AND hashtextextended(m.channel, 0) = h.channel_hash AND hashtextextended(m.key, 0) = h.key_hash
-            AND m.seq >= h.seq AND m.seq < h.waits
+            AND m.seq + 0 >= h.seq AND m.seq + 0 < h.waits
           ORDER BY (hashtextextended(m.channel, 0) # hashtextextended(m.key, 0)) & $7::bigint, hashtextextended(m.channel, 0),
-                   hashtextextended(m.key, 0), m.seq
+                   hashtextextended(m.key, 0), m.seq + 0
           LIMIT least(50, ($2::int - 1) / (SELECT count(*) FROM heads) + 1)) k) r
   ORDER BY r.place, r.seq LIMIT $2::int
 ), locked AS MATERIALIZED (

@@ -10,7 +10,7 @@ WITH heads AS MATERIALIZED (
          = (hashtextextended(m.channel, 0) # hashtextextended(m.key, 0)) & $3::bigint
        AND hashtextextended(e.channel, 0) = hashtextextended(m.channel, 0) AND hashtextextended(e.key, 0) = hashtextextended(m.key, 0)
      ORDER BY (hashtextextended(e.channel, 0) # hashtextextended(e.key, 0)) & $3::bigint, hashtextextended(e.channel, 0),
-              hashtextextended(e.key, 0), e.seq LIMIT 1), 9223372036854775807) AS message_seq
+              hashtextextended(e.key, 0), e.seq + 0 LIMIT 1), 9223372036854775807) AS message_seq
   FROM unnest(current_setting('outbox.entries')::bigint[]) WITH ORDINALITY c (entry, place) JOIN outbox.scheduled m ON m.entry = c.entry
   WHERE m.key IS NULL
      OR (hashtextextended(m.channel, 0) # hashtextextended(m.key, 0)) & $3::bigint = ANY (current_setting('outbox.lanes')::bigint[])

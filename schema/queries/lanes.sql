@@ -16,12 +16,12 @@ WITH RECURSIVE barred AS MATERIALIZED (
        channel <> ALL ((SELECT channels FROM barred)::text[]) AND ($6::text[] IS NULL OR channel LIKE ANY ($6::text[]))
          AND ($7::text[] IS NULL OR NOT channel LIKE ANY ($7::text[])) AS ours
      FROM outbox.message
-     WHERE key IS NOT NULL AND seq >= $4::bigint
+     WHERE key IS NOT NULL AND seq + 0 >= $4::bigint
        AND ((hashtextextended(channel, 0) # hashtextextended(key, 0)) & $1::bigint, hashtextextended(channel, 0))
          > (w.lane, CASE WHEN w.wanted THEN 9223372036854775807 ELSE w.channel_hash END)
        AND (hashtextextended(channel, 0) # hashtextextended(key, 0)) & $1::bigint < CASE WHEN w.wrapped THEN $2::bigint ELSE $1::bigint + 1 END
      ORDER BY (hashtextextended(channel, 0) # hashtextextended(key, 0)) & $1::bigint, hashtextextended(channel, 0),
-              hashtextextended(key, 0), seq
+              hashtextextended(key, 0), seq + 0
      LIMIT 1)
     UNION ALL
     SELECT -1, 9223372036854775807, true, false WHERE NOT w.wrapped

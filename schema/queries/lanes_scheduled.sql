@@ -15,7 +15,7 @@ WITH barred AS MATERIALIZED (
     NOT EXISTS (SELECT FROM outbox.scheduled e WHERE e.key IS NOT NULL AND e.seq IS NOT NULL
       AND (e.seq < m.seq OR (e.seq = m.seq AND e.entry < m.entry))
       AND hashtextextended(e.channel, 0) = hashtextextended(m.channel, 0) AND hashtextextended(e.key, 0) = hashtextextended(m.key, 0))
-    AND NOT EXISTS (SELECT FROM outbox.message e WHERE e.key IS NOT NULL AND e.seq < m.seq
+    AND NOT EXISTS (SELECT FROM outbox.message e WHERE e.key IS NOT NULL AND e.seq + 0 < m.seq
       AND (hashtextextended(e.channel, 0) # hashtextextended(e.key, 0)) & $1::bigint
         = (hashtextextended(m.channel, 0) # hashtextextended(m.key, 0)) & $1::bigint
       AND hashtextextended(e.channel, 0) = hashtextextended(m.channel, 0) AND hashtextextended(e.key, 0) = hashtextextended(m.key, 0)))

@@ -78,3 +78,23 @@ def test_the_last_fifth_of_many_deletes_under_an_old_snapshot_touches_no_more_pa
             before = after
     print(f"pages per message, of {ROWS}: {costs[0]:.2f} in the first fifth, {costs[2]:.2f} in the last")
     assert costs[2] <= 1.5 * costs[0]
+
+
+@pytest.mark.parametrize("mode", ["none", "key"])
+def test_statistics_from_before_do_not_lead_claims_away_from_their_index(database, start, mode):
+    """The planner knows the rows of a minute ago, and believes that there are next to none behind them, where all are now."""
+    assert relay("migrate", "-d", database.conninfo, "--order", mode).returncode == 0
+    database.run("ALTER TABLE outbox.message SET (autovacuum_enabled = off)")
+    fill(database, ROWS)
+    database.run("DELETE FROM outbox.message WHERE seq % 8 > 0")
+    database.run("VACUUM ANALYZE outbox.message")
+    start("-d", database.conninfo, "-b", "null", "-o", "order=" + mode, "-o", "workers=1", "-o", f"batch.max_messages={BATCH}", "-o", "poll.max=1s")
+    wait_until(lambda: database.left() == 0, what="an empty outbox")
+    fill(database, BATCH)  # the mark passes all that the statistics tell of
+    wait_until(lambda: database.left() == 0, what="an empty outbox")
+    before = settled_pages(database)
+    fill(database, ROWS // 2)
+    wait_until(lambda: database.left() == 0, 300, what="an empty outbox")
+    pages = (settled_pages(database) - before) / (ROWS // 2)
+    print(f"{pages:.0f} pages per message")
+    assert pages <= 45, "each step of a claim reads all that waits"

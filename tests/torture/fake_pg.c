@@ -59,7 +59,7 @@ int pg_result(struct pg *pg, struct pg_rows **out, int64_t deadline_ms, struct e
 size_t pg_rows_affected(const struct pg_rows *rows)
 {
     (void)rows;
-    return 0;
+    return SIZE_MAX; /* no less than what was asked for */
 }
 
 void pg_rows_free(struct pg_rows *rows)

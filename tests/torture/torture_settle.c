@@ -116,16 +116,16 @@ static void settle(void)
 {
     static const struct log log = {LOG_ERROR, LOG_FORMAT_TEXT, -1};
     struct err err = {0};
-    bool refused = false;
+    struct settled settled = {0};
     fake_log.count = 0;
-    int result = settle_batch(NULL, &batch, "amqp", 0, &log, &refused, &err);
+    int result = settle_batch(NULL, &batch, "amqp", 0, &log, &settled, &err);
     if (result == 0) {
-        result = settle_answers(NULL, &batch, 0, &log, &err);
+        result = settle_answers(NULL, &batch, 0, &settled, &err);
     }
     bool failed = failing_stop();
     PROMISE((result != 0) == (err.text[0] != '\0'), "who fails says why");
-    PROMISE(failed || (result == 0 && !refused), "without a shortage everything is settled");
-    check_statements(result == 0, refused);
+    PROMISE(failed || (result == 0 && !settled.refused), "without a shortage everything is settled");
+    check_statements(result == 0, settled.refused);
 }
 
 int main(void)
