@@ -17,3 +17,6 @@ UNION ALL
 SELECT format('index outbox.%s is missing: run ''outbox-relay migrate --order none'' and then ''--order key'', or claims are slow', name)
 FROM unnest(ARRAY['message_order_idx', 'message_unkeyed_idx', 'scheduled_order_idx']) name
 WHERE to_regclass('outbox.' || name) IS NULL
+UNION ALL
+SELECT 'index outbox.message_order_idx is not the one that claims need: run ''outbox-relay migrate --order none'' and then ''--order key'', or they are slow'
+WHERE pg_get_indexdef(to_regclass('outbox.message_order_idx')) NOT LIKE '%(seq + 0)%'

@@ -105,6 +105,8 @@ def test_check_warns_about_what_breaks_order(ordered):
     ordered.run("ALTER SEQUENCE outbox.message_seq CACHE 1; DROP INDEX outbox.message_order_idx;"
                 " ALTER TABLE outbox.message ALTER seq SET DEFAULT nextval('outbox.message_seq')")
     assert "message_order_idx is missing" in warnings() and "another default" in warnings()
+    ordered.run("CREATE INDEX message_order_idx ON outbox.message (channel, key, seq)")
+    assert "missing" not in warnings() and "message_order_idx is not the one that claims need" in warnings()
 
 
 # ---- heads ------------------------------------------------------------------------------------------------------------------
