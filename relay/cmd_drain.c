@@ -190,9 +190,8 @@ static void judge_limits(struct drain *drain)
         end(drain, 75, "stopped by a signal");
     } else if (metrics_get(&shared->metrics.kept) > 0) {
         end(drain, err_exit_code(ERR_CONFIG),
-            "confirmed messages stay in the outbox: does a trigger, a rule or a policy on outbox.message "
-            "keep "
-            "them from being deleted?");
+            "confirmed messages stay in the outbox: "
+            "does a trigger, a rule or a policy on outbox.message keep them from being deleted?");
     } else if (clock_now_ms() >= drain->until_ms) {
         end(drain, 75, "stopped by --max-time");
     } else if (drain->max_messages > 0 && atomic_load(&shared->working) == 0 &&

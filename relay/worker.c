@@ -193,9 +193,8 @@ static void slow_down_if_rows_stay(struct worker *worker, const struct settled *
     if (settled->committed && settled->kept > 0) {
         metrics_add(&shared->metrics.kept, settled->kept);
         LOG(shared->log, LOG_WARNING,
-            "confirmed rows are still in the outbox and will be sent again: does a trigger, a rule or a "
-            "policy "
-            "keep them from being deleted?",
+            "confirmed rows are still in the outbox and will be sent again: "
+            "does a trigger, a rule or a policy keep them from being deleted?",
             log_number("worker", worker->number), log_number("rows", (int64_t)settled->kept));
     }
     if (settled->refused || settled->kept > 0) {
