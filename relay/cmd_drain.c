@@ -17,6 +17,7 @@
 
 enum {
     TICK_MS = 1000,
+    LOOK_REST = 9, /* a look at what is left is followed by so many times its own length without one */
     OTHERS_HOLD_AFTER_MS = 1000,
     PROGRESS_EVERY_MS = 10000,
     RETRY_CONNECT_MS = 1000,
@@ -36,7 +37,7 @@ struct drain {
     int64_t unavailable_after_ms;
     int64_t max_messages;
     int64_t progress_at_ms;
-    int64_t looked_at_ms;
+    int64_t look_again_ms;
     unsigned looked_after; /* empty claims at the last look */
     int64_t total;
     int64_t unclaimable_since_ms; /* rows are left, and nobody here can claim them; 0 = no */
@@ -164,12 +165,15 @@ static void judge_left(struct drain *drain)
     unsigned empty_claims = atomic_load(&shared->empty_claims);
     bool working = atomic_load(&shared->working) > 0;
     bool news = !working && empty_claims != drain->looked_after;
-    if (drain->over || (!news && clock_now_ms() < drain->looked_at_ms + TICK_MS)) {
+    int64_t began_ms = clock_now_ms();
+    if (drain->over || (!news && began_ms < drain->look_again_ms)) {
         return;
     }
-    drain->looked_at_ms = clock_now_ms();
     drain->looked_after = empty_claims;
-    if (look(drain, &err) != 0) {
+    bool failed = look(drain, &err) != 0;
+    int64_t rest_ms = LOOK_REST * (clock_now_ms() - began_ms);
+    drain->look_again_ms = clock_after(clock_now_ms(), rest_ms > TICK_MS ? rest_ms : TICK_MS);
+    if (failed) {
         return; /* the workers notice a database that is away, and judge_health() how long */
     }
     if (drain->left.messages == 0 && drain->left.due == 0) {

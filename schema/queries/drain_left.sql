@@ -14,7 +14,8 @@ WITH barred AS MATERIALIZED (
 )
 SELECT count(*) FILTER (WHERE NOT retry),
        count(*) FILTER (WHERE due AND (channel = ANY ((SELECT channels FROM barred)::text[]) OR '*' = ANY ((SELECT channels FROM barred)::text[])
-         OR ($6::boolean AND key IS NOT NULL AND EXISTS (
+         OR ($6::boolean AND key IS NOT NULL
+             AND EXISTS (SELECT FROM outbox.scheduled WHERE key IS NOT NULL AND seq IS NOT NULL AND due_at > $5::timestamptz) AND EXISTS (
                SELECT FROM outbox.scheduled s
                WHERE s.key IS NOT NULL AND s.seq IS NOT NULL AND hashtextextended(s.channel, 0) = hashtextextended(m.channel, 0)
                  AND hashtextextended(s.key, 0) = hashtextextended(m.key, 0) AND s.seq < m.seq AND s.due_at > $5::timestamptz)))),

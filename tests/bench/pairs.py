@@ -10,6 +10,7 @@ import psycopg2
 
 BUILD = sys.argv[1]
 QUICK = "--quick" in sys.argv
+ONLY = [text for text in sys.argv[2:] if text != "--quick"]  # parts of names; none = all
 ROWS = 20_000 if QUICK else 200_000
 AMQP_ROWS = 10_000 if QUICK else 100_000
 ROUNDS = 2 if QUICK else 4
@@ -91,6 +92,8 @@ def timed_until_only_hot_is_left(command):
 
 
 def pair(name, bar, rows, ours, theirs, prepare):
+    if ONLY and not any(text in name for text in ONLY):
+        return
     rates = {"ours": [], "theirs": []}
     for _ in range(ROUNDS):
         for side, measure in (("ours", ours), ("theirs", theirs)):
