@@ -19,8 +19,8 @@ int inspect_drain_target(struct pg *pg, struct inspect_target *target, struct er
     return 0;
 }
 
-/* Without compilation, which would take longer than the query itself: the planner thinks that each row costs a
- * subquery. Up to its sync a pipeline is one transaction, so the setting ends with it. */
+/* Without compilation, which would take longer than the query itself: the planner thinks that each row costs
+ * a subquery. Up to its sync a pipeline is one transaction, so the setting ends with it. */
 static int query_uncompiled(struct pg *pg, const char *sql, size_t count, const char *const *values,
                             struct pg_rows **out, struct err *err)
 {

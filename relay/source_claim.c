@@ -8,6 +8,7 @@
  * obtained (outbox.lanes).
  */
 #include <stdlib.h>
+#include <string.h>
 
 #include "clock.h"
 #include "failpoint.h"
@@ -30,10 +31,23 @@ static uint64_t next_random(struct source *source)
     return mixed ^ (mixed >> 31);
 }
 
+/* At random, so that no lane is always the first. Behind lanes in which there was nothing to claim: of which
+ * all keys wait for a retry, they must not be taken again and again in place of the next. */
+static void choose_first_lane(struct source *source, bool claimed)
+{
+    uint64_t lane =
+        !claimed && source->last_lane >= 0 ? (uint64_t)source->last_lane + 1 : next_random(source);
+    source->first_lane = (int64_t)(lane % (uint64_t)source->order.lanes);
+}
+
 void source_scatter(struct source *source)
 {
     for (int64_t lane = 0; lane < source->order.lanes; lane++) {
         source->cursors[lane] = (struct cursor){(int64_t)next_random(source), (int64_t)next_random(source)};
+    }
+    if (source->order.lanes > 0) {
+        source->last_lane = -1;
+        choose_first_lane(source, false);
     }
 }
 
@@ -79,6 +93,23 @@ static int read_walked(struct source *source, struct err *err)
     return 0;
 }
 
+/* Notes the last of the lanes that were obtained ("{7,8}"), or -1. */
+static int read_lanes(struct source *source, struct err *err)
+{
+    struct pg_rows *rows = NULL;
+    if (pg_result(source->pg, &rows, source_answer_deadline(), err) != 0) {
+        return -1;
+    }
+    const char *lanes = pg_text(rows, 0, 0);
+    const char *last = strrchr(lanes, ',');
+    last = last ? last + 1 : lanes + (lanes[0] == '{');
+    char *end = NULL;
+    long long lane = strtoll(last, &end, 10);
+    source->last_lane = end == last ? -1 : lane;
+    pg_rows_free(rows);
+    return 0;
+}
+
 /* Takes the lanes of what is to be claimed. Twice as many sharers as workers: other processes want some, too.
  */
 static int send_lanes(struct source *source, const struct source_request *request, const char *start,
@@ -89,7 +120,7 @@ static int send_lanes(struct source *source, const struct source_request *reques
     char suspect[NUMBER_BYTES];
     const char *include = source->options.include;
     const char *exclude = source->options.exclude;
-    source_put_number(first, (int64_t)(next_random(source) % (uint64_t)source->order.lanes));
+    source_put_number(first, source->first_lane);
     source_put_number(sharers, 2 * source->options.workers);
     source_put_number(suspect, request->suspect_seq);
     const char *const for_suspect[] = {source->mask, suspect};
@@ -240,7 +271,13 @@ static int read_preludes(struct source *source, const struct source_request *req
     if (source_read_begin(source, err) != 0) {
         return -1;
     }
-    return source_skip_answers(source, needs_lanes(source, request) ? 2 : 1, err);
+    if (source_skip_answers(source, 1, err) != 0) {
+        return -1;
+    }
+    if (!needs_lanes(source, request)) {
+        return 0;
+    }
+    return request->kind == CLAIM_KEYED ? read_lanes(source, err) : source_skip_answers(source, 1, err);
 }
 
 int source_read_claim(struct source *source, const struct source_request *request, struct batch *batch,
@@ -257,6 +294,9 @@ int source_read_claim(struct source *source, const struct source_request *reques
     }
     if (batch->count > 0 && failpoint("after_claim")) {
         return err_set(err, ERR_CONNECTION, "failpoint after_claim");
+    }
+    if (request->kind == CLAIM_KEYED) {
+        choose_first_lane(source, batch->count > 0);
     }
     adapt_limit(source, batch);
     source_check_full_poll(source, batch->count > 0 ? batch->rows[0].message.seq : 0);
