@@ -134,17 +134,17 @@ static int open_any(struct pg *pg, const struct pg_options *options, const struc
 
 int pg_open(struct pg **out, const struct pg_options *options, int64_t deadline_ms, struct err *err)
 {
-    struct pg_hosts hosts;
     struct pg *pg = calloc(1, sizeof *pg);
-    int result =
-        pg ? pg_hosts_read(&hosts, options->conninfo, err) : err_set(err, ERR_INTERNAL, "out of memory");
+    if (!pg) {
+        return err_set(err, ERR_INTERNAL, "out of memory");
+    }
+    pg->cancel_fd = options->cancel_fd;
+    struct pg_hosts hosts;
+    int result = pg_hosts_read(&hosts, options->conninfo, err);
     if (result == 0) {
-        pg->cancel_fd = options->cancel_fd;
         result = open_any(pg, options, &hosts, deadline_ms, err);
     }
-    if (pg) {
-        pg_hosts_finish(&hosts);
-    }
+    pg_hosts_finish(&hosts);
     if (result != 0) {
         pg_close(pg);
         return -1;
