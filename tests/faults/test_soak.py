@@ -103,9 +103,15 @@ class Soak:
 
     # ---- relays ----
 
+    @staticmethod
+    def in_main(running):
+        """Before its first line it may not have come to set up its signals, and die of the first (a sanitizer starts slowly)."""
+        wait_until(running.log, 60, "a line of a relay that starts")
+        return running
+
     def replace(self, number):
         at = self.chance.randrange(len(self.relays))
-        self.relays[at].signal(number)
+        self.in_main(self.relays[at]).signal(number)
         if number == signal.SIGTERM:
             assert self.relays[at].wait(60) in (0, 70)
         else:
@@ -128,7 +134,7 @@ class Soak:
         return IN_FLIGHT
 
     def reload_a_relay(self):
-        self.chance.choice(self.relays).signal(signal.SIGHUP)
+        self.in_main(self.chance.choice(self.relays)).signal(signal.SIGHUP)
         return IN_FLIGHT
 
     # ---- database ----
