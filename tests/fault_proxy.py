@@ -142,7 +142,7 @@ class FaultProxy:
         self.bell, self.ringer = socket.socketpair()
         self.orders = collections.deque()
         self.done = self.ended_well = False
-        self.thread = threading.Thread(target=self.run)
+        self.thread = threading.Thread(target=self.run, daemon=True)
         self.thread.start()
 
     # ---- for the test ----

@@ -120,7 +120,7 @@ class Producer(threading.Thread):
     """Commits messages until it is told to stop; remembers the id of every committed one."""
 
     def __init__(self, database, size=20):
-        super().__init__()
+        super().__init__(daemon=True)
         self.database = database
         self.size = size
         self.ids = set()

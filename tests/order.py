@@ -19,7 +19,7 @@ class Aggregates(threading.Thread):
     """
 
     def __init__(self, database, seed, keys=200, channel="orders", burst=3, backlog=3000, late=0.2, prefix=""):
-        super().__init__()
+        super().__init__(daemon=True)
         self.database = database
         self.chance = random.Random(seed)
         self.keys, self.channel, self.burst, self.backlog, self.late = keys, channel, burst, backlog, late
@@ -110,7 +110,7 @@ class Flaky(threading.Thread):
     """Binds and unbinds the key order.flaky, so that RabbitMQ itself refuses some messages for a while."""
 
     def __init__(self, connect, queue, exchange, seed, period=0.2):
-        super().__init__()
+        super().__init__(daemon=True)
         self.connect, self.queue, self.exchange, self.period = connect, queue, exchange, period
         self.chance = random.Random(seed)
         self.enough = threading.Event()

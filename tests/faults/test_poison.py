@@ -16,7 +16,7 @@ class Feeder(threading.Thread):
     """Keeps good messages coming until it is told to stop."""
 
     def __init__(self, database):
-        super().__init__()
+        super().__init__(daemon=True)
         self.database, self.ids, self.enough = database, set(), threading.Event()
         self.start()
 

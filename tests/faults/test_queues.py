@@ -15,7 +15,7 @@ class Feeder(threading.Thread):
     """Commits messages of KEYS keys, each key in its order, until it is told to stop; their types take turns within a key."""
 
     def __init__(self, database, types, pause=0.05):
-        super().__init__()
+        super().__init__(daemon=True)
         self.database, self.types, self.pause = database, types, pause
         self.ids, self.enough = [], threading.Event()
         self.start()

@@ -30,7 +30,7 @@ class Feeder(threading.Thread):
     """Keeps good messages coming until it is told to stop."""
 
     def __init__(self, database, channel):
-        super().__init__()
+        super().__init__(daemon=True)
         self.database, self.channel, self.ids, self.enough = database, channel, [], threading.Event()
         self.start()
 

@@ -262,9 +262,11 @@ class Soak:
             yield delivery["id"], delivery.get("headers", {}).get("outbox-key")  # which names the channel, too
 
     def close(self):
-        for running in [*self.relays, self.witness, *self.ended]:
-            running.close()
-        self.proxy.close()
+        try:
+            for running in [*self.relays, self.witness, *self.ended]:
+                running.close()
+        finally:
+            self.proxy.close()
 
 
 def growth(samples, since):

@@ -18,7 +18,7 @@ class Stranger(threading.Thread):
     """Does something in a session of its own, again and again, until it is stopped; `done` are the ids that its commits concern."""
 
     def __init__(self, database, sql):
-        super().__init__()
+        super().__init__(daemon=True)
         self.database, self.sql = database, sql
         self.done, self.enough, self.failure = set(), threading.Event(), None
         self.start()

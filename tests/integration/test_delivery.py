@@ -234,7 +234,7 @@ def test_producers_may_keep_inserting_while_a_drain_ends(database):
                 inserted.append(1)
         connection.close()
 
-    producer = threading.Thread(target=produce)
+    producer = threading.Thread(target=produce, daemon=True)
     producer.start()
     try:
         wait_until(lambda: len(inserted) > 100, what="a hundred inserts")
