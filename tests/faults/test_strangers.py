@@ -130,7 +130,8 @@ def test_rows_that_a_stranger_holds_are_passed_over_and_delivered_when_he_lets_g
         held = {row[0] for row in cursor.fetchall()}
     running = start(*arguments)
     oracle.await_ids(set(ids) - held)
-    assert not held & set(oracle.ids()) and database.ids_left() == held
+    wait_until(lambda: database.ids_left() == held, what="the deletion of all that arrived")
+    assert not held & set(oracle.ids())
     stranger.commit()
     stranger.close()
     oracle.await_ids(ids)
