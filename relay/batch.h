@@ -60,6 +60,13 @@ struct batch {
     void (*release)(void *owner);
 };
 
+/* What became of a batch. Begins as zeros. */
+struct settled {
+    bool refused;   /* a move was refused: all rows that were to move stay where they are */
+    size_t kept;    /* confirmed rows that their DELETE left there: somebody's trigger, rule or policy */
+    bool committed; /* the COMMIT is known to have succeeded, also where -1 is returned */
+};
+
 /* Room for `capacity` rows at most. */
 int batch_init(struct batch *batch, size_t capacity, struct err *err) MUST_CHECK;
 void batch_finish(struct batch *batch); /* accepts a zeroed one */

@@ -13,13 +13,6 @@
 #include "log.h"
 #include "pg.h"
 
-/* What became of a batch. Begins as zeros. */
-struct settled {
-    bool refused;   /* a move was refused: all rows that were to move stay where they are */
-    size_t kept;    /* confirmed rows that their DELETE left there: somebody's trigger, rule or policy */
-    bool committed; /* the COMMIT is known to have succeeded, also where -1 is returned */
-};
-
 /*
  * Without moves only queues the DELETE, to share the round trip of the COMMIT; with moves it runs the
  * statements. A move that the server refuses is logged.

@@ -17,7 +17,6 @@
 #include "err.h"
 #include "log.h"
 #include "mark.h"
-#include "settle.h"
 
 struct source;
 

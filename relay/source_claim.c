@@ -31,13 +31,17 @@ static uint64_t next_random(struct source *source)
     return mixed ^ (mixed >> 31);
 }
 
+static int64_t random_lane(struct source *source)
+{
+    return (int64_t)(next_random(source) % (uint64_t)source->order.lanes);
+}
+
 /* At random, so that no lane is always the first. Behind lanes in which there was nothing to claim: of which
  * all keys wait for a retry, they must not be taken again and again in place of the next. */
 static void choose_first_lane(struct source *source, bool claimed)
 {
-    uint64_t lane =
-        !claimed && source->last_lane >= 0 ? (uint64_t)source->last_lane + 1 : next_random(source);
-    source->first_lane = (int64_t)(lane % (uint64_t)source->order.lanes);
+    source->first_lane = !claimed && source->last_lane >= 0 ? (source->last_lane + 1) % source->order.lanes
+                                                            : random_lane(source);
 }
 
 void source_scatter(struct source *source)
@@ -46,8 +50,7 @@ void source_scatter(struct source *source)
         source->cursors[lane] = (struct cursor){(int64_t)next_random(source), (int64_t)next_random(source)};
     }
     if (source->order.lanes > 0) {
-        source->last_lane = -1;
-        choose_first_lane(source, false);
+        source->first_lane = random_lane(source);
     }
 }
 
@@ -120,7 +123,7 @@ static int send_lanes(struct source *source, const struct source_request *reques
     char suspect[NUMBER_BYTES];
     const char *include = source->options.include;
     const char *exclude = source->options.exclude;
-    source_put_number(first, source->first_lane);
+    source_put_number(first, request->kind == CLAIM_KEYED ? source->first_lane : random_lane(source));
     source_put_number(sharers, 2 * source->options.workers);
     source_put_number(suspect, request->suspect_seq);
     const char *const for_suspect[] = {source->mask, suspect};

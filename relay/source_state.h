@@ -29,7 +29,7 @@ struct source {
     bool asking;        /* a refresh of the mark is on its way */
     struct text paused; /* text[] literal of the pauses that the last transaction saw */
     uint64_t random;    /* state of the numbers that lanes are chosen by */
-    int64_t first_lane; /* where the next claim begins to look for lanes */
+    int64_t first_lane; /* where the next claim by key begins to look for lanes */
     int64_t last_lane;  /* the last one that the claim before it obtained; -1 = none */
     struct cursor cursors[SCHEMA_MAX_LANES]; /* by lane */
     struct schema_order order;               /* as it was when we connected */

@@ -8,8 +8,8 @@ LOCK TABLE outbox.setting, outbox.message, outbox.scheduled IN ACCESS EXCLUSIVE 
 SET LOCAL lock_timeout = 0;
 DROP INDEX IF EXISTS outbox.message_order_idx, outbox.message_unkeyed_idx, outbox.scheduled_order_idx;
 
--- Finds the head of each key by a loose scan. The unit of order is (channel, key), told by two hashes. seq + 0: with statistics from a time
--- when the outbox was empty, the planner would take the primary key for a bound on seq, and read all rows in each step.
+-- Finds the head of each key by a loose scan. The unit of order is (channel, key), told by two hashes. seq + 0: with statistics that
+-- are older than the rows, the planner would take the primary key for a bound on seq, and read all rows in each step.
 CREATE INDEX message_order_idx ON outbox.message (
   ((hashtextextended(channel, 0) # hashtextextended(key, 0)) & :mask), hashtextextended(channel, 0), hashtextextended(key, 0), (seq + 0))
   WHERE key IS NOT NULL;
