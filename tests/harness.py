@@ -92,6 +92,11 @@ class Database:
             self.name, pattern,
         )
 
+    def lanes_held(self):
+        """(application name, server process, lane) of each lane that is held."""
+        return self.run("SELECT a.application_name, l.pid, l.objid FROM pg_locks l JOIN pg_stat_activity a USING (pid) WHERE l.locktype = 'advisory'"
+                        " AND l.granted AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())")
+
     def idle_in_transaction_s(self):
         """For how long the oldest transaction of a relay has waited for the relay."""
         return float(self.value(

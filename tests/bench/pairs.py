@@ -91,9 +91,13 @@ def timed_until_only_hot_is_left(command):
     return took
 
 
+measured = []
+
+
 def pair(name, bar, rows, ours, theirs, prepare):
     if ONLY and not any(text in name for text in ONLY):
         return
+    measured.append(name)
     rates = {"ours": [], "theirs": []}
     for _ in range(ROUNDS):
         for side, measure in (("ours", ours), ("theirs", theirs)):
@@ -188,3 +192,5 @@ def main():
 
 
 main()
+if not measured:
+    sys.exit(f"bench: no pair has a name that contains one of {ONLY}")

@@ -10,14 +10,8 @@ from harness import amqp, relay, wait_until
 WORKERS, BATCH, POLL_MAX, KEYS, LANES = 4, 40, 1, 64, 16
 
 
-def locks(database):
-    """Advisory locks of lanes, by the name of who holds them."""
-    return database.run("SELECT a.application_name, l.objid FROM pg_locks l JOIN pg_stat_activity a USING (pid) WHERE l.locktype = 'advisory'"
-                        " AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())")
-
-
 def lanes_of(database, running):
-    return {lane for name, lane in locks(database) if name.endswith(f"-{running.pid}")}
+    return {lane for name, _, lane in database.lanes_held() if name.endswith(f"-{running.pid}")}
 
 
 def lanes_with_rows(database):
@@ -50,7 +44,7 @@ def test_the_keys_of_a_killed_process_are_taken_up_within_poll_max_and_two_secon
         victim.signal(signal.SIGSTOP)
         wait_until(lambda: not at_work(database, victim), what="the end of the statements that it had sent")
         held = lanes_of(database, victim)
-        if len(held) < LANES and lanes_with_rows(database) & held:
+        if len(held) < LANES and lanes_with_rows(database) & held and lanes_of(database, victim) == held:
             return True
         victim.signal(signal.SIGCONT)
         ids.extend(fill(100))
@@ -76,4 +70,4 @@ def test_the_keys_of_a_killed_process_are_taken_up_within_poll_max_and_two_secon
     Accounting.of_oracle(ids, oracle, bound=WORKERS * BATCH).check(ordered=True)
     assert took <= POLL_MAX + 2
     assert all(survivor.process.poll() is None for survivor in survivors)
-    wait_until(lambda: not locks(database), 5, "no lane held by anybody")
+    wait_until(lambda: not database.lanes_held(), 5, "no lane held by anybody")

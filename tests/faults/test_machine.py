@@ -154,11 +154,6 @@ def test_a_stop_is_bounded_while_the_database_is_away(start):
         assert time.monotonic() - began < 6
 
 
-def lane_locks(database):
-    return database.value("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND database = (SELECT oid FROM pg_database"
-                          " WHERE datname = current_database())")
-
-
 @pytest.mark.parametrize("order", ["none", "key"])
 def test_many_lives_end_well_and_leave_no_lock_behind(database, broker, start, tmp_path, order):
     """Scenario 34: TERM, INT, twice, HUP with a bad file, at any instant of a life; every message arrives."""
@@ -183,6 +178,6 @@ def test_many_lives_end_well_and_leave_no_lock_behind(database, broker, start, t
         if what == "twice":
             running.signal(signal.SIGTERM)
         assert running.wait(30) in ((0, 70) if what == "twice" else (0,)), what
-        wait_until(lambda: database.open_transactions() == 0 and not lane_locks(database), 5, "no transaction and no lane locked")
+        wait_until(lambda: database.open_transactions() == 0 and not database.lanes_held(), 5, "no transaction and no lane locked")
     assert relay("drain", "-q", "-d", database.conninfo, *amqp("amqp.exchange=" + exchange, "order=" + order)).returncode == 0
     assert set(oracle.await_ids(ids)) == ids

@@ -1,4 +1,5 @@
 """Order by key: who may start, what a key's head is, and what neither a hot key nor a stranger may do to the others."""
+import collections
 import concurrent.futures
 import json
 import os
@@ -315,9 +316,8 @@ def test_an_index_scan_of_unkeyed_rows_does_not_wade_through_keyed_ones(ordered)
 
 
 def lanes_held(database):
-    """Lanes by the server process that holds them."""
-    return dict(database.run("SELECT pid, count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted AND database ="
-                             " (SELECT oid FROM pg_database WHERE datname = current_database()) GROUP BY pid"))
+    """How many lanes each server process holds."""
+    return collections.Counter(pid for _, pid, _ in database.lanes_held())
 
 
 def test_a_worker_takes_no_more_than_its_share_of_the_lanes_that_have_messages(ordered, start):

@@ -31,57 +31,55 @@ static void expect(size_t at, const char *name, const char *address, const char 
     cr_expect_str_eq(hosts.list[at].port, port);
 }
 
+static void read_list(const char *conninfo, size_t count, int64_t timeout_ms)
+{
+    cr_assert_eq(pg_hosts_read(&hosts, conninfo, &err), 0, "%s", err.text);
+    cr_expect_eq(hosts.count, count, "%s", conninfo);
+    cr_expect_eq(hosts.timeout_ms, timeout_ms, "%s", conninfo);
+}
+
 /* libpq sees the connection string as it is. */
 static void expect_left_to_libpq(const char *conninfo)
 {
-    cr_assert_eq(pg_hosts_read(&hosts, conninfo, &err), 0, "%s", err.text);
-    cr_expect_eq(hosts.count, 1, "%s", conninfo);
+    read_list(conninfo, 1, 0);
     expect(0, "", "", "");
     pg_hosts_finish(&hosts);
 }
 
 Test(hosts, each_of_a_list_has_its_port)
 {
-    cr_assert_eq(pg_hosts_read(&hosts, "host=a,b,c port=1,2,3 dbname=d", &err), 0);
-    cr_expect_eq(hosts.count, 3);
+    read_list("host=a,b,c port=1,2,3 dbname=d", 3, 0);
     expect(0, "a", "", "1");
     expect(1, "b", "", "2");
     expect(2, "c", "", "3");
-    cr_expect_eq(hosts.timeout_ms, 0);
 }
 
 Test(hosts, one_port_is_for_all)
 {
-    cr_assert_eq(pg_hosts_read(&hosts, "host=a,b port=7 connect_timeout=3", &err), 0);
-    cr_expect_eq(hosts.count, 2);
+    read_list("host=a,b port=7 connect_timeout=3", 2, 3000);
     expect(0, "a", "", "7");
     expect(1, "b", "", "7");
-    cr_expect_eq(hosts.timeout_ms, 3000);
 }
 
 Test(hosts, addresses_go_with_their_names)
 {
-    cr_assert_eq(pg_hosts_read(&hosts, "host=a,b hostaddr=10.0.0.1,::1", &err), 0);
-    cr_expect_eq(hosts.count, 2);
+    read_list("host=a,b hostaddr=10.0.0.1,::1", 2, 0);
     expect(0, "a", "10.0.0.1", "5432");
     expect(1, "b", "::1", "5432");
 }
 
 Test(hosts, a_uri_may_name_several)
 {
-    cr_assert_eq(pg_hosts_read(&hosts, "postgresql://u@a:1,b:2/d?connect_timeout=10", &err), 0);
-    cr_expect_eq(hosts.count, 2);
+    read_list("postgresql://u@a:1,b:2/d?connect_timeout=10", 2, 10000);
     expect(0, "a", "", "1");
     expect(1, "b", "", "2");
-    cr_expect_eq(hosts.timeout_ms, 10000);
 }
 
 Test(hosts, the_environment_counts_unless_the_text_or_its_service_says_otherwise)
 {
     (void)setenv("PGHOST", "e,f", 1);
     (void)setenv("PGPORT", "5,6", 1);
-    cr_assert_eq(pg_hosts_read(&hosts, "orders", &err), 0);
-    cr_expect_eq(hosts.count, 2);
+    read_list("orders", 2, 0);
     expect(1, "f", "", "6");
     pg_hosts_finish(&hosts);
     expect_left_to_libpq("host=a port=1 dbname=d");
