@@ -402,8 +402,8 @@ def test_a_delayed_message_is_not_hidden_by_the_retries_that_are_published_meanw
     ordered.run("SELECT outbox.publish('orders', 't', '{}', key => 'k', delay => '0 s')")
     start("-d", ordered.conninfo, "-b", "fail", "-o", "fail.script=hang", "-o", "order=key", "-o", "workers=1", "-o", "publish_timeout=30s",
           "-o", "shutdown_timeout=1s")
-    wait_until(lambda: ordered.open_transactions() > 0, what="the retry in flight")
-    assert ordered.value("SELECT count(*) FROM outbox.message WHERE key = 'k'") == 1
+    moved = "SELECT count(*) FROM outbox.message WHERE key = 'k'"
+    wait_until(lambda: ordered.value(moved) == 1 and ordered.open_transactions() > 0, 15, "the delayed one, seen while the retry hangs")
 
 
 def test_a_change_of_order_kills_no_producer_and_makes_nobody_wait_for_long(database):
