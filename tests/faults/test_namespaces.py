@@ -1,7 +1,8 @@
 """Real partitions: the relay lives in a network namespace of its own, and iptables drops its packets. No FIN and no RST tells anybody.
 
-As root only: a namespace, a veth pair and iptables need the rights. Without them the tests fail; they are never skipped. The servers
-listen on 127.0.0.1, so fault proxies without faults forward from the veth address.
+As root only: a namespace, a veth pair and iptables need the rights. CTest starts this file by tests/as_root, which asks sudo; without
+the rights the tests fail, they are never skipped. The servers listen on 127.0.0.1, so fault proxies without faults forward from the
+veth address.
 """
 import os
 import shutil
@@ -30,7 +31,7 @@ class Namespace:
     """A network namespace with one veth pair; what goes to a port outside can be dropped."""
 
     def __init__(self):
-        assert os.geteuid() == 0, "a network namespace needs root: run the tests as root, or leave out this file by name"
+        assert os.geteuid() == 0, "a network namespace needs root: start pytest by tests/as_root"
         word = uuid.uuid4().hex[:6]
         self.name, self.outer, inner = "outbox" + word, "obo" + word, "obi" + word
         number = int(word, 16)
