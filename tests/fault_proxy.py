@@ -59,6 +59,7 @@ class Pipe:
         faults = self.faults
         self.last_due = max(self.last_due, now + faults.latency + faults.jitter * self.link.proxy.chance.random())
         if data:
+            self.next_send = self.next_send if self.queue else max(self.next_send, now)
             self.queue.append([self.last_due, data])
 
     def write(self, now):
@@ -73,7 +74,7 @@ class Pipe:
         size = min(len(data), self.faults.slice or CHUNK, max(1, self.faults.rate // 50) if self.faults.rate else CHUNK)
         size = self.sink.send(data[:size if limit < 0 else min(size, limit - self.sent)])
         self.sent += size
-        self.next_send = now + size / self.faults.rate if self.faults.rate else 0.0
+        self.next_send = self.next_send + size / self.faults.rate if self.faults.rate else 0.0  # on time on average, however late this was
         if size == len(data):
             self.queue.popleft()
         else:

@@ -88,7 +88,7 @@ class Database:
     def open_transactions(self, pattern="outbox-relay/%"):
         return self.value(
             "SELECT count(*) FROM pg_stat_activity WHERE datname = %s AND application_name LIKE %s AND xact_start IS NOT NULL"
-            " AND (backend_xid IS NOT NULL OR state LIKE 'idle in transaction%%')",
+            " AND (backend_xid IS NOT NULL OR state LIKE 'idle in transaction%%') AND query NOT LIKE '%%outbox.relay%%'",  # not the ledger's
             self.name, pattern,
         )
 
@@ -102,6 +102,13 @@ class Database:
         return float(self.value(
             "SELECT coalesce(max(extract(epoch FROM clock_timestamp() - state_change)), 0) FROM pg_stat_activity"
             " WHERE datname = %s AND application_name LIKE 'outbox-relay/%%' AND state LIKE 'idle in transaction%%'", self.name))
+
+    def stuck_in_transaction(self):
+        """Of relays that were frozen or cut off: whether one holds a transaction, when the server has done all that they had sent."""
+        def known():
+            return "stuck" if self.idle_in_transaction_s() > 0.2 else None if self.open_transactions() else "free"
+
+        return wait_until(known, 10, "an end of what was sent") == "stuck"
 
     def through(self, port, host="127.0.0.1"):
         """The conninfo by way of a proxy."""
@@ -189,9 +196,15 @@ class Broker:
     def depth(self, queue):
         return self.channel.queue_declare(queue, passive=True).method.message_count
 
+    def consumers(self, queue):
+        return self.channel.queue_declare(queue, passive=True).method.consumer_count
+
     def oracle(self, queue):
+        """Consuming when this returns: what a test sees first is the first delivery."""
+        before = self.consumers(queue)
         oracle = Oracle(queue)
         self.oracles.append(oracle)
+        wait_until(lambda: self.consumers(queue) > before, what="the oracle's consumer")
         return oracle
 
     def close(self):

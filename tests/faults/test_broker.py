@@ -76,7 +76,8 @@ def test_a_silent_broker_causes_no_loss_no_hot_loop_and_no_restart(database, bro
     try:
         silent = time.monotonic()
         ids |= database.fill(100)
-        time.sleep(PUBLISH_TIMEOUT + 1.5)  # the batches in flight have ended: what was confirmed before the silence is settled
+        time.sleep(PUBLISH_TIMEOUT + 1.5)
+        wait_until(lambda: database.open_transactions() == 0, 3, "the end of the batches in flight: what was confirmed before is settled")
         left = database.left()
         while time.monotonic() - silent < 10:
             assert database.value("SELECT coalesce(max(extract(epoch FROM clock_timestamp() - xact_start)), 0) FROM pg_stat_activity"

@@ -83,7 +83,7 @@ def test_a_frozen_relay_loses_its_transaction_to_the_server_and_others_deliver(d
 
     def stopped_in_a_transaction():
         frozen.signal(signal.SIGSTOP)
-        if database.open_transactions() > 0:
+        if database.stuck_in_transaction():
             return True
         frozen.signal(signal.SIGCONT)
         return False

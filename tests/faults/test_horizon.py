@@ -8,7 +8,7 @@ from harness import Database, relay, wait_until
 
 ROWS = int(os.environ.get("TEST_HORIZON_ROWS", "20000"))
 BATCH = 100
-QUIET = 1.3  # seconds
+QUIET = 2.5  # seconds
 
 
 @pytest.fixture

@@ -75,7 +75,7 @@ def test_a_database_that_dies_during_a_publish_ends_it_and_is_not_the_brokers_fa
     wait_until(lambda: len(broker.received) == 20, what="all messages in flight")
     answers.append(True)
     assert database.value("SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = %s AND backend_xid IS NOT NULL"
-                          " AND application_name LIKE 'outbox-relay/%%'", database.name) == 1
+                          " AND application_name LIKE 'outbox-relay/%%'", database.name) >= 1
     wait_until(lambda: broker.accepted() == ids, 15, "the messages, sent again")
     wait_until(lambda: database.left() == 0, what="an empty outbox")
     log = running.log()

@@ -89,6 +89,7 @@ def run(database, broker, start, seed, faults):
     dead = [row[0] for row in database.run("SELECT id::text FROM outbox.dead_letter")]
     refused = 0
     for running in relays:
+        running.await_log("running")
         running.signal(signal.SIGUSR1)
         running.await_log("retried=")
         refused += int(re.findall(r"retried=(\d+)", running.log())[-1])

@@ -63,8 +63,9 @@ def test_a_queue_that_is_unbound_and_bound_again_loses_nothing_and_keeps_the_ord
         for _ in range(2):
             broker.channel.queue_unbind(queue, exchange, "t")
             wait_until(lambda: "312 NO_ROUTE" in running.log() or database.value("SELECT count(*) FROM outbox.scheduled"), what="a returned message")
-            mark = {row[0] for row in database.run("SELECT id::text FROM outbox.message WHERE type = 't'"
-                                                   " UNION ALL SELECT id::text FROM outbox.scheduled WHERE type = 't'")}
+            mark = wait_until(lambda: {row[0] for row in database.run("SELECT id::text FROM outbox.message WHERE type = 't'"
+                                                                      " UNION ALL SELECT id::text FROM outbox.scheduled WHERE type = 't'")},
+                              what="a message that cannot go")
             until = time.monotonic() + 1
             while time.monotonic() < until:
                 wait_until(safe(database, oracle, mark), 5, "every id that was not delivered, in the database")

@@ -127,7 +127,7 @@ def test_a_message_that_the_broker_refuses_dies_and_its_neighbours_in_the_channe
     try:
         wait_until(oracle.ids, what="the first delivery")
         poison = put(database, "orders", "bad")
-        wait_until(lambda: database.dead() == {poison}, 12, "its death")
+        wait_until(lambda: database.dead() == {poison}, PATIENCE, "its death")
     finally:
         good = feeder.stop()
     oracle.await_ids(good, PATIENCE)

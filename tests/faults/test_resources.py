@@ -114,10 +114,12 @@ def test_what_opens_under_the_number_of_a_closed_stream_is_never_written_to_by_m
     ids, oracle, exchange = orders(database, broker, 100)
     running = start("-d", database.conninfo, "--log-level", "debug", *amqp(exchange), prefix=without(*closed))
     oracle.await_ids(ids, 20)
+    wait_until(lambda: database.left() == 0, what="an empty outbox")
     database.run("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s AND application_name LIKE 'outbox-relay/%%'",
                  database.name)
     ids |= database.fill(100)  # and again, with something to log about
     oracle.await_ids(ids, 20)
+    wait_until(lambda: database.left() == 0, what="an empty outbox")
     running.signal(signal.SIGTERM)
     assert running.wait() == 0
     kept = database.fill(100)
@@ -182,16 +184,22 @@ def test_a_log_that_nobody_reads_holds_no_transaction_stops_no_message_and_no_st
     ids, oracle, _ = orders(database, broker, 100)
     database.run("UPDATE outbox.message SET channel = %s", broker.name("orders"))
     database.run("INSERT INTO outbox.message (channel, type, payload) VALUES (%s, 't', '{}')", broker.name("missing"))  # something to tell
+    arrived, open_transactions = set(), -1
+
+    def all_is_well():
+        nonlocal arrived, open_transactions
+        arrived, open_transactions = set(oracle.ids()), database.open_transactions()
+        return ids <= arrived and open_transactions == 0
+
     with full_pipe() as (_, writing):
         running = subprocess.Popen([RELAY, "run", "-d", database.conninfo, *amqp("shutdown_timeout=1s", "workers=1", "batch.max_messages=1000")],
                                    stderr=writing, env=clean_environment())
         try:
             with contextlib.suppress(AssertionError):
-                wait_until(lambda: ids <= set(oracle.ids()) and database.open_transactions() == 0, 4)
-            arrived, open_transactions = set(oracle.ids()), database.open_transactions()
+                wait_until(all_is_well, 20)
         finally:
             began = time.monotonic()
             running.terminate()
-            code = ended(running, 4)
+            code = ended(running, 15)
     print(f"{len(arrived)} arrived, {open_transactions} transactions open, ended {code} after {time.monotonic() - began:.1f} s")
     assert ids <= arrived and open_transactions == 0 and code == 0

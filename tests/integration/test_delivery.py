@@ -123,6 +123,8 @@ def pages_of_a_drain(pinned):
             assert process.process.returncode == 0
         finally:
             process.close()
+        wait_until(lambda: not database.value("SELECT count(*) FROM pg_stat_activity WHERE datname = %s AND application_name LIKE 'outbox-relay/%%'",
+                                              database.name), what="the end of its sessions, which tell their pages last")
         return pages() - before, reached
     finally:
         snapshot.close()
@@ -195,7 +197,7 @@ def test_delayed_messages_go_out_when_due_with_a_new_seq(database, broker, start
     oracle = broker.oracle(broker.queue("all", exchange))
     delayed = database.value("SELECT outbox.publish('later', 'b', '{}', delay => '1500 ms')::text")
     first = database.value("SELECT outbox.publish('later', 'b', '{}')::text")
-    start("-d", database.conninfo, *amqp("amqp.exchange=" + exchange))
+    start("-d", database.conninfo, *amqp("amqp.exchange=" + exchange, "workers=1"))
     assert oracle.await_ids([first, delayed]) == [first, delayed]
     assert [d["seq"] for d in oracle.deliveries()] == [1, 2]
     wait_until(lambda: database.value("SELECT count(*) FROM outbox.scheduled") == 0, what="empty outbox.scheduled")
@@ -279,8 +281,8 @@ def test_an_idle_relay_makes_at_most_one_round_trip_per_second_and_worker(databa
     seen = {}
     end = time.monotonic() + 5
     while time.monotonic() < end:
-        for pid, stamp in database.run("SELECT pid, query_start FROM pg_stat_activity WHERE datname = %s AND application_name LIKE 'outbox-relay/%%'",
-                                       database.name):
+        for pid, stamp in database.run("SELECT pid, query_start FROM pg_stat_activity WHERE datname = %s AND application_name LIKE 'outbox-relay/%%'"
+                                       " AND state = 'idle'", database.name):  # a look is many statements
             seen.setdefault(pid, set()).add(stamp)
         time.sleep(0.02)
     assert len(seen) == 2, "the worker's connection and the ledger's"

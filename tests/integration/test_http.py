@@ -344,7 +344,8 @@ def test_connections_that_the_network_has_forgotten_are_given_up_also_with_http_
         wire.forget()
         ids |= database.fill(20)
         wait_until(lambda: database.left() + database.value("SELECT count(*) FROM outbox.scheduled") == 0, PATIENCE, "an empty outbox")
-        assert {line[0] for line in logged_ids(ids)} == ids and dead_letters(database) == 0
+        wait_until(lambda: {line[0] for line in logged_ids(ids)} == ids, what="nginx's log, which is written behind the answers")
+        assert dead_letters(database) == 0
     finally:
         wire.close()
 

@@ -87,12 +87,12 @@ def test_a_change_of_order_stops_the_relays_that_run_and_waits_for_their_transac
 def test_the_change_of_order_waits_for_a_claim_in_flight(ordered, start):
     """The relay reads outbox.setting first thing in each transaction: while one is open, the lanes cannot change."""
     put(ordered, "a")
-    start("-d", ordered.conninfo, "-b", "fail", "-o", "fail.script=hang", "-o", "order=key", "-o", "publish_timeout=3s")
-    wait_until(lambda: ordered.open_transactions() == 1, what="a claim in flight")
+    start("-d", ordered.conninfo, "-b", "fail", "-o", "fail.script=hang", "-o", "order=key", "-o", "workers=1", "-o", "publish_timeout=3s")
+    wait_until(ordered.lanes_held, what="a claim in flight")
     change = start("-d", ordered.conninfo, "--order", "key", "--lanes", "32", command="migrate")
     wait_until(lambda: ordered.value("SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'outbox.setting'::regclass"),
                what="migrate's wait")
-    assert ordered.open_transactions() == 1 and change.process.poll() is None
+    assert ordered.lanes_held() and change.process.poll() is None
     assert change.wait(30) == 0
 
 

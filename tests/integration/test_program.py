@@ -218,7 +218,7 @@ def blocked_stdout(database, start, *options):
 
 
 def test_a_stop_waits_for_the_batch_in_flight_no_longer_than_shutdown_timeout(database, start):
-    running = blocked_stdout(database, start, "-o", "shutdown_timeout=1s", "-o", "publish_timeout=2s")
+    running = blocked_stdout(database, start, "-o", "shutdown_timeout=1s", "-o", "publish_timeout=3s")
     began = time.monotonic()
     running.signal(signal.SIGTERM)
     assert running.wait(20) == 70, "a forced stop"
@@ -228,7 +228,7 @@ def test_a_stop_waits_for_the_batch_in_flight_no_longer_than_shutdown_timeout(da
 
 
 def test_a_second_signal_stops_at_once(database, start):
-    running = blocked_stdout(database, start, "-o", "shutdown_timeout=60s", "-o", "publish_timeout=3s")
+    running = blocked_stdout(database, start, "-o", "shutdown_timeout=60s", "-o", "publish_timeout=10s")
     running.signal(signal.SIGTERM)
     running.await_log("stopping")
     assert running.process.poll() is None
