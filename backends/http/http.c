@@ -1,7 +1,8 @@
 /*
  * http - webhooks: one request per message, many in flight, on libcurl's multi interface.
  *
- * A message counts as CONFIRMED when the header section of a final 2xx answer is complete.
+ * A message counts as CONFIRMED when the header section of a final 2xx answer is complete, and all of it was
+ * sent.
  */
 #include <pthread.h>
 #include <stdio.h>

@@ -159,6 +159,9 @@ static void finish(struct run *run, struct transfer *transfer, CURLcode result)
     transfer_describe(transfer, result, reason);
     enum outbox_verdict verdict =
         transfer->final_status > 0 ? status_verdict(transfer->final_status) : OUTBOX_RETRY;
+    if (verdict == OUTBOX_CONFIRMED && !transfer_sent_all(transfer)) {
+        verdict = OUTBOX_RETRY; /* nobody can have taken what nobody has */
+    }
     if (transfer->final_status == 0 && transfer_never_connected(transfer, result)) {
         not_connected(run, index, result, reason);
     } else if (verdict == OUTBOX_HOLD) {

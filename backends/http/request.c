@@ -254,6 +254,7 @@ enum outbox_verdict request_prepare(struct transfer *transfer, const struct outb
     if (fields.verdict != OUTBOX_UNSETTLED) {
         return fields.verdict;
     }
+    transfer->body_bytes = body.len;
     CURLcode result = curl_easy_setopt(transfer->easy, CURLOPT_HTTPHEADER, transfer->headers);
     result =
         result ? result : curl_easy_setopt(transfer->easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)body.len);

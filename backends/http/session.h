@@ -21,6 +21,7 @@ struct transfer {
     size_t index; /* of its message in the batch */
     struct curl_slist *headers;
     char *body;        /* a structured event; NULL = the payload itself is sent */
+    size_t body_bytes; /* of the request */
     long final_status; /* once the header section of the final answer is complete */
     long status;       /* of the header section that is being read */
     size_t received;   /* bytes of headers and body */

@@ -226,6 +226,13 @@ bool transfer_never_connected(const struct transfer *transfer, CURLcode result)
     }
 }
 
+bool transfer_sent_all(const struct transfer *transfer)
+{
+    curl_off_t sent = 0;
+    return curl_easy_getinfo(transfer->easy, CURLINFO_SIZE_UPLOAD_T, &sent) == CURLE_OK &&
+           (uint64_t)sent >= transfer->body_bytes;
+}
+
 void transfer_describe(const struct transfer *transfer, CURLcode result, char out[REASON_BYTES])
 {
     char place[200];
@@ -238,6 +245,11 @@ void transfer_describe(const struct transfer *transfer, CURLcode result, char ou
         (void)snprintf(out, REASON_BYTES,
                        "%s answered %ld, a redirect, and none is followed: set http.url to the new place",
                        place, transfer->final_status);
+    } else if (transfer->final_status >= 200 && transfer->final_status <= 299) {
+        (void)snprintf(
+            out, REASON_BYTES,
+            "%s answered %ld before all of the %zu bytes were sent to it: it must read a request to its end",
+            place, transfer->final_status, transfer->body_bytes);
     } else if (transfer->final_status != 0) {
         (void)snprintf(out, REASON_BYTES, "%s answered %ld%s%s", place, transfer->final_status,
                        transfer->excerpt_len > 0 ? ": " : "", transfer->excerpt);

@@ -11,6 +11,10 @@ void transfer_finish(struct transfer *transfer); /* accepts a zeroed one */
 /* Forgets the last request. */
 void transfer_reset(struct transfer *transfer);
 
+/* Was the whole body sent? A receiver may answer, and end the request, before it was (RFC 9113, section 8.1).
+ */
+bool transfer_sent_all(const struct transfer *transfer);
+
 /* "https://host:port answered 503 Service Unavailable: excerpt", or what went wrong before an answer. */
 void transfer_describe(const struct transfer *transfer, CURLcode result, char out[REASON_BYTES]);
 

@@ -118,6 +118,19 @@ def test_a_401_holds_its_channel_counts_no_attempt_and_the_others_flow(database,
     assert locked <= set(receiver.ids()) and dead_letters(database) == 0
 
 
+@pytest.mark.parametrize("hasty_url", [None, NGINX_TLS.replace("hooks", "hasty")], ids=["http/1.1, and reads no more", "http/2, and ends the stream"])
+def test_a_2xx_that_comes_before_all_was_sent_confirms_nothing(database, receiver, hasty_url):
+    """RFC 9113, section 8.1, allows it to a server that needs no more of the request; nobody can have taken what nobody has."""
+    receiver.hasty = True
+    database.fill(2, size=12 << 20)  # more than sockets hold
+    done, summary = drain(database, hasty_url or receiver.url, CA, "http.timeout=2s", "http.max_in_flight=1", "retry.backoff_min=1m")
+    assert done.returncode == 1 and summary["published"] == 0, done.stderr
+    ((kept, reason),) = database.run("SELECT count(*), max(last_error) FROM (SELECT id, NULL AS last_error FROM outbox.message"
+                                     " UNION ALL SELECT id, last_error FROM outbox.scheduled) rows")
+    assert kept == 2 and dead_letters(database) == 0
+    assert re.search(r"answered 20[04] before all of the \d+ bytes were sent to it", f"{reason} {done.stderr}"), (reason, done.stderr)
+
+
 @pytest.mark.parametrize("value, at_least, at_most", [("2", 2, 4), ("-5", 0, 3), ("soon", 0, 3)])
 def test_retry_after_is_honoured(database, receiver, start, value, at_least, at_most):
     receiver.answer = lambda request: Answer(200) if len(receiver.requests) > 1 else Answer(429, headers={"Retry-After": value})
