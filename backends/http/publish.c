@@ -148,6 +148,16 @@ static void not_connected(struct run *run, size_t index, CURLcode result, const 
     }
 }
 
+static enum outbox_verdict verdict_of(const struct transfer *transfer)
+{
+    enum outbox_verdict verdict =
+        transfer->final_status > 0 ? status_verdict(transfer->final_status) : OUTBOX_RETRY;
+    if (verdict == OUTBOX_CONFIRMED && !transfer_sent_all(transfer)) {
+        return OUTBOX_RETRY; /* nobody can have taken what nobody has */
+    }
+    return verdict;
+}
+
 static void finish(struct run *run, struct transfer *transfer, CURLcode result)
 {
     char reason[REASON_BYTES];
@@ -156,19 +166,19 @@ static void finish(struct run *run, struct transfer *transfer, CURLcode result)
     if (result == CURLE_OK && transfer->final_status == 0 && transfer->status < 200) {
         transfer->final_status = transfer->status;
     }
-    transfer_describe(transfer, result, reason);
-    enum outbox_verdict verdict =
-        transfer->final_status > 0 ? status_verdict(transfer->final_status) : OUTBOX_RETRY;
-    if (verdict == OUTBOX_CONFIRMED && !transfer_sent_all(transfer)) {
-        verdict = OUTBOX_RETRY; /* nobody can have taken what nobody has */
+    enum outbox_verdict verdict = verdict_of(transfer);
+    if (verdict == OUTBOX_CONFIRMED) {
+        settle(run, index, verdict, NULL, 0);
+        return;
     }
+    transfer_describe(transfer, result, reason);
     if (transfer->final_status == 0 && transfer_never_connected(transfer, result)) {
         not_connected(run, index, result, reason);
     } else if (verdict == OUTBOX_HOLD) {
         hold(run, index, reason, status_retry_after_ms(transfer->retry_after, (int64_t)time(NULL)));
     } else {
         run->silent += transfer->final_status == 0;
-        settle(run, index, verdict, verdict == OUTBOX_CONFIRMED ? NULL : reason, 0);
+        settle(run, index, verdict, reason, 0);
     }
 }
 

@@ -11,11 +11,13 @@ void transfer_finish(struct transfer *transfer); /* accepts a zeroed one */
 /* Forgets the last request. */
 void transfer_reset(struct transfer *transfer);
 
-/* Was the whole body sent? A receiver may answer, and end the request, before it was (RFC 9113, section 8.1).
- */
+/* Was the whole body sent? A receiver may answer, and end a request, sooner (RFC 9113, section 8.1). */
 bool transfer_sent_all(const struct transfer *transfer);
 
-/* "https://host:port answered 503 Service Unavailable: excerpt", or what went wrong before an answer. */
+/*
+ * Why it is not confirmed: "https://host:port answered 503: excerpt", or what went wrong before an answer. Of
+ * a 2xx, that it came too early.
+ */
 void transfer_describe(const struct transfer *transfer, CURLcode result, char out[REASON_BYTES]);
 
 /* Did it fail before a byte of the request can have reached the other side? */
