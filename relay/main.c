@@ -1,7 +1,7 @@
 /* outbox-relay: the table of commands. */
 #include <stdio.h>
 
-#include "cli.h"
+#include "command/cli.h"
 
 #define BIT(flag) (1u << (flag))
 

@@ -10,7 +10,7 @@ CREATE TABLE outbox.schema_version (
 );
 
 -- seq rises, but is no identity: the default takes the transaction's xid first and only then the number, because the
--- relay's low watermark relies on it (relay/mark.h). A plain expression costs nothing here; a function would cost 70 %.
+-- relay's low watermark relies on it (relay/store/mark.h). A plain expression costs nothing here; a function would cost 70 %.
 CREATE SEQUENCE outbox.message_seq AS bigint CACHE 1;
 
 -- The OUTBOX table: hot, insert and delete only. The relay deletes a row when the broker has confirmed it.

@@ -3,7 +3,7 @@ import os
 import subprocess
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-HEADER = os.path.join(HERE, "..", "relay")
+HEADER = os.path.join(HERE, "..", "relay", "include")
 SAMPLE = os.path.join(HERE, "plugin_sample", "sample.c")
 REDIS = os.path.join(HERE, "..", "backends", "redis", "redis.c")
 

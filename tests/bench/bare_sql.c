@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "sql.h"
+#include "store/sql.h"
 
 enum { MAX_THREADS = 64, SEQ_BYTES = 24 };
 

@@ -3,8 +3,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "backend.h"
-#include "clock.h"
+#include "base/clock.h"
+#include "plugin/backend.h"
 
 static const struct log quiet = {.level = LOG_ERROR, .fd = STDERR_FILENO};
 static enum {

@@ -18,7 +18,7 @@ from harness import amqp, wait_until
 
 PATH = os.environ["PATH"] + ":/usr/sbin:/sbin"
 BATCH, WORKERS = 50, 2
-ANSWER_WITHIN = 15  # seconds that the relay waits for PostgreSQL (relay/source.c)
+ANSWER_WITHIN = 15  # seconds that the relay waits for PostgreSQL (relay/store/source.c)
 
 
 def tool(name):

@@ -14,7 +14,7 @@ from accounting import Accounting
 from harness import amqp, relay, wait_until
 
 PG_PORT, AMQP_PORT = os.environ["TEST_PG_PORT"], os.environ["TEST_AMQP_PORT"]
-ANSWER_WITHIN = 15  # seconds that the relay waits for PostgreSQL (relay/source.c)
+ANSWER_WITHIN = 15  # seconds that the relay waits for PostgreSQL (relay/store/source.c)
 DELETE, CLAIM = b"DELETE FROM outbox.message", b"FOR UPDATE SKIP LOCKED"
 
 

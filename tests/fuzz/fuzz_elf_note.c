@@ -4,8 +4,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "elf_note.h"
 #include "fuzz.h"
+#include "plugin/elf_note.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 {

@@ -2,8 +2,8 @@
  * lengths. */
 #include <string.h>
 
-#include "batch.h"
 #include "fuzz.h"
+#include "message/batch.h"
 
 enum { NUMBER_MAX_BYTES = 40 };
 

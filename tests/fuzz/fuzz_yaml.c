@@ -9,8 +9,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "config.h"
-#include "config_print.h"
+#include "config/config.h"
+#include "config/config_print.h"
 #include "fuzz.h"
 
 static const char *file_of(const uint8_t *data, size_t bytes)

@@ -1,9 +1,9 @@
 /*
  * model - the relay's protocol, step by step, for a search through all interleavings (search.c).
  *
- * Read it next to relay/worker.c: what the worker calls source_commit is the step source_commit here. A step
- * is what no other session can look into: one statement's snapshot, one statement's row locks, one message's
- * way to the broker and back. README.md says what is modelled and what is not.
+ * Read it next to relay/machine/worker.c: what the worker calls source_commit is the step source_commit here.
+ * A step is what no other session can look into: one statement's snapshot, one statement's row locks, one
+ * message's way to the broker and back. README.md says what is modelled and what is not.
  */
 #include "model.h"
 
@@ -224,7 +224,8 @@ static void publish_one(const struct scene *scene, unsigned who, unsigned row)
     }
 }
 
-/* What was in flight stays; or it has to wait, as a suspect on which the session died (relay/verdict.c). */
+/* What was in flight stays; or it has to wait, as a suspect on which the session died
+ * (relay/machine/verdict.c). */
 static void lose_session(const struct scene *scene, unsigned who, unsigned in_flight)
 {
     struct move move = move_of(scene, PUBLISH_LOST, who, 0, false);

@@ -179,7 +179,7 @@ static void time_passes(const struct scene *scene, unsigned row)
     }
 }
 
-/* ---- the low watermark of relay/mark.h, shared by the workers ---- */
+/* ---- the low watermark of relay/store/mark.h, shared by the workers ---- */
 
 /* As PostgreSQL has them: the first xid that runs, and the one behind the last that has *ended*. */
 static unsigned xmin_of(const struct state *state)

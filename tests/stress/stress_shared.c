@@ -9,13 +9,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "breaker.h"
-#include "channels.h"
-#include "clock.h"
-#include "health.h"
-#include "mark.h"
-#include "suspect.h"
-#include "wake.h"
+#include "base/clock.h"
+#include "machine/breaker.h"
+#include "machine/channels.h"
+#include "machine/health.h"
+#include "machine/suspect.h"
+#include "machine/wake.h"
+#include "store/mark.h"
 
 enum { THREADS = 8, ROUNDS = 20000 };
 

@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "failing.h"
-#include "pg.h"
+#include "postgres/pg.h"
 
 struct fake_log fake_log;
 

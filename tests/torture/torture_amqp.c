@@ -2,10 +2,10 @@
  * came back is not confirmed. */
 #include <string.h>
 
-#include "backend.h"
 #include "envelope.h"
 #include "failing.h"
-#include "host.h"
+#include "plugin/backend.h"
+#include "plugin/host.h"
 
 enum { HEADERS = 40, MESSAGES = 5 };
 

@@ -4,10 +4,10 @@
  */
 #include <string.h>
 
-#include "batch.h"
-#include "channels.h"
-#include "clock.h"
+#include "base/clock.h"
 #include "failing.h"
+#include "machine/channels.h"
+#include "message/batch.h"
 
 enum { ROWS = 7 };
 

@@ -5,9 +5,9 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "cli.h"
-#include "config.h"
-#include "config_print.h"
+#include "command/cli.h"
+#include "config/config.h"
+#include "config/config_print.h"
 #include "failing.h"
 
 /*

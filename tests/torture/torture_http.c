@@ -2,7 +2,7 @@
 #include <string.h>
 
 #include "failing.h"
-#include "host.h"
+#include "plugin/host.h"
 #include "request.h"
 #include "settings.h"
 #include "transfer.h"

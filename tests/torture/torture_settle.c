@@ -4,11 +4,11 @@
  */
 #include <string.h>
 
+#include "base/log.h"
 #include "failing.h"
 #include "fake_pg.h"
-#include "log.h"
-#include "settle.h"
-#include "sql.h"
+#include "store/settle.h"
+#include "store/sql.h"
 
 enum { ROWS = 60 };
 

@@ -5,9 +5,9 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "backend.h"
-#include "clock.h"
+#include "base/clock.h"
 #include "failing.h"
+#include "plugin/backend.h"
 
 enum { ROWS = 3, OUTPUT_BYTES = 4096 };
 

@@ -1,7 +1,7 @@
 /* Where the kit's proxy finds host and port inside an option's value. */
 #include <criterion/criterion.h>
 
-#include "kit_proxy.h"
+#include "kit/kit_proxy.h"
 
 TestSuite(kit_address);
 

@@ -1,6 +1,6 @@
 #include <criterion/criterion.h>
 
-#include "backoff.h"
+#include "base/backoff.h"
 
 Test(backoff, waits_stay_between_half_the_minimum_and_the_doubled_ceiling)
 {

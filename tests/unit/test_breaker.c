@@ -1,6 +1,6 @@
 #include <criterion/criterion.h>
 
-#include "breaker.h"
+#include "machine/breaker.h"
 
 static struct breaker breaker;
 static int64_t until_ms;

@@ -1,7 +1,7 @@
 #include <criterion/criterion.h>
 #include <string.h>
 
-#include "bytes.h"
+#include "base/bytes.h"
 
 static void expect_json(const char *value, size_t len, const char *wanted)
 {

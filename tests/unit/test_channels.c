@@ -1,8 +1,8 @@
 #include <criterion/criterion.h>
 #include <stdio.h>
 
-#include "channels.h"
-#include "clock.h"
+#include "base/clock.h"
+#include "machine/channels.h"
 
 static struct channels *channels;
 static struct text resting;

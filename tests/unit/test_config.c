@@ -4,8 +4,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "config.h"
-#include "config_print.h"
+#include "config/config.h"
+#include "config/config_print.h"
 
 static struct config config;
 static struct err err;

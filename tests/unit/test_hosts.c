@@ -1,7 +1,7 @@
 #include <criterion/criterion.h>
 #include <stdlib.h>
 
-#include "pg_hosts.h"
+#include "postgres/pg_hosts.h"
 
 static struct pg_hosts hosts;
 static struct err err;

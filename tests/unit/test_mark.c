@@ -1,7 +1,7 @@
 #include <criterion/criterion.h>
 
-#include "clock.h"
-#include "mark.h"
+#include "base/clock.h"
+#include "store/mark.h"
 
 static struct mark mark;
 static struct mark_question question;

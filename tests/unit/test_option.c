@@ -1,6 +1,6 @@
 #include <criterion/criterion.h>
 
-#include "option.h"
+#include "base/option.h"
 
 static const struct outbox_option table[] = {
     {"name", OUTBOX_OPT_STRING, 0, "x", NULL, 0, 0, ""},

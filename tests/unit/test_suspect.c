@@ -1,6 +1,6 @@
 #include <criterion/criterion.h>
 
-#include "suspect.h"
+#include "machine/suspect.h"
 
 static struct suspect suspect;
 static int64_t seq;

@@ -1,6 +1,6 @@
 #include <criterion/criterion.h>
 
-#include "template.h"
+#include "message/template.h"
 
 static const struct outbox_message message = {.kind = OUTBOX_COMMAND,
                                               .id = {"i-1", 3},

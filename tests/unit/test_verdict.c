@@ -3,7 +3,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "verdict.h"
+#include "machine/verdict.h"
 
 static struct batch batch;
 static struct channels *channels;

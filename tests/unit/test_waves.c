@@ -2,7 +2,7 @@
 #include <criterion/criterion.h>
 #include <string.h>
 
-#include "batch.h"
+#include "message/batch.h"
 
 static struct batch batch;
 

@@ -1,0 +1,59 @@
+/* bytes - views into memory that somebody else owns, and text buffers that know their maximum. */
+#ifndef RELAY_BYTES_H
+#define RELAY_BYTES_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/err.h"
+
+/* A view: may hold NUL bytes, is not NUL-terminated, owns nothing. */
+struct bytes {
+    const char *ptr;
+    size_t len;
+};
+
+struct bytes bytes_of(const char *text);
+bool bytes_equal(struct bytes a, struct bytes b);
+
+/* FNV-1a, for hash tables inside the process only: not stable over versions. */
+uint64_t bytes_hash(struct bytes view);
+
+/*
+ * A NUL-terminated text that grows up to a maximum given at birth. Appending past the maximum sets `overflow`
+ * and changes nothing; one check at the end is enough.
+ */
+struct text {
+    char *ptr;
+    size_t len;
+    size_t capacity;
+    size_t max_bytes;
+    bool overflow; /* also set when memory is short */
+};
+
+void text_init(struct text *text, size_t max_bytes);
+void text_finish(struct text *text); /* accepts a zeroed one */
+void text_clear(struct text *text);
+void text_add(struct text *text, const char *more);
+void text_add_bytes(struct text *text, struct bytes more);
+void text_add_number(struct text *text, int64_t number); /* decimal; much cheaper than text_addf */
+void text_addf(struct text *text, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* A JSON string with its quotes. Bytes that are not UTF-8 become U+FFFD, control characters are escaped. */
+void text_add_json(struct text *text, struct bytes value);
+
+/* In double quotes, with quotes and backslashes escaped: an element of an array literal (PostgreSQL
+ * manual 8.15.6). */
+void text_add_quoted(struct text *text, struct bytes value);
+
+/* Never NULL. */
+const char *text_get(const struct text *text);
+
+/* Copies at most out_bytes-1 bytes, dropping NUL and control characters, and never cuts a UTF-8 character. */
+void bytes_copy_printable(char *out, size_t out_bytes, struct bytes from);
+
+/* A pattern with * and ? as an SQL LIKE pattern. */
+void text_add_like(struct text *text, const char *pattern);
+
+#endif

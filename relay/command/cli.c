@@ -1,0 +1,305 @@
+#include "command/cli.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+extern char **environ;
+
+static const struct {
+    const char *name;
+    char letter;          /* 0 = the long form only */
+    const char *argument; /* NULL = none */
+    const char *key;      /* the configuration key that it sets */
+    const char *help;
+} flags[CLI_FLAGS] = {
+    [CLI_CONFIG] = {"config", 'c', "FILE", NULL,
+                    "configuration (default /etc/outbox-relay.yaml where it exists)"},
+    [CLI_DATABASE] = {"database", 'd', "CONNINFO", "database", "libpq connection string"},
+    [CLI_BACKEND] = {"backend", 'b', "NAME|PATH", "backend", "amqp, http, stdout, null, fail, or a plugin"},
+    [CLI_INSTANCE] = {"instance", 'i', "NAME", "instance", "name of this process (default host and pid)"},
+    [CLI_SET] = {"option", 'o', "KEY=VALUE", NULL, "any option by its full key, such as amqp.url=..."},
+    [CLI_LOG_LEVEL] = {"log-level", 'l', "LEVEL", "log.level", "error, warning, info or debug"},
+    [CLI_LOG_FORMAT] = {"log-format", 'f', "FORMAT", "log.format", "text, logfmt or json"},
+    [CLI_HELP] = {"help", 'h', NULL, NULL, "this text"},
+    [CLI_VERSION] = {"version", 'V', NULL, NULL, "version of the program and its libraries"},
+    [CLI_DRY_RUN] = {"dry-run", 'n', NULL, NULL, "show what would be done, do nothing"},
+    [CLI_JSON] = {"json", 'j', NULL, NULL, "the result as one JSON object"},
+    [CLI_CONNECT] = {"connect", 'C', NULL, NULL, "also try database, privileges, schema and broker"},
+    [CLI_MAX_TIME] = {"max-time", 't', "DURATION", NULL, "stop after this long, exit code 75"},
+    [CLI_MAX_MESSAGES] = {"max-messages", 'm', "COUNT", NULL, "stop after about this many, exit code 75"},
+    [CLI_QUIET] = {"quiet", 'q', NULL, NULL, "no progress"},
+    [CLI_PROXY] = {"proxy", 'p', "OPTION", NULL,
+                   "backends test: the option that holds host:port, to put faults in between"},
+    [CLI_ORDER] = {"order", 0, "none|key", NULL, "order of delivery, for all relays of this outbox"},
+    [CLI_LANES] =
+        {"lanes", 0, "COUNT", NULL,
+         "with --order key: a power of two (default 64); workers share them, at most one worker to a lane"},
+    [CLI_REASON] = {"reason", 0, "TEXT", NULL,
+                    "dead: rejected, expired, attempts or age; pause: why, for people"},
+    [CLI_CHANNEL] = {"channel", 0, "CHANNEL", NULL, "only messages of this channel"},
+    [CLI_SINCE] = {"since", 0, "DURATION", NULL, "only what died at most this long ago, such as 2h"},
+    [CLI_LIMIT] = {"limit", 0, "COUNT", NULL, "at most so many"},
+    [CLI_RATE] = {"rate", 0, "COUNT", NULL, "so many messages a second"},
+    [CLI_YES] = {"yes", 'y', NULL, NULL, "do it without asking"},
+    [CLI_FOR] = {"for", 0, "DURATION", NULL, "the pause ends by itself after this long"},
+    [CLI_WAIT] = {"wait", 'w', NULL, NULL, "return when nothing of it is in flight any more"},
+    [CLI_ID] = {"id", 0, "ID", NULL, "the message's id"},
+};
+
+static const unsigned global_flags = (1u << CLI_DRY_RUN) - 1;
+
+static const int64_t DURATION_MAX_MS = INT64_C(10) * 366 * 86400 * 1000;
+
+enum { LONG_ONLY = 256 }; /* getopt's codes of flags without a letter begin here */
+
+static int code_of(int flag)
+{
+    return flags[flag].letter ? flags[flag].letter : LONG_ONLY + flag;
+}
+
+static const struct cli_command *find_command(const struct cli_command *commands, const char *name)
+{
+    for (; commands->name; commands++) {
+        if (strcmp(commands->name, name) == 0) {
+            return commands;
+        }
+    }
+    return NULL;
+}
+
+static int add_override(struct cli *cli, const char *key, const char *value, const char *place,
+                        struct err *err)
+{
+    if (cli->override_count == CLI_MAX_OVERRIDES) {
+        return err_set(err, ERR_USAGE, "more than %d options", CLI_MAX_OVERRIDES);
+    }
+    cli->overrides[cli->override_count++] = (struct config_override){key, value, place};
+    return 0;
+}
+
+static int set_option(struct cli *cli, const char *pair, struct err *err)
+{
+    const char *equals = strchr(pair, '=');
+    if (!equals || equals == pair) {
+        return err_set(err, ERR_USAGE, "-o %s: write KEY=VALUE", pair);
+    }
+    if (cli->scratch_count == CLI_MAX_OVERRIDES) {
+        return err_set(err, ERR_USAGE, "more than %d options", CLI_MAX_OVERRIDES);
+    }
+    char *key = strndup(pair, (size_t)(equals - pair));
+    if (!key) {
+        return err_set(err, ERR_INTERNAL, "out of memory");
+    }
+    cli->scratch[cli->scratch_count++] = key;
+    return add_override(cli, key, equals + 1, "-o", err);
+}
+
+static int take(struct cli *cli, enum cli_flag flag, const char *argument, struct err *err)
+{
+    unsigned allowed = global_flags | (cli->command ? cli->command->flags : 0);
+    if (!(allowed & 1u << flag)) {
+        return err_set(err, ERR_USAGE, "--%s is not an option of '%s'", flags[flag].name,
+                       cli->command ? cli->command->name : "outbox-relay");
+    }
+    if (flag == CLI_SET) {
+        return set_option(cli, argument, err);
+    }
+    cli->values[flag] = argument ? argument : "";
+    return flags[flag].key ? add_override(cli, flags[flag].key, argument, flags[flag].name, err) : 0;
+}
+
+static void build_getopt(struct option *longs, char *shorts)
+{
+    size_t used = 0;
+    shorts[used++] = ':';
+    for (int flag = 0; flag < CLI_FLAGS; flag++) {
+        longs[flag] = (struct option){
+            flags[flag].name, flags[flag].argument ? required_argument : no_argument, NULL, code_of(flag)};
+        if (flags[flag].letter) {
+            shorts[used++] = flags[flag].letter;
+        }
+        if (flags[flag].letter && flags[flag].argument) {
+            shorts[used++] = ':';
+        }
+    }
+    shorts[used] = '\0';
+    longs[CLI_FLAGS] = (struct option){0};
+}
+
+static int parse_flags(struct cli *cli, int argc, char **argv, struct err *err)
+{
+    struct option longs[CLI_FLAGS + 1];
+    char shorts[2 * CLI_FLAGS + 2];
+    build_getopt(longs, shorts);
+    opterr = 0;
+    optind = 1;
+    for (int letter = 0; (letter = getopt_long(argc, argv, shorts, longs, NULL)) != -1;) {
+        if (letter == ':') {
+            return err_set(err, ERR_USAGE, "%s needs a value", argv[optind - 1]);
+        }
+        if (letter == '?') {
+            return err_set(err, ERR_USAGE, "unknown option %s", argv[optind - 1]);
+        }
+        int flag = 0;
+        while (code_of(flag) != letter) {
+            flag++;
+        }
+        if (take(cli, (enum cli_flag)flag, optarg, err) != 0) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
+/* The command may stand behind global options: it is the first word that is neither an option nor an option's
+ * value. */
+static const char *first_word(int argc, char **argv)
+{
+    for (int at = 1; at < argc; at++) {
+        if (argv[at][0] != '-') {
+            return argv[at];
+        }
+        for (int flag = 0; flag < CLI_FLAGS; flag++) {
+            bool long_form =
+                strcmp(argv[at] + 1 + (argv[at][1] == '-'), flags[flag].name) == 0 && argv[at][1] == '-';
+            bool short_form = argv[at][1] != '\0' && argv[at][1] == flags[flag].letter && argv[at][2] == '\0';
+            if (flags[flag].argument && (long_form || short_form)) {
+                at++;
+                break;
+            }
+        }
+    }
+    return NULL;
+}
+
+int cli_parse(struct cli *cli, int argc, char **argv, const struct cli_command *commands, struct err *err)
+{
+    *cli = (struct cli){.argv = argv};
+    const char *word = first_word(argc, argv);
+    cli->command = word ? find_command(commands, word) : NULL;
+    if (word && !cli->command) {
+        return err_set(err, ERR_USAGE, "unknown command '%s'; 'outbox-relay --help' lists them", word);
+    }
+    if (parse_flags(cli, argc, argv, err) != 0) {
+        return -1;
+    }
+    bool first = true;
+    for (int at = optind; at < argc; at++) {
+        if (first && cli->command && strcmp(argv[at], cli->command->name) == 0) {
+            first = false;
+            continue;
+        }
+        if (cli->argument_count == CLI_MAX_ARGUMENTS || !cli->command || !cli->command->arguments[0]) {
+            return err_set(err, ERR_USAGE, "'%s' is one word too many", argv[at]);
+        }
+        cli->arguments[cli->argument_count++] = argv[at];
+    }
+    if (!cli->command && !cli_has(cli, CLI_HELP) && !cli_has(cli, CLI_VERSION)) {
+        return err_set(err, ERR_USAGE, "which command? 'outbox-relay --help' lists them");
+    }
+    return 0;
+}
+
+void cli_finish(struct cli *cli)
+{
+    for (size_t at = 0; at < cli->scratch_count; at++) {
+        free(cli->scratch[at]);
+    }
+    *cli = (struct cli){0};
+}
+
+bool cli_has(const struct cli *cli, enum cli_flag flag)
+{
+    return cli->values[flag] != NULL;
+}
+
+static void print_flags(unsigned wanted)
+{
+    for (int flag = 0; flag < CLI_FLAGS; flag++) {
+        if (wanted & 1u << flag) {
+            char form[64];
+            const char letter[] = {'-', flags[flag].letter, ',', '\0'};
+            (void)snprintf(form, sizeof form, "%-3s --%s %s", flags[flag].letter ? letter : "",
+                           flags[flag].name, flags[flag].argument ? flags[flag].argument : "");
+            (void)printf("  %-30s %s\n", form, flags[flag].help);
+        }
+    }
+}
+
+void cli_usage(const struct cli_command *commands, const struct cli_command *command)
+{
+    if (command) {
+        (void)printf("outbox-relay %s %s\n\n%s.\n\n", command->name, command->arguments, command->summary);
+        print_flags(command->flags | global_flags);
+        return;
+    }
+    (void)printf(
+        "outbox-relay moves messages from a PostgreSQL outbox table to a broker, and loses none.\n\n");
+    for (; commands->name; commands++) {
+        (void)printf("  outbox-relay %-8s %-20s %s\n", commands->name, commands->arguments,
+                     commands->summary);
+    }
+    (void)printf("\n");
+    print_flags(global_flags);
+}
+
+int cli_count(const struct cli *cli, enum cli_flag flag, int64_t otherwise, int64_t *out, struct err *err)
+{
+    const char *text = cli->values[flag];
+    char *rest = NULL;
+    *out = otherwise;
+    if (!text) {
+        return 0;
+    }
+    errno = 0;
+    *out = strtoll(text, &rest, 10);
+    if (*text == '\0' || *rest != '\0' || *out <= 0 || errno != 0) {
+        return err_set(err, ERR_USAGE, "--%s: '%s' is not a number above 0", flags[flag].name, text);
+    }
+    return 0;
+}
+
+int cli_duration(const struct cli *cli, enum cli_flag flag, int64_t otherwise_ms, int64_t *out_ms,
+                 struct err *err)
+{
+    *out_ms = otherwise_ms;
+    if (!cli_has(cli, flag)) {
+        return 0;
+    }
+    if (option_parse_duration(cli->values[flag], out_ms, err) != 0) {
+        err->class = ERR_USAGE;
+        return err_prefix(err, "--%s", flags[flag].name);
+    }
+    return *out_ms <= DURATION_MAX_MS
+               ? 0
+               : err_set(err, ERR_USAGE, "--%s: longer than ten years", flags[flag].name);
+}
+
+bool cli_is_uuid(const char *text)
+{
+    return strlen(text) == 36 && strspn(text, "0123456789abcdefABCDEF-") == 36 && text[8] == '-' &&
+           text[13] == '-' && text[18] == '-' && text[23] == '-';
+}
+
+int cli_fail(const struct err *err)
+{
+    (void)fprintf(stderr, "outbox-relay: %s\n", err->text);
+    return err_exit_code(err->class);
+}
+
+int cli_load_config(struct cli *cli, struct config *config, enum config_plugins plugins)
+{
+    struct err err = {0};
+    if (config_load(config, cli->values[CLI_CONFIG], (const char *const *)environ, cli->overrides,
+                    cli->override_count, plugins, &err) == 0) {
+        return 0;
+    }
+    (void)fputs(text_get(&config->faults), stderr);
+    int code = cli_fail(&err);
+    config_finish(config);
+    return code;
+}

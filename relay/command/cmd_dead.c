@@ -1,0 +1,313 @@
+/* dead - the dead letters: list, show, retry, discard, export. */
+#include <jansson.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/clock.h"
+#include "command/cli.h"
+#include "store/dead.h"
+#include "store/schema.h"
+
+enum {
+    CONNECT_MS = 15000,
+    LIST_AT_MOST = 100,
+    MOVE_AT_ONCE = 1000,
+    SECOND_MS = 1000,
+    IDS_MAX_BYTES = 64 << 10,
+    PATTERN_MAX_BYTES = 2048
+};
+
+/* One call of `dead`. */
+struct dead {
+    struct pg *pg;
+    struct dead_filter filter;
+    struct text ids;
+    struct text pattern;
+    int64_t limit; /* 0 = not given */
+    int64_t rate;  /* a second; 0 = as fast as it goes */
+    bool json;
+    bool dry_run;
+    bool yes;
+    json_t *list; /* what --json prints */
+    int64_t total;
+};
+
+static int read_ids(const struct cli *cli, struct dead *dead, struct err *err)
+{
+    text_add(&dead->ids, "{");
+    for (size_t at = 1; at < cli->argument_count; at++) {
+        if (!cli_is_uuid(cli->arguments[at])) {
+            return err_set(err, ERR_USAGE, "'%s' is not the id of a message", cli->arguments[at]);
+        }
+        text_addf(&dead->ids, "%s%s", at > 1 ? "," : "", cli->arguments[at]);
+    }
+    text_add(&dead->ids, "}");
+    dead->filter.ids = cli->argument_count > 1 ? text_get(&dead->ids) : NULL;
+    return 0;
+}
+
+static int read_filter(const struct cli *cli, struct dead *dead, struct err *err)
+{
+    static const char *const reasons[] = {"rejected", "expired", "attempts", "age"};
+    const char *reason = cli->values[CLI_REASON];
+    bool known = !reason;
+    for (size_t at = 0; at < sizeof reasons / sizeof reasons[0] && !known; at++) {
+        known = strcmp(reasons[at], reason) == 0;
+    }
+    if (!known) {
+        return err_set(err, ERR_USAGE, "--reason: '%s' is none of rejected, expired, attempts, age", reason);
+    }
+    dead->filter.reason = reason;
+    if (cli_has(cli, CLI_CHANNEL)) {
+        text_add_like(&dead->pattern, cli->values[CLI_CHANNEL]);
+        dead->filter.channel = text_get(&dead->pattern);
+    }
+    if (cli_duration(cli, CLI_SINCE, -1, &dead->filter.since_ms, err) != 0 ||
+        cli_count(cli, CLI_LIMIT, 0, &dead->limit, err) != 0 ||
+        cli_count(cli, CLI_RATE, 0, &dead->rate, err) != 0) {
+        return -1;
+    }
+    dead->json = cli_has(cli, CLI_JSON);
+    dead->dry_run = cli_has(cli, CLI_DRY_RUN);
+    dead->yes = cli_has(cli, CLI_YES);
+    return read_ids(cli, dead, err);
+}
+
+/* ---- list, show, export ---- */
+
+static void set_text(json_t *object, const char *name, const char *value)
+{
+    (void)json_object_set_new(object, name, value ? json_string(value) : json_null());
+}
+
+static void see_letter(void *context, const struct dead_letter *letter)
+{
+    struct dead *dead = context;
+    dead->total++;
+    if (!dead->json) {
+        char channel[256];
+        char type[256];
+        char key[256];
+        char error[160];
+        bytes_copy_printable(channel, sizeof channel, bytes_of(letter->channel));
+        bytes_copy_printable(type, sizeof type, bytes_of(letter->type));
+        bytes_copy_printable(key, sizeof key, bytes_of(letter->key ? letter->key : ""));
+        bytes_copy_printable(error, sizeof error, bytes_of(letter->error));
+        (void)printf("%s  %s  %s  %s%s%s  %s after %s: %s\n", letter->died_at, letter->id, channel, type,
+                     letter->key ? "  key " : "", key, letter->reason, letter->attempts, error);
+        return;
+    }
+    json_t *object = json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s}", "id", letter->id, "channel",
+                               letter->channel, "type", letter->type, "reason", letter->reason, "backend",
+                               letter->backend, "died_at", letter->died_at, "last_error", letter->error);
+    set_text(object, "key", letter->key);
+    (void)json_object_set_new(object, "attempts", json_integer(strtoll(letter->attempts, NULL, 10)));
+    (void)json_object_set_new(object, "seq",
+                              letter->seq ? json_integer(strtoll(letter->seq, NULL, 10)) : json_null());
+    (void)json_array_append_new(dead->list, object);
+}
+
+static int print_json(const char *name, json_t *list, int64_t total)
+{
+    json_t *document = json_pack("{s:O, s:I}", name, list, "count", (json_int_t)total);
+    int result = document ? json_dumpf(document, stdout, JSON_COMPACT) : -1;
+    json_decref(document);
+    return result == 0 && printf("\n") == 1 ? 0 : -1;
+}
+
+static int list(struct dead *dead, struct err *err)
+{
+    int64_t limit = dead->limit > 0 ? dead->limit : LIST_AT_MOST;
+    if (dead_list(dead->pg, &dead->filter, limit, see_letter, dead, err) != 0) {
+        return -1;
+    }
+    if (dead->json) {
+        return print_json("dead_letters", dead->list, dead->total) == 0
+                   ? 0
+                   : err_set(err, ERR_INTERNAL, "the list could not be written");
+    }
+    if (dead->total == 0) {
+        (void)printf("no dead letters\n");
+    } else if (dead->total == limit) {
+        (void)printf("the newest %lld; --limit shows more\n", (long long)limit);
+    }
+    return 0;
+}
+
+/* One JSON object per line, the payload as text or base64. */
+static void see_export(void *context, const struct dead_export *letter)
+{
+    struct dead *dead = context;
+    dead->total++;
+    size_t len = strlen(letter->fields);
+    (void)printf("%.*s", (int)len - 1, letter->fields); /* without the closing brace */
+    if (letter->payload) {
+        struct text payload;
+        text_init(&payload, SIZE_MAX);
+        text_add_json(&payload, bytes_of(letter->payload));
+        (void)printf(", \"payload\": %s", text_get(&payload));
+        text_finish(&payload);
+    } else if (letter->payload_base64) {
+        (void)printf(", \"payload_base64\": \"");
+        for (const char *at = letter->payload_base64; *at; at++) {
+            if (*at != '\n') {
+                (void)putchar(*at);
+            }
+        }
+        (void)putchar('"');
+    }
+    (void)printf("}\n");
+}
+
+static int export(struct dead *dead, struct err *err)
+{
+    return dead_each(dead->pg, &dead->filter, see_export, dead, err);
+}
+
+static int show(struct dead *dead, struct err *err)
+{
+    if (!dead->filter.ids) {
+        return err_set(err, ERR_USAGE, "dead show: which id?");
+    }
+    if (export(dead, err) != 0) {
+        return -1;
+    }
+    return dead->total > 0 ? 0 : err_set(err, ERR_USAGE, "there is no dead letter of that id");
+}
+
+/* ---- retry, discard ---- */
+
+static void see_count(void *context, const struct dead_count *count)
+{
+    struct dead *dead = context;
+    dead->total += count->count;
+    if (dead->json) {
+        json_t *object = json_pack("{s:s, s:s, s:I}", "channel", count->channel, "reason", count->reason,
+                                   "count", (json_int_t)count->count);
+        (void)json_array_append_new(dead->list, object);
+    } else {
+        (void)printf("  %lld of channel %s, %s: %s\n", (long long)count->count, count->channel, count->reason,
+                     count->error);
+    }
+}
+
+static int rehearse(struct dead *dead, const char *verb, struct err *err)
+{
+    if (dead_count(dead->pg, &dead->filter, see_count, dead, err) != 0) {
+        return -1;
+    }
+    if (dead->json) {
+        return print_json("would_change", dead->list, dead->total) == 0
+                   ? 0
+                   : err_set(err, ERR_INTERNAL, "the result could not be written");
+    }
+    (void)printf("%lld dead letters would be %s; nothing was done\n", (long long)dead->total, verb);
+    return 0;
+}
+
+typedef int change_function(struct pg *pg, const struct dead_filter *filter, int64_t newest, int64_t limit,
+                            int64_t *affected, struct err *err);
+
+/* In pieces, each of them whole; with --rate one a second. What is not done yet when it is interrupted stays
+ * dead. */
+static int change_all(struct dead *dead, change_function *change, struct err *err)
+{
+    int64_t left = dead->limit > 0 ? dead->limit : INT64_MAX;
+    int64_t piece = dead->rate > 0 ? dead->rate : MOVE_AT_ONCE;
+    int64_t newest = 0; /* what dies again meanwhile is not of this round */
+    if (dead_newest(dead->pg, &newest, err) != 0) {
+        return -1;
+    }
+    for (;;) {
+        int64_t affected = 0;
+        int64_t next_ms = clock_now_ms() + SECOND_MS;
+        if (change(dead->pg, &dead->filter, newest, piece < left ? piece : left, &affected, err) != 0) {
+            return -1;
+        }
+        dead->total += affected;
+        left -= affected;
+        if (affected == 0 || left <= 0) {
+            return 0;
+        }
+        int64_t wait_ms = dead->rate > 0 ? next_ms - clock_now_ms() : 0;
+        const struct timespec wait = {.tv_sec = wait_ms / 1000, .tv_nsec = wait_ms % 1000 * 1000000};
+        if (wait_ms > 0) {
+            (void)nanosleep(&wait, NULL);
+        }
+    }
+}
+
+static int change(struct dead *dead, change_function *function, const char *verb, struct err *err)
+{
+    if (dead->dry_run) {
+        return rehearse(dead, verb, err);
+    }
+    int result = change_all(dead, function, err);
+    if (dead->json) {
+        (void)printf("{\"%s\":%lld}\n", verb, (long long)dead->total);
+    } else {
+        (void)printf("%lld dead letters %s\n", (long long)dead->total, verb);
+    }
+    return result;
+}
+
+static int retry(struct dead *dead, struct err *err)
+{
+    return change(dead, dead_retry, "retried", err);
+}
+
+static int discard(struct dead *dead, struct err *err)
+{
+    if (!dead->yes && !dead->dry_run) {
+        return err_set(err, ERR_USAGE,
+                       "dead discard deletes messages for good: look with --dry-run, then say --yes");
+    }
+    return change(dead, dead_discard, "discarded", err);
+}
+
+/* ---- the command ---- */
+
+static const struct {
+    const char *name;
+    int (*act)(struct dead *dead, struct err *err);
+} actions[] = {{"list", list}, {"show", show}, {"retry", retry}, {"discard", discard}, {"export", export}};
+
+static int act(struct cli *cli, struct dead *dead, struct err *err)
+{
+    const char *word = cli->argument_count > 0 ? cli->arguments[0] : "list";
+    for (size_t at = 0; at < sizeof actions / sizeof actions[0]; at++) {
+        if (strcmp(actions[at].name, word) == 0) {
+            return actions[at].act(dead, err);
+        }
+    }
+    return err_set(err, ERR_USAGE, "dead %s: write list, show, retry, discard or export", word);
+}
+
+int cmd_dead(struct cli *cli)
+{
+    struct config config;
+    struct err err = {0};
+    struct dead dead = {.list = json_array()};
+    text_init(&dead.ids, IDS_MAX_BYTES);
+    text_init(&dead.pattern, PATTERN_MAX_BYTES);
+    int code = read_filter(cli, &dead, &err) == 0 ? 0 : cli_fail(&err);
+    if (code == 0) {
+        code = cli_load_config(cli, &config, CONFIG_NO_PLUGIN);
+    } else {
+        config = (struct config){0};
+    }
+    if (code == 0) {
+        const struct pg_options options = {config_text(&config, "database"), "outbox-relay dead", -1};
+        if (pg_open(&dead.pg, &options, clock_now_ms() + CONNECT_MS, &err) != 0 ||
+            schema_check(dead.pg, &err) != 0 || act(cli, &dead, &err) != 0) {
+            code = cli_fail(&err);
+        }
+        config_finish(&config);
+    }
+    pg_close(dead.pg);
+    json_decref(dead.list);
+    text_finish(&dead.ids);
+    text_finish(&dead.pattern);
+    return code;
+}

@@ -1,0 +1,128 @@
+/* migrate - installs or upgrades schema outbox, and sets the order of delivery. */
+#include <stdio.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "command/cli.h"
+#include "postgres/pg.h"
+#include "store/schema.h"
+
+enum { CONNECT_MS = 30000, SQL_MAX_BYTES = 4 << 20 };
+
+/* Without a database that can be asked, everything. */
+static void print_sql(const char *conninfo, const struct schema_order *order)
+{
+    const struct pg_options options = {conninfo, "outbox-relay migrate", -1};
+    struct err err = {0};
+    struct pg *pg = NULL;
+    struct text sql;
+    int installed = 0;
+    text_init(&sql, SQL_MAX_BYTES);
+    if (pg_open(&pg, &options, clock_now_ms() + CONNECT_MS, &err) != 0 ||
+        schema_installed(pg, &installed, &err) != 0) {
+        (void)printf("-- The database could not be asked (%s): this is a whole installation.\n", err.text);
+    } else {
+        (void)printf("-- Version %d is installed, %d is the newest.\n", installed, schema_newest());
+    }
+    schema_print(&sql, installed);
+    if (order) {
+        text_add(&sql, "\nBEGIN;\n");
+        schema_print_order(&sql, order);
+        text_add(&sql, "COMMIT;\n");
+    }
+    (void)fputs(text_get(&sql), stdout);
+    text_finish(&sql);
+    pg_close(pg);
+}
+
+static void tell(const struct schema_report *report)
+{
+    if (report->before == report->after) {
+        (void)printf("schema outbox is up to date (version %d)\n", report->after);
+    } else {
+        (void)printf("schema outbox migrated from version %d to %d\n", report->before, report->after);
+    }
+    if (!report->roles_exist) {
+        struct text sql;
+        text_init(&sql, SQL_MAX_BYTES);
+        schema_roles(&sql);
+        (void)printf("-- This user may not create roles. Let somebody who may run the following, in this "
+                     "database:\n%s",
+                     text_get(&sql));
+        text_finish(&sql);
+    }
+}
+
+/* --order and --lanes; *wanted is false where neither is given. */
+static int read_order(const struct cli *cli, struct schema_order *order, bool *wanted, struct err *err)
+{
+    const char *word = cli->values[CLI_ORDER];
+    *wanted = word != NULL;
+    if (cli_has(cli, CLI_LANES) && (!word || strcmp(word, "key") != 0)) {
+        return err_set(err, ERR_USAGE, "--lanes goes with --order key");
+    }
+    if (word && strcmp(word, "key") != 0 && strcmp(word, "none") != 0) {
+        return err_set(err, ERR_USAGE, "--order: '%s' is neither none nor key", word);
+    }
+    order->by_key = word && strcmp(word, "key") == 0;
+    order->lanes = 0;
+    if (order->by_key && cli_count(cli, CLI_LANES, SCHEMA_DEFAULT_LANES, &order->lanes, err) != 0) {
+        return -1;
+    }
+    return schema_check_lanes(order, err);
+}
+
+static int set_order(struct pg *pg, const struct schema_order *order, struct err *err)
+{
+    bool changed = false;
+    if (schema_set_order(pg, order, &changed, err) != 0) {
+        return -1;
+    }
+    (void)printf("order: %s", order->by_key ? "key" : "none");
+    if (order->by_key) {
+        (void)printf(", %lld lanes", (long long)order->lanes);
+    }
+    (void)printf("%s\n", changed ? "; relays that run with another setting stop claiming: restart them"
+                                 : ", as before");
+    return 0;
+}
+
+static int migrate(const char *conninfo, const struct schema_order *order, struct err *err)
+{
+    const struct pg_options options = {conninfo, "outbox-relay migrate", -1};
+    struct schema_report report;
+    struct pg *pg = NULL;
+    int result = pg_open(&pg, &options, clock_now_ms() + CONNECT_MS, err);
+    if (result == 0) {
+        result = schema_migrate(pg, &report, err);
+    }
+    if (result == 0) {
+        tell(&report);
+        result = order ? set_order(pg, order, err) : 0;
+    }
+    pg_close(pg);
+    return result;
+}
+
+int cmd_migrate(struct cli *cli)
+{
+    struct config config;
+    struct schema_order order = {0};
+    struct err err = {0};
+    bool with_order = false;
+    if (read_order(cli, &order, &with_order, &err) != 0) {
+        return cli_fail(&err);
+    }
+    int code = cli_load_config(cli, &config, CONFIG_NO_PLUGIN);
+    if (code != 0) {
+        return code;
+    }
+    const char *conninfo = config_text(&config, "database");
+    if (cli_has(cli, CLI_DRY_RUN)) {
+        print_sql(conninfo, with_order ? &order : NULL);
+    } else if (migrate(conninfo, with_order ? &order : NULL, &err) != 0) {
+        code = cli_fail(&err);
+    }
+    config_finish(&config);
+    return code;
+}

@@ -1,0 +1,159 @@
+/* status - the verdict first, then figures; the database alone is asked. */
+#include <jansson.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "command/cli.h"
+#include "store/inspect.h"
+#include "store/schema.h"
+
+enum { CONNECT_MS = 10000, JSON_MAX_BYTES = 8 << 20 };
+
+static const char *text_at(const json_t *object, const char *name)
+{
+    const char *text = json_string_value(json_object_get(object, name));
+    return text ? text : "";
+}
+
+/* What is wrong with one relay that is alive; true if anything is. */
+static bool tell_relay(const json_t *relay)
+{
+    bool troubled = strcmp(text_at(relay, "state"), "blocked") == 0;
+    if (troubled) {
+        (void)printf("BLOCKED: relay %s: %s; nothing is lost\n", text_at(relay, "instance"),
+                     text_at(relay, "reason"));
+    }
+    size_t at = 0;
+    json_t *hold = NULL;
+    json_array_foreach(json_object_get(relay, "holds"), at, hold)
+    {
+        (void)printf("ON HOLD: channel %s: %s; next try in %lld s, nothing is lost\n",
+                     text_at(hold, "channel"), text_at(hold, "reason"),
+                     (long long)json_integer_value(json_object_get(hold, "next_try_in_s")));
+        troubled = true;
+    }
+    return troubled;
+}
+
+static bool tell_pauses(const json_t *status)
+{
+    size_t at = 0;
+    json_t *pause = NULL;
+    const json_t *pauses = json_object_get(status, "paused");
+    json_array_foreach(pauses, at, pause)
+    {
+        bool all = strcmp(text_at(pause, "scope"), "*") == 0;
+        const char *until = text_at(pause, "until");
+        (void)printf("PAUSED: %s%s by %s since %s%s%s%s%s; outbox-relay resume%s%s ends it\n",
+                     all ? "all channels" : "channel ", all ? "" : text_at(pause, "scope"),
+                     text_at(pause, "paused_by"), text_at(pause, "paused_at"), until[0] ? " until " : "",
+                     until, text_at(pause, "reason")[0] ? ": " : "", text_at(pause, "reason"), all ? "" : " ",
+                     all ? "" : text_at(pause, "scope"));
+    }
+    return json_array_size(pauses) > 0;
+}
+
+/* With order by key, rows behind these wait, too. */
+static bool tell_retries(const json_t *status)
+{
+    size_t at = 0;
+    json_t *retry = NULL;
+    const json_t *retries = json_object_get(status, "retrying");
+    json_array_foreach(retries, at, retry)
+    {
+        (void)printf("RETRYING: channel %s: %lld messages were refused: %s; next try in %lld s\n",
+                     text_at(retry, "channel"),
+                     (long long)json_integer_value(json_object_get(retry, "messages")),
+                     text_at(retry, "last_error"),
+                     (long long)json_integer_value(json_object_get(retry, "next_try_in_s")));
+    }
+    return json_array_size(retries) > 0;
+}
+
+/* A sentence each: what is wrong, and that nothing is lost; the worst first. */
+static void tell_verdict(const json_t *status)
+{
+    json_int_t backlog = json_integer_value(json_object_get(status, "backlog"));
+    size_t index = 0;
+    size_t alive = 0;
+    json_t *relay = NULL;
+    bool troubled = false;
+    json_array_foreach(json_object_get(status, "relays"), index, relay)
+    {
+        if (!json_is_true(json_object_get(relay, "stale"))) {
+            alive++;
+            troubled = tell_relay(relay) || troubled;
+        }
+    }
+    troubled = tell_pauses(status) || troubled;
+    troubled = tell_retries(status) || troubled;
+    if (alive == 0 && backlog > 0) {
+        (void)printf("STOPPED: no relay is running and %lld messages wait: start 'outbox-relay run'\n",
+                     (long long)backlog);
+    } else if (!troubled) {
+        (void)printf("OK: %zu relay%s running\n", alive, alive == 1 ? " is" : "s are");
+    }
+}
+
+static void tell(const json_t *status)
+{
+    tell_verdict(status);
+    (void)printf("waiting %lld, oldest %.1f s; scheduled %lld; dead letters %lld\n",
+                 (long long)json_integer_value(json_object_get(status, "backlog")),
+                 json_number_value(json_object_get(status, "oldest_message_age_s")),
+                 (long long)json_integer_value(json_object_get(status, "scheduled")),
+                 (long long)json_integer_value(json_object_get(status, "dead_letters")));
+    size_t index = 0;
+    json_t *channel = NULL;
+    json_array_foreach(json_object_get(status, "channels"), index, channel)
+    {
+        (void)printf("  channel %s: %lld waiting, oldest %.1f s\n", text_at(channel, "channel"),
+                     (long long)json_integer_value(json_object_get(channel, "messages")),
+                     json_number_value(json_object_get(channel, "oldest_age_s")));
+    }
+    json_array_foreach(json_object_get(status, "relays"), index, channel)
+    {
+        (void)printf("  relay %s: %s since %s, backend %s%s\n", text_at(channel, "instance"),
+                     text_at(channel, "state"), text_at(channel, "since"), text_at(channel, "backend"),
+                     json_is_true(json_object_get(channel, "stale")) ? ", not seen for 30 s: dead" : "");
+    }
+}
+
+static int show(struct pg *pg, bool json, struct err *err)
+{
+    struct text document;
+    text_init(&document, JSON_MAX_BYTES);
+    int result = inspect_status(pg, &document, err);
+    if (result == 0 && json) {
+        (void)printf("%s\n", text_get(&document));
+    } else if (result == 0) {
+        json_t *status = json_loads(text_get(&document), 0, NULL);
+        result = status ? 0 : err_set(err, ERR_INTERNAL, "the status document is not JSON");
+        if (status) {
+            tell(status);
+        }
+        json_decref(status);
+    }
+    text_finish(&document);
+    return result;
+}
+
+int cmd_status(struct cli *cli)
+{
+    struct config config;
+    struct err err = {0};
+    struct pg *pg = NULL;
+    int code = cli_load_config(cli, &config, CONFIG_NO_PLUGIN);
+    if (code != 0) {
+        return code;
+    }
+    const struct pg_options options = {config_text(&config, "database"), "outbox-relay status", -1};
+    if (pg_open(&pg, &options, clock_now_ms() + CONNECT_MS, &err) != 0 || schema_check(pg, &err) != 0 ||
+        show(pg, cli_has(cli, CLI_JSON), &err) != 0) {
+        code = cli_fail(&err);
+    }
+    pg_close(pg);
+    config_finish(&config);
+    return code;
+}

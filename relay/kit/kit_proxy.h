@@ -1,0 +1,52 @@
+/*
+ * kit_proxy - a TCP proxy on loopback that stands between a backend and its broker and does what networks do.
+ *
+ * One thread, 64 connections; the broker's address may be a name.
+ */
+#ifndef RELAY_KIT_PROXY_H
+#define RELAY_KIT_PROXY_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/err.h"
+
+enum kit_fault {
+    KIT_PASS = 0, /* everything goes through */
+    KIT_REFUSE,   /* no connection is accepted, and those that stand are reset */
+    KIT_SILENCE,  /* nothing goes through, in either direction */
+    KIT_DEAF,     /* what the broker says does not arrive */
+    KIT_MUTE,     /* what the backend says does not arrive */
+    KIT_GARBAGE,  /* the broker's bytes arrive as others */
+    KIT_SLOW,     /* a few bytes at a time */
+    KIT_RESET,    /* connections are reset in place of the broker's next bytes */
+    KIT_CUT,      /* connections end with a FIN after the first of the broker's next bytes */
+    KIT_CLOSE     /* connections end with a FIN in the middle of the broker's next bytes */
+};
+
+struct kit_proxy;
+
+int kit_proxy_start(struct kit_proxy **out, const char *host, const char *port, struct err *err) MUST_CHECK;
+void kit_proxy_stop(struct kit_proxy *proxy); /* accepts NULL */
+
+unsigned kit_proxy_port(const struct kit_proxy *proxy);
+/* From now on; returns when no byte goes by the old rule any more. */
+void kit_proxy_set(struct kit_proxy *proxy, enum kit_fault fault);
+
+/* Bytes that went from backend to broker so far; connections that were made. */
+uint64_t kit_proxy_bytes(const struct kit_proxy *proxy);
+
+/*
+ * "host:port" inside an option's value: a URL, or the address itself. Cuts `value` into what stands in front,
+ * host, port and what stands behind. The port may come from the scheme. false if there is none.
+ */
+struct kit_address {
+    char head[256];
+    char host[256];
+    char port[8];
+    char tail[1024];
+};
+bool kit_address_parse(struct kit_address *address, const char *value);
+
+#endif

@@ -1,0 +1,373 @@
+#include "kit/kit_stage.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+
+enum { AGAIN_MS = 100 }; /* as the relay's watchdog does */
+
+void kit_fail(struct kit_stage *stage, const char *format, ...)
+{
+    if (!atomic_exchange(&stage->board->failed, true)) {
+        va_list args;
+        va_start(args, format);
+        (void)vsnprintf(stage->board->text, sizeof stage->board->text, format, args);
+        va_end(args);
+        atomic_store(&stage->board->finished, true);
+    }
+    _exit(1);
+}
+
+void kit_skip(struct kit_stage *stage, const char *why)
+{
+    (void)snprintf(stage->board->text, sizeof stage->board->text, "%s", why);
+    atomic_store(&stage->board->skipped, true);
+    atomic_store(&stage->board->finished, true);
+    _exit(0);
+}
+
+void kit_note(struct kit_stage *stage, const char *text)
+{
+    (void)snprintf(stage->board->note, sizeof stage->board->note, "%s", text);
+}
+
+/* ---- calls, watched ---- */
+
+/* One call, from begin() to end(); two threads may have one each, and the board shows the latest. */
+struct watch {
+    const char *call;
+    int64_t must_end_ms;
+};
+
+static struct watch begin(struct kit_stage *stage, const char *call, int64_t wait_ms)
+{
+    struct watch watch = {call, clock_now_ms() + wait_ms};
+    atomic_store(&stage->board->must_end_ms, watch.must_end_ms);
+    atomic_store(&stage->board->call, call);
+    return watch;
+}
+
+static void end(struct kit_stage *stage, struct watch watch)
+{
+    int64_t late_ms = clock_now_ms() - watch.must_end_ms;
+    atomic_store(&stage->board->must_end_ms, 0);
+    atomic_store(&stage->board->call, NULL);
+    if (late_ms > KIT_LATE_MS) {
+        kit_fail(stage, "%s returned %lld ms after it had to: wait only for what is left of the deadline",
+                 watch.call, (long long)late_ms);
+    }
+}
+
+/* The same for calls that interrupt() may end. */
+static struct watch begin_long(struct kit_session *session, const char *call, int64_t wait_ms)
+{
+    (void)pthread_mutex_lock(&session->lock);
+    session->in_call = true;
+    (void)pthread_mutex_unlock(&session->lock);
+    return begin(session->stage, call, wait_ms);
+}
+
+static void end_long(struct kit_session *session, struct watch watch)
+{
+    (void)pthread_mutex_lock(&session->lock);
+    session->in_call = false;
+    (void)pthread_mutex_unlock(&session->lock);
+    end(session->stage, watch);
+}
+
+static void expect_text(struct kit_stage *stage, const char *call, const struct outbox_error *error)
+{
+    if (error->text[0] == '\0') {
+        kit_fail(stage, "%s failed without a reason: write a sentence with cause and fix into error->text",
+                 call);
+    }
+    if (!memchr(error->text, '\0', sizeof error->text)) {
+        kit_fail(stage, "%s filled error->text to the brim: end it with a NUL byte", call);
+    }
+}
+
+void kit_open(struct kit_stage *stage)
+{
+    struct outbox_error error = {.size = sizeof error};
+    struct watch watch = begin(stage, "open()", KIT_SOON_MS);
+    int result = stage->table->open(&stage->backend, &stage->host.services, &stage->host.settings, &error);
+    end(stage, watch);
+    if (result != 0) {
+        expect_text(stage, "open()", &error);
+        kit_fail(stage, "open() refused the settings: %s", error.text);
+    }
+}
+
+void kit_close(struct kit_stage *stage)
+{
+    struct watch watch = begin(stage, "close()", KIT_SOON_MS);
+    stage->table->close(stage->backend);
+    end(stage, watch);
+    stage->backend = NULL;
+}
+
+void kit_session_new(struct kit_session *session, struct kit_stage *stage)
+{
+    *session = (struct kit_session){.stage = stage, .error = {.size = sizeof session->error}};
+    (void)pthread_mutex_init(&session->lock, NULL);
+    struct watch watch = begin(stage, "session_new()", KIT_SOON_MS);
+    int result = stage->table->session_new(stage->backend, &session->object, &session->error);
+    end(stage, watch);
+    if (result != 0) {
+        expect_text(stage, "session_new()", &session->error);
+        kit_fail(stage, "session_new() failed: %s", session->error.text);
+    }
+}
+
+void kit_session_free(struct kit_session *session)
+{
+    struct watch watch = begin(session->stage, "session_free()", KIT_SOON_MS);
+    session->stage->table->session_free(session->object);
+    end(session->stage, watch);
+}
+
+int kit_try_connect(struct kit_session *session, int64_t wait_ms)
+{
+    struct kit_stage *stage = session->stage;
+    session->error = (struct outbox_error){.size = sizeof session->error};
+    struct watch watch = begin_long(session, "connect()", wait_ms);
+    int result = stage->table->connect(session->object, clock_now_ms() + wait_ms, &session->error);
+    end_long(session, watch);
+    if (result != 0) {
+        expect_text(stage, "connect()", &session->error);
+        return -1;
+    }
+    session->connected = true;
+    return 0;
+}
+
+void kit_connect(struct kit_session *session)
+{
+    if (kit_try_connect(session, 10000) != 0) {
+        kit_fail(session->stage, "connect() failed: %s (the kit needs a destination that works: see -o)",
+                 session->error.text);
+    }
+}
+
+void kit_disconnect(struct kit_session *session)
+{
+    if (session->connected) {
+        struct watch watch = begin(session->stage, "disconnect()", KIT_SOON_MS);
+        session->stage->table->disconnect(session->object);
+        end(session->stage, watch);
+        session->connected = false;
+    }
+}
+
+enum outbox_session_state kit_check(struct kit_session *session, int64_t wait_ms)
+{
+    struct kit_stage *stage = session->stage;
+    if (stage->table->size < offsetof(struct outbox_backend, check) + sizeof stage->table->check ||
+        !stage->table->check) {
+        return OUTBOX_SESSION_OK;
+    }
+    session->error = (struct outbox_error){.size = sizeof session->error};
+    struct watch watch = begin_long(session, "check()", wait_ms);
+    enum outbox_session_state state =
+        stage->table->check(session->object, clock_now_ms() + wait_ms, &session->error);
+    end_long(session, watch);
+    return state;
+}
+
+/* ---- publish ---- */
+
+static void settle(struct outbox_batch *lent, size_t index, enum outbox_verdict verdict, const char *reason,
+                   int64_t retry_after_ms)
+{
+    struct kit_batch *batch = (struct kit_batch *)lent;
+    struct kit_stage *stage = batch->stage;
+    if (!atomic_load(&batch->running)) {
+        kit_fail(stage,
+                 "settle() was called after publish() had returned: the batch is the host's again by then");
+    }
+    if (!pthread_equal(batch->thread, pthread_self())) {
+        kit_fail(stage, "settle() was called from another thread than publish()");
+    }
+    if (index >= lent->count) {
+        kit_fail(stage, "settle() was called for message %zu of a batch of %zu", index, lent->count);
+    }
+    struct kit_answer *answer = &batch->answers[index];
+    if (answer->settled) {
+        kit_fail(stage, "message %zu was settled twice: nothing is known of it then", index + 1);
+    }
+    if (verdict < OUTBOX_UNSETTLED || verdict > OUTBOX_REJECTED) {
+        kit_fail(stage, "settle() was called with verdict %d, which does not exist", (int)verdict);
+    }
+    if (verdict != OUTBOX_CONFIRMED && (!reason || reason[0] == '\0')) {
+        kit_fail(stage,
+                 "message %zu was not confirmed and got no reason: write a sentence with cause and fix",
+                 index + 1);
+    }
+    if (retry_after_ms < 0) {
+        kit_fail(stage, "settle() was called with a negative retry_after_ms: 0 leaves it to the relay");
+    }
+    answer->settled = true;
+    answer->verdict = verdict;
+    (void)snprintf(answer->reason, sizeof answer->reason, "%s", reason ? reason : "");
+}
+
+/* Who settles later than publish() returns shows itself now, and is told so. */
+static void wait_for_late_ones(void)
+{
+    const struct timespec wait = {0, 300 * 1000000L};
+    (void)nanosleep(&wait, NULL);
+}
+
+static void judge(struct kit_batch *batch, const struct kit_session *session)
+{
+    size_t settled = 0;
+    for (size_t at = 0; at < batch->lent.count; at++) {
+        settled += batch->answers[at].settled;
+    }
+    if (batch->state < OUTBOX_SESSION_LOST || batch->state > OUTBOX_SESSION_BUSY) {
+        kit_fail(batch->stage, "publish() returned %d, which is no session state", (int)batch->state);
+    }
+    if (batch->state == OUTBOX_SESSION_OK && settled < batch->lent.count) {
+        wait_for_late_ones();
+        kit_fail(batch->stage,
+                 "publish() said OK and left %zu of %zu messages without settle(): say LOST, or settle them",
+                 batch->lent.count - settled, batch->lent.count);
+    }
+    if (batch->state == OUTBOX_SESSION_OK && settled > 0 && kit_count(batch, OUTBOX_UNSETTLED) == settled) {
+        kit_fail(batch->stage, "publish() said OK and sent nothing: say LOST, or BUSY");
+    }
+    if (batch->state != OUTBOX_SESSION_OK) {
+        expect_text(batch->stage, "publish()", &session->error);
+    }
+}
+
+void kit_publish(struct kit_batch *batch, struct kit_session *session, struct kit_messages *messages,
+                 int64_t wait_ms)
+{
+    struct kit_stage *stage = session->stage;
+    *batch = (struct kit_batch){.lent = {.size = sizeof(struct outbox_batch),
+                                         .count = messages->count,
+                                         .messages = messages->pointers,
+                                         .settle = settle},
+                                .stage = stage,
+                                .messages = messages,
+                                .thread = pthread_self(),
+                                .answers = calloc(messages->count + 1, sizeof *batch->answers)};
+    if (!batch->answers) {
+        kit_fail(stage, "the kit is out of memory");
+    }
+    session->error = (struct outbox_error){.size = sizeof session->error};
+    atomic_store(&batch->running, true);
+    struct watch watch = begin_long(session, "publish()", wait_ms > 0 ? wait_ms : 0);
+    batch->state =
+        stage->table->publish(session->object, &batch->lent, clock_now_ms() + wait_ms, &session->error);
+    atomic_store(&batch->running, false);
+    end_long(session, watch);
+    kit_messages_forbid(messages);
+    judge(batch, session);
+}
+
+void kit_batch_finish(struct kit_batch *batch)
+{
+    free(batch->answers);
+    batch->answers = NULL;
+}
+
+size_t kit_count(const struct kit_batch *batch, enum outbox_verdict verdict)
+{
+    size_t count = 0;
+    for (size_t at = 0; at < batch->lent.count; at++) {
+        count += batch->answers[at].settled && batch->answers[at].verdict == verdict;
+    }
+    return count;
+}
+
+void kit_expect_confirmed(const struct kit_batch *batch, const struct kit_session *session, const char *what)
+{
+    static const char *const names[] = {"UNSETTLED", "CONFIRMED", "HOLD", "RETRY", "REJECTED"};
+    for (size_t at = 0; at < batch->lent.count; at++) {
+        const struct kit_answer *answer = &batch->answers[at];
+        if (!answer->settled) {
+            wait_for_late_ones();
+            kit_fail(batch->stage,
+                     "%s: message %zu of %zu got no verdict, and the session is lost or busy: %s", what,
+                     at + 1, batch->lent.count, session->error.text);
+        }
+        if (answer->verdict != OUTBOX_CONFIRMED) {
+            kit_fail(batch->stage, "%s: message %zu of %zu is %s: %s", what, at + 1, batch->lent.count,
+                     names[answer->verdict], answer->reason);
+        }
+    }
+    if (batch->state != OUTBOX_SESSION_OK) {
+        kit_fail(batch->stage, "%s: all were confirmed, and yet the session is not OK: %s", what,
+                 session->error.text);
+    }
+}
+
+/* ---- interrupt ---- */
+
+/* True while there is something to interrupt, or it has not begun. */
+static bool interrupt_once(struct kit_interrupt *interrupt)
+{
+    struct kit_session *session = interrupt->session;
+    (void)pthread_mutex_lock(&session->lock);
+    bool running = session->in_call;
+    int64_t began_ms = clock_now_ms();
+    if (running) {
+        interrupt->called_ms = interrupt->called_ms ? interrupt->called_ms : began_ms;
+        session->stage->table->interrupt(session->object);
+    }
+    int64_t took_ms = clock_now_ms() - began_ms;
+    (void)pthread_mutex_unlock(&session->lock);
+    if (took_ms > KIT_LATE_MS) {
+        kit_fail(session->stage, "interrupt() itself took %lld ms: it must not block", (long long)took_ms);
+    }
+    return running || interrupt->called_ms == 0;
+}
+
+static void pause_ms(int64_t ms)
+{
+    const struct timespec wait = {ms / 1000, (long)(ms % 1000) * 1000000};
+    (void)nanosleep(&wait, NULL); /* when interrupt() comes is the very thing under test */
+}
+
+static void *interrupt_later(void *object)
+{
+    struct kit_interrupt *interrupt = object;
+    struct kit_session *session = interrupt->session;
+    bool begun = false;
+    while (!begun && !atomic_load(&interrupt->over)) {
+        (void)pthread_mutex_lock(&session->lock);
+        begun = session->in_call;
+        (void)pthread_mutex_unlock(&session->lock);
+        pause_ms(begun ? interrupt->after_ms : 1);
+    }
+    while (!atomic_load(&interrupt->over) && interrupt_once(interrupt)) {
+        pause_ms(AGAIN_MS);
+    }
+    return NULL;
+}
+
+void kit_interrupt_begin(struct kit_interrupt *interrupt, struct kit_session *session, int64_t after_ms)
+{
+    *interrupt = (struct kit_interrupt){.session = session, .after_ms = after_ms};
+    if (pthread_create(&interrupt->thread, NULL, interrupt_later, interrupt) != 0) {
+        kit_fail(session->stage, "the kit cannot start a thread");
+    }
+}
+
+void kit_interrupt_end(struct kit_interrupt *interrupt)
+{
+    int64_t now_ms = clock_now_ms();
+    atomic_store(&interrupt->over, true);
+    (void)pthread_join(interrupt->thread, NULL);
+    if (interrupt->called_ms != 0 && now_ms - interrupt->called_ms > KIT_SOON_MS + KIT_LATE_MS / 2) {
+        kit_fail(interrupt->session->stage, "interrupt() took effect after %lld ms: 1 s is what it has",
+                 (long long)(now_ms - interrupt->called_ms));
+    }
+}

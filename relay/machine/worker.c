@@ -1,0 +1,333 @@
+/* A worker claims a batch of rows, asks the backend to publish it, settles each row by the verdict it got,
+ * and commits. */
+#define _GNU_SOURCE /* pthread_setname_np */
+#include "machine/worker.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/failpoint.h"
+#include "machine/worker_state.h"
+
+enum { RESTING_MAX_BYTES = 256 << 10 };
+
+/* ---- publish, settle, commit ---- */
+
+/* What remains unsettled after a loss may or may not have arrived. */
+static void count_possible_duplicates(struct worker *worker, size_t rows, const char *why)
+{
+    if (rows > 0) {
+        metrics_add(&worker->shared->metrics.possible_duplicates, rows);
+        LOG(worker->shared->log, LOG_WARNING, "possible duplicates", log_number("worker", worker->number),
+            log_number("at_most", (int64_t)rows), log_text("after", why));
+    }
+}
+
+/* The session died with several rows in flight: one of them may be why. */
+static void suspect_rows(struct worker *worker)
+{
+    struct batch *batch = &worker->batch;
+    int64_t *seqs = arena_alloc(&batch->arena, batch->count * sizeof *seqs);
+    size_t count = 0;
+    for (size_t at = 0; at < batch->count && seqs; at++) {
+        const struct row *row = &batch->rows[at];
+        if (row->verdict == OUTBOX_UNSETTLED && row->lent && !row->not_sent && row->entry == 0) {
+            seqs[count++] = row->message.seq;
+        }
+    }
+    if (count > 0 && batch->count > 1) {
+        suspect_begin(&worker->shared->suspect, seqs, count);
+    }
+}
+
+static void after_publish(struct worker *worker, enum outbox_session_state state, int64_t retry_after_ms,
+                          const struct err *err, const struct tally *tally)
+{
+    if (tally->confirmed > 0 || (state == OUTBOX_SESSION_OK && worker->probing)) {
+        worker_session_works(worker);
+    }
+    if (state == OUTBOX_SESSION_OK) {
+        return;
+    }
+    count_possible_duplicates(worker, tally->unsettled, err->text);
+    if (state == OUTBOX_SESSION_BUSY) {
+        worker_pause_session(worker, err, retry_after_ms);
+        return;
+    }
+    if (worker->cause == WATCH_DATABASE || worker->cause == WATCH_STOP) {
+        worker_drop_session(worker);
+        return;
+    }
+    worker_lose_session(worker, err);
+    suspect_rows(worker);
+}
+
+/* A text that lives as long as the batch: the rows' errors point to it until they are settled. */
+static const char *keep_text(struct batch *batch, const char *text)
+{
+    const char *copy = arena_copy(&batch->arena, bytes_of(text));
+    return copy ? copy : "the session was lost";
+}
+
+static const char *const causes[] = {
+    [WATCH_DEADLINE] = "the call was interrupted after its deadline",
+    [WATCH_DATABASE] = "the call was interrupted: the database connection died, and the batch with it",
+    [WATCH_STOP] = "the call was interrupted by a stop",
+};
+
+/* Sends one wave: all that may be in flight at once. */
+static enum outbox_session_state publish_wave(struct worker *worker, int64_t deadline_ms,
+                                              int64_t *retry_after_ms, struct err *err)
+{
+    struct watchdog *watchdog = &worker->shared->watchdog;
+    worker_beat(worker);
+    watchdog_begin(watchdog, (size_t)worker->number, worker->session, deadline_ms,
+                   source_socket(worker->source));
+    enum outbox_session_state state =
+        backend_publish(worker->session, &worker->batch, deadline_ms, retry_after_ms, err);
+    worker->cause = watchdog_end(watchdog, (size_t)worker->number);
+    if (worker->cause != WATCH_NONE && state != OUTBOX_SESSION_LOST) {
+        err_clear(err);
+        (void)err_set(err, ERR_CONNECTION, "%s", causes[worker->cause]);
+        state = OUTBOX_SESSION_LOST;
+    }
+    return state;
+}
+
+/* One deadline covers the batch. A wave that could not be over by then is not begun: its rows are not sent.
+ */
+static enum outbox_session_state publish_waves(struct worker *worker, int64_t began_ms,
+                                               int64_t *retry_after_ms, struct err *err)
+{
+    int64_t timeout_ms = worker->shared->options.publish_timeout_ms;
+    enum outbox_session_state state = OUTBOX_SESSION_OK;
+    do {
+        state = publish_wave(worker, began_ms + timeout_ms, retry_after_ms, err);
+    } while (state == OUTBOX_SESSION_OK && batch_has_wave(&worker->batch) &&
+             clock_now_ms() < began_ms + timeout_ms / 2 && !wake_is_stopping(worker->shared->wake));
+    return state;
+}
+
+static enum outbox_session_state publish(struct worker *worker, struct tally *tally)
+{
+    struct shared *shared = worker->shared;
+    struct err err = {0};
+    int64_t retry_after_ms = 0;
+    int64_t began_ms = clock_now_ms();
+    enum outbox_session_state state = publish_waves(worker, began_ms, &retry_after_ms, &err);
+    bool lost_by_broker =
+        state == OUTBOX_SESSION_LOST && worker->cause != WATCH_DATABASE && worker->cause != WATCH_STOP;
+    worker->check_at_ms = clock_now_ms() + CHECK_EVERY_MS;
+    const struct verdict_context context = {
+        .rules = &shared->options.rules,
+        .channels = shared->channels,
+        .backoff = &worker->retry_backoff,
+        .log = shared->log,
+        .began_ms = began_ms,
+        .now_ms = clock_now_ms(),
+        .loss = lost_by_broker ? keep_text(&worker->batch, err.text) : NULL,
+        .single = worker->single,
+    };
+    verdict_decide(&worker->batch, &context, tally);
+    after_publish(worker, state, retry_after_ms, &err, tally);
+    return state;
+}
+
+static void committed(struct worker *worker, const struct tally *tally)
+{
+    struct shared *shared = worker->shared;
+    metrics_add(&shared->metrics.published, tally->confirmed);
+    metrics_add(&shared->metrics.retried, tally->retried);
+    metrics_add(&shared->metrics.dead_lettered, tally->buried);
+    metrics_add(&shared->metrics.held, tally->held);
+    metrics_add(&shared->metrics.payload_bytes, tally->payload_bytes);
+    metrics_add(&shared->metrics.batches, 1);
+    if (tally->next_due_ms >= 0) {
+        int64_t due_ms = clock_now_ms() + tally->next_due_ms;
+        int64_t next_ms = atomic_load(&shared->next_scheduled_ms);
+        while (due_ms < next_ms &&
+               !atomic_compare_exchange_weak(&shared->next_scheduled_ms, &next_ms, due_ms)) {
+        }
+    }
+}
+
+/* The next claim may share the round trip of the COMMIT only while nothing says no. */
+static bool may_claim_at_once(struct worker *worker, enum outbox_session_state state)
+{
+    int64_t unused_ms = 0;
+    struct shared *shared = worker->shared;
+    if (state != OUTBOX_SESSION_OK || wake_is_stopping(shared->wake) || worker->poll_ms > 0 ||
+        breaker_ask(&shared->breaker, worker->number, clock_now_ms(), &unused_ms) != BREAKER_PASS ||
+        suspect_ask(&shared->suspect, worker->number, false, &worker->suspect_seq) != SUSPECT_NONE) {
+        return false;
+    }
+    worker->single = false;
+    worker->probing = false;
+    return true;
+}
+
+/* The commit is over, one way or the other. */
+static void after_commit(struct worker *worker, bool done, const struct tally *tally, const struct err *err)
+{
+    struct shared *shared = worker->shared;
+    if (done) {
+        committed(worker, tally);
+    } else {
+        count_possible_duplicates(worker, tally->confirmed, err->text);
+    }
+    bool died = !done || !backend_is_connected(worker->session);
+    if (worker->single) {
+        bool over = suspect_tried(&shared->suspect, worker->number, worker->suspect_seq, died);
+        if (over || died) {
+            wake_all(shared->wake); /* all may go on, or another may */
+        }
+    }
+}
+
+/* Rows that stay must not be claimed again at full speed. */
+static void slow_down_if_rows_stay(struct worker *worker, const struct settled *settled)
+{
+    struct shared *shared = worker->shared;
+    if (settled->committed && settled->kept > 0) {
+        metrics_add(&shared->metrics.kept, settled->kept);
+        LOG(shared->log, LOG_WARNING,
+            "confirmed rows are still in the outbox and will be sent again: "
+            "does a trigger, a rule or a policy keep them from being deleted?",
+            log_number("worker", worker->number), log_number("rows", (int64_t)settled->kept));
+    }
+    if (settled->refused || settled->kept > 0) {
+        worker->last_poll_ms = worker->poll_ms = shared->options.poll_max_ms;
+    }
+}
+
+static void settle_and_commit(struct worker *worker, enum outbox_session_state state, struct tally *tally)
+{
+    struct shared *shared = worker->shared;
+    struct err err = {0};
+    struct settled settled = {0};
+    size_t claimed = worker->batch.count;
+    bool next = false;
+    int result = failpoint("after_confirm") ? err_set(&err, ERR_CONNECTION, "failpoint after_confirm")
+                                            : source_settle(worker->source, &worker->batch, &settled, &err);
+    if (result == 0) {
+        batch_drop_payloads(&worker->batch);
+        if (settled.refused) {
+            tally->buried = tally->retried = 0; /* the rows are still there: they must not be counted */
+        }
+        next = !settled.refused && settled.kept == 0 && !worker->single && may_claim_at_once(worker, state) &&
+               worker_plan_claim(worker);
+        result =
+            source_commit(worker->source, next ? &worker->request : NULL, &worker->batch, &settled, &err);
+    }
+    worker_return_budget(shared, settled.committed ? claimed - tally->confirmed - tally->buried : claimed);
+    after_commit(worker, settled.committed, tally, &err);
+    slow_down_if_rows_stay(worker, &settled);
+    if (result != 0) {
+        worker_return_budget(shared, next ? worker->request.max_messages : 0);
+        worker_lose_source(worker, &err);
+    } else if (next) {
+        worker_claimed(worker);
+    }
+    if (worker->batch.count == 0) {
+        worker_let_go(worker);
+    }
+}
+
+/* ---- the loop ---- */
+
+static void loop(struct worker *worker)
+{
+    while (!wake_is_stopping(worker->shared->wake)) {
+        worker_beat(worker);
+        if (worker->batch.count == 0) {
+            if (!worker_may_connect(worker) || !worker_have_session(worker) || !worker_have_source(worker) ||
+                !worker_may_claim(worker)) {
+                continue;
+            }
+            if (worker->poll_ms > 0) {
+                worker_wait_for_messages(worker);
+                continue;
+            }
+            if (!worker_claim(worker)) {
+                continue;
+            }
+        }
+        struct tally tally;
+        enum outbox_session_state state = publish(worker, &tally);
+        settle_and_commit(worker, state, &tally);
+    }
+}
+
+static void *run(void *context)
+{
+    struct worker *worker = context;
+    struct shared *shared = worker->shared;
+    struct err err = {0};
+    char name[16];
+    (void)snprintf(name, sizeof name, "worker %d", worker->number % 1000);
+    (void)pthread_setname_np(pthread_self(), name);
+    if (backend_session_new(&worker->session, shared->backend, &err) != 0 ||
+        batch_init(&worker->batch, shared->options.batch_messages, &err) != 0) {
+        LOG(shared->log, LOG_ERROR, "worker cannot start", log_text("error", err.text));
+        (void)health_failed(&shared->health, HEALTH_BACKEND, &err, clock_now_ms());
+    } else {
+        loop(worker);
+    }
+    worker_set_working(worker, false);
+    source_close(worker->source);
+    backend_session_free(worker->session);
+    batch_finish(&worker->batch);
+    breaker_abandon(&shared->breaker, worker->number);
+    (void)suspect_abandon(&shared->suspect, worker->number);
+    atomic_store(&worker->ended, true);
+    wake_all(shared->wake);
+    return NULL;
+}
+
+int worker_start(struct worker **out, struct shared *shared, int number, struct err *err)
+{
+    struct worker *worker = calloc(1, sizeof *worker);
+    if (!worker) {
+        return err_set(err, ERR_INTERNAL, "out of memory");
+    }
+    const struct worker_options *options = &shared->options;
+    worker->shared = shared;
+    worker->number = number;
+    worker_beat(worker);
+    text_init(&worker->resting, RESTING_MAX_BYTES);
+    text_add(&worker->resting, "{}");
+    if (worker->resting.overflow) {
+        free(worker);
+        return err_set(err, ERR_INTERNAL, "out of memory");
+    }
+    backoff_init(&worker->database_backoff, CONNECT_AT_MOST_EVERY_MS, options->reconnect_max_ms);
+    backoff_init(&worker->backend_backoff, CONNECT_AT_MOST_EVERY_MS, options->reconnect_max_ms);
+    backoff_init(&worker->retry_backoff, options->retry_min_ms, options->retry_max_ms);
+    int fault = pthread_create(&worker->thread, NULL, run, worker);
+    if (fault != 0) {
+        text_finish(&worker->resting);
+        free(worker);
+        return err_set(err, ERR_INTERNAL, "cannot start a thread: %s", strerror(fault));
+    }
+    *out = worker;
+    return 0;
+}
+
+int64_t worker_silent_ms(const struct worker *worker, int64_t now_ms)
+{
+    bool ended = atomic_load(&worker->ended);
+    return ended ? 0 : now_ms - atomic_load_explicit(&worker->beat_ms, memory_order_relaxed);
+}
+
+bool worker_join(struct worker *worker, int64_t deadline_ms)
+{
+    if (!wake_await(worker->shared->wake, &worker->ended, deadline_ms)) {
+        return false;
+    }
+    (void)pthread_join(worker->thread, NULL);
+    text_finish(&worker->resting);
+    free(worker);
+    return true;
+}

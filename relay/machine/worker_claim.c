@@ -1,0 +1,192 @@
+/* worker_claim - what to claim and when; waiting while there is nothing. */
+#include "base/clock.h"
+#include "machine/worker_state.h"
+
+/* How long rows without a key may wait unasked for while rows with one keep coming. */
+enum { UNKEYED_AGAIN_MS = 100 };
+
+/* Takes up to `wanted` messages out of the budget that drain --max-messages sets. */
+static size_t take_budget(struct shared *shared, size_t wanted)
+{
+    int64_t left = atomic_load(&shared->budget);
+    int64_t taken = 0;
+    do {
+        taken = left < (int64_t)wanted ? left : (int64_t)wanted;
+    } while (taken > 0 && !atomic_compare_exchange_weak(&shared->budget, &left, left - taken));
+    return taken > 0 ? (size_t)taken : 0;
+}
+
+void worker_return_budget(struct shared *shared, size_t unused)
+{
+    atomic_fetch_add(&shared->budget, (int64_t)unused);
+}
+
+static bool scheduled_is_due(struct shared *shared)
+{
+    int64_t now_ms = clock_now_ms();
+    int64_t due_ms = atomic_load(&shared->next_scheduled_ms);
+    return now_ms >= due_ms &&
+           atomic_compare_exchange_strong(&shared->next_scheduled_ms, &due_ms, now_ms + 1000);
+}
+
+/* Retries are never claimed twice in a row; with order by key, rows without a key take turns with the others.
+ */
+static enum claim_kind next_kind(struct worker *worker)
+{
+    bool ordered = worker->shared->options.source.ordered;
+    if (worker->single) {
+        return CLAIM_SUSPECT;
+    }
+    if (!worker->retries_were_last && scheduled_is_due(worker->shared)) {
+        worker->retries_were_last = true;
+        return CLAIM_SCHEDULED;
+    }
+    if (ordered && worker->request.kind != CLAIM_MESSAGES && clock_now_ms() >= worker->unkeyed_at_ms) {
+        return CLAIM_MESSAGES;
+    }
+    worker->retries_were_last = false; /* the bulk of the messages has its turn now */
+    return ordered ? CLAIM_KEYED : CLAIM_MESSAGES;
+}
+
+bool worker_plan_claim(struct worker *worker)
+{
+    struct shared *shared = worker->shared;
+    bool one = worker->single || worker->probing;
+    (void)channels_resting(shared->channels, clock_now_ms(), &worker->resting);
+    worker->request = (struct source_request){
+        .kind = next_kind(worker),
+        .max_messages = take_budget(shared, one ? 1 : shared->options.batch_messages),
+        .resting = worker->single ? "{}" : text_get(&worker->resting), /* a suspect is tried whatever rests */
+        .suspect_seq = worker->suspect_seq,
+    };
+    return worker->request.max_messages > 0;
+}
+
+void worker_set_working(struct worker *worker, bool working)
+{
+    if (working != worker->holds_batch) {
+        worker->holds_batch = working;
+        if (working) {
+            atomic_fetch_add(&worker->shared->working, 1);
+        } else {
+            atomic_fetch_sub(&worker->shared->working, 1);
+            wake_all(worker->shared->wake); /* a drain may be over */
+        }
+    }
+}
+
+/* Rows that only others can claim must not make this worker spin: the wait grows until a claim brings
+ * something. */
+static void wait_longer(struct worker *worker)
+{
+    const struct worker_options *options = &worker->shared->options;
+    int64_t doubled_ms = worker->last_poll_ms * 2;
+    worker->poll_ms = doubled_ms < options->poll_min_ms ? options->poll_min_ms : doubled_ms;
+    worker->poll_ms = worker->poll_ms < options->poll_max_ms ? worker->poll_ms : options->poll_max_ms;
+    worker->last_poll_ms = worker->poll_ms;
+}
+
+void worker_let_go(struct worker *worker)
+{
+    worker_set_working(worker, false);
+    if (suspect_let_go(&worker->shared->suspect, worker->number)) {
+        wake_all(worker->shared->wake);
+    }
+}
+
+static void claimed_something(struct worker *worker)
+{
+    struct shared *shared = worker->shared;
+    worker_set_working(worker, true);
+    atomic_store(&shared->last_claim_ms, clock_now_ms());
+    worker->last_poll_ms = 0;
+    if (worker->request.kind == CLAIM_SCHEDULED) {
+        atomic_store(&shared->next_scheduled_ms, clock_now_ms());
+    } else if (worker->request.kind == CLAIM_MESSAGES) {
+        worker->unkeyed_at_ms = 0;
+    }
+}
+
+/* True if that was all there is to ask for. */
+static bool claimed_nothing(struct worker *worker)
+{
+    struct shared *shared = worker->shared;
+    enum claim_kind kind = worker->request.kind;
+    worker_let_go(worker);
+    if (kind == CLAIM_SUSPECT &&
+        suspect_tried(&shared->suspect, worker->number, worker->suspect_seq, false)) {
+        wake_all(shared->wake);
+    }
+    if (kind == CLAIM_MESSAGES && shared->options.source.ordered) {
+        worker->unkeyed_at_ms = clock_after(clock_now_ms(), UNKEYED_AGAIN_MS);
+    }
+    /* outbox.message was not asked yet, or only for one half of its rows. */
+    return kind != CLAIM_SCHEDULED && kind != CLAIM_SUSPECT &&
+           (kind == CLAIM_KEYED || !shared->options.source.ordered);
+}
+
+void worker_claimed(struct worker *worker)
+{
+    struct shared *shared = worker->shared;
+    size_t got = worker->batch.count;
+    worker_return_budget(shared, worker->request.max_messages - got);
+    worker_source_works(worker);
+    if (got > 0) {
+        claimed_something(worker);
+    } else if (claimed_nothing(worker)) {
+        atomic_fetch_add(&shared->empty_claims, 1);
+        if (worker->probing) {
+            worker_session_works(worker); /* it connects, and there is nothing to prove more with */
+        }
+        wait_longer(worker);
+    }
+}
+
+bool worker_claim(struct worker *worker)
+{
+    struct err err = {0};
+    if (!worker_plan_claim(worker)) {
+        worker_let_go(worker);
+        worker_wait_until(worker, clock_now_ms() + worker->shared->options.poll_max_ms);
+        return false;
+    }
+    worker_set_working(worker, true); /* rows may be locked from now on, however long the answer takes */
+    if (source_claim(worker->source, &worker->request, &worker->batch, &err) != 0) {
+        worker_return_budget(worker->shared, worker->request.max_messages);
+        worker_lose_source(worker, &err);
+        return false;
+    }
+    worker_claimed(worker);
+    return worker->batch.count > 0;
+}
+
+void worker_wait_for_messages(struct worker *worker)
+{
+    struct shared *shared = worker->shared;
+    worker_let_go(worker);
+    while (worker->poll_ms > 0 && !wake_is_stopping(shared->wake)) {
+        int64_t rest_ends_ms = channels_resting(shared->channels, clock_now_ms(), &worker->resting);
+        int64_t until_ms = clock_now_ms() + worker->poll_ms;
+        worker_wait_until(worker, rest_ends_ms < until_ms ? rest_ends_ms : until_ms);
+        if (wake_is_stopping(shared->wake) || !backend_is_connected(worker->session)) {
+            return;
+        }
+        struct err err = {0};
+        struct source_look look = {0};
+        (void)channels_resting(shared->channels, clock_now_ms(), &worker->resting);
+        const struct source_request request = {.resting = text_get(&worker->resting)};
+        if (source_look(worker->source, &request, &look, &err) != 0) {
+            worker_lose_source(worker, &err);
+            return;
+        }
+        if (look.scheduled) {
+            atomic_store(&shared->next_scheduled_ms, 0);
+        }
+        if (look.waiting || look.scheduled) {
+            worker->poll_ms = 0;
+            return;
+        }
+        atomic_fetch_add(&shared->empty_claims, 1);
+        wait_longer(worker);
+    }
+}

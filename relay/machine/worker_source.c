@@ -1,0 +1,56 @@
+/* worker_source - connecting to the database, and losing it. */
+#include "base/clock.h"
+#include "machine/worker_state.h"
+
+enum { DATABASE_CONNECT_MS = 30000 };
+
+void worker_lose_source(struct worker *worker, const struct err *why)
+{
+    struct shared *shared = worker->shared;
+    if (worker->source) {
+        metrics_add(&shared->metrics.database_losses, 1);
+    }
+    source_close(worker->source);
+    worker->source = NULL;
+    batch_clear(&worker->batch);
+    worker_set_working(worker, false);
+    if (why->class != ERR_STOPPED && health_failed(&shared->health, HEALTH_DATABASE, why, clock_now_ms())) {
+        LOG(shared->log, LOG_WARNING, "no connection to the database", log_number("worker", worker->number),
+            log_text("error", why->text));
+    }
+    worker->database_not_before_ms += backoff_next_ms(&worker->database_backoff);
+    /* Who cannot reach the database probes nothing: let another. */
+    breaker_abandon(&shared->breaker, worker->number);
+    if (suspect_abandon(&shared->suspect, worker->number)) {
+        wake_all(shared->wake);
+    }
+}
+
+bool worker_have_source(struct worker *worker)
+{
+    struct shared *shared = worker->shared;
+    if (worker->source) {
+        return true;
+    }
+    if (clock_now_ms() < worker->database_not_before_ms) {
+        worker_wait_until(worker, worker->database_not_before_ms);
+        return false;
+    }
+    struct err err = {0};
+    worker->database_not_before_ms = clock_now_ms() + CONNECT_AT_MOST_EVERY_MS;
+    metrics_add(&shared->metrics.database_connects, 1);
+    if (source_open(&worker->source, &shared->options.source, shared->wake->stop_fd, shared->wake->halt_fd,
+                    clock_now_ms() + DATABASE_CONNECT_MS, &err) != 0) {
+        worker_lose_source(worker, &err);
+        return false;
+    }
+    return true;
+}
+
+void worker_source_works(struct worker *worker)
+{
+    backoff_reset(&worker->database_backoff);
+    if (health_works(&worker->shared->health, HEALTH_DATABASE)) {
+        LOG(worker->shared->log, LOG_INFO, "connected to the database", log_number("worker", worker->number));
+    }
+}

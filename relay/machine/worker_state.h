@@ -1,0 +1,99 @@
+/*
+ * worker_state - what one worker has in hand, and the steps of its loop that live in files of their own. For
+ * worker*.c only.
+ *
+ * Everything here runs in the worker's thread.
+ */
+#ifndef RELAY_WORKER_STATE_H
+#define RELAY_WORKER_STATE_H
+
+#include "base/clock.h"
+#include "machine/worker.h"
+
+enum { CONNECT_AT_MOST_EVERY_MS = 1000, CHECK_EVERY_MS = 1000 };
+
+struct worker {
+    struct shared *shared;
+    pthread_t thread;
+    _Atomic int64_t beat_ms; /* when it last made progress */
+    struct source *source;
+    struct session *session;
+    struct batch batch;
+    struct text resting;
+    struct source_request request; /* of the batch in hand */
+    int64_t suspect_seq;
+    int64_t unkeyed_at_ms; /* order by key: rows without a key are asked for again from then on */
+    struct backoff database_backoff;
+    struct backoff backend_backoff;
+    struct backoff retry_backoff;
+    int64_t database_not_before_ms;
+    int64_t backend_not_before_ms;
+    int64_t check_at_ms;
+    int64_t poll_ms;      /* wait before the next look; 0 = claim at once */
+    int64_t last_poll_ms; /* the wait before, since something was last claimed */
+    int number;
+    enum watch_cause cause; /* why the last call to the backend was interrupted */
+    atomic_bool ended;      /* nothing is left to do but to join the thread */
+    bool single;            /* the batch in hand is one row of suspect mode */
+    bool probing;           /* this worker is the breaker's prober */
+    bool retries_were_last; /* claimed: the messages' turn is next */
+    bool paused;            /* our own session said BUSY: only it can say that the pause is over */
+    bool holds_batch;
+};
+
+static inline void worker_beat(struct worker *worker)
+{
+    atomic_store_explicit(&worker->beat_ms, clock_now_ms(), memory_order_relaxed);
+}
+
+/* worker_session.c: the session to the broker. */
+
+/* May this worker connect now, and go on to claim? The breaker answers; if not, it has waited a while. */
+bool worker_may_connect(struct worker *worker);
+
+/* Connects if there is no session; false after a failure or a wait. */
+bool worker_have_session(struct worker *worker);
+
+/* With a session: what may it claim? Suspect mode answers; if nothing, it has waited a while. */
+bool worker_may_claim(struct worker *worker);
+
+/* Disconnects, through no fault of the broker. */
+void worker_drop_session(struct worker *worker);
+
+void worker_lose_session(struct worker *worker, const struct err *why);
+void worker_pause_session(struct worker *worker, const struct err *why, int64_t retry_after_ms);
+void worker_session_works(struct worker *worker);
+
+/* Waits without a transaction, until the time or a stop; heartbeats are serviced meanwhile. */
+void worker_wait_until(struct worker *worker, int64_t until_ms);
+
+/* worker_source.c: the connection to the database. */
+
+bool worker_have_source(struct worker *worker);
+void worker_source_works(struct worker *worker);
+
+/* Closes it; the batch in hand is forgotten, the server rolls it back. */
+void worker_lose_source(struct worker *worker, const struct err *why);
+
+/* worker_claim.c: what to claim, and waiting when there is nothing. */
+
+/* Fills worker->request; false when the budget is used up. */
+bool worker_plan_claim(struct worker *worker);
+
+/* Looks at what a claim brought. */
+void worker_claimed(struct worker *worker);
+
+/* True with a batch in hand. */
+bool worker_claim(struct worker *worker);
+
+/* Nothing to do: waits a little longer each time, and looks without locking anything. */
+void worker_wait_for_messages(struct worker *worker);
+
+/* Gives back what was claimed of the budget and not used. */
+void worker_return_budget(struct shared *shared, size_t unused);
+void worker_set_working(struct worker *worker, bool working);
+
+/* No batch in hand, and none to be claimed at once: who waits for that may go on. */
+void worker_let_go(struct worker *worker);
+
+#endif

@@ -1,0 +1,112 @@
+/*
+ * batch - the rows of one transaction as messages, and what became of each.
+ *
+ * A batch is born, published, settled and freed by one worker in one transaction. It knows no database:
+ * whoever filled it leaves an owner of the memory behind, to be released with the batch.
+ */
+#ifndef RELAY_BATCH_H
+#define RELAY_BATCH_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/arena.h"
+#include "base/err.h"
+#include "outbox_backend.h"
+
+/* What the transaction does with a row; decided in verdict.c, carried out in source.c. Zero is the safe one.
+ */
+enum row_fate {
+    ROW_STAYS = 0,
+    ROW_DELETED,   /* confirmed */
+    ROW_SCHEDULED, /* waits in outbox.scheduled; attempts says whether this try counted */
+    ROW_BURIED     /* to outbox.dead_letter */
+};
+
+struct row {
+    struct outbox_message message;
+    size_t before;        /* 1 + index of the row of its key that must be confirmed first; 0 = none */
+    int64_t entry;        /* its entry in outbox.scheduled; 0 = it stands in outbox.message */
+    int64_t tried_age_ms; /* since its last try; -1 = unknown or never */
+    int64_t age_ms;       /* since created_at */
+    bool has_key;         /* an empty key is one, too */
+    uint32_t attempts;    /* counted before this try */
+    bool solo;            /* a session died on it before: sent alone */
+
+    enum outbox_verdict verdict;
+    bool lent;     /* a backend was asked to send it */
+    bool spoiled;  /* settled twice: whatever else is said of it, nothing is known */
+    bool not_sent; /* UNSETTLED in the backend's own words: it cannot have arrived */
+    int64_t retry_after_ms;
+    const char *error; /* sentence; never NULL */
+
+    enum row_fate fate;
+    const char *burial; /* word for dead_letter.reason */
+    int64_t wait_ms;    /* until due, for ROW_SCHEDULED */
+};
+
+struct batch {
+    struct outbox_batch lent; /* what a backend sees; first, so that settle() finds its way back */
+    struct arena arena;
+    struct row *rows;
+    size_t count;
+    size_t capacity;
+    const struct outbox_message **messages;
+    size_t *row_of; /* lent index -> row */
+    bool is_lent;
+    unsigned misuses; /* settled twice, out of range, or outside publish() */
+    void *owner;
+    void (*release)(void *owner);
+};
+
+/* What became of a batch. Begins as zeros. */
+struct settled {
+    bool refused;   /* a move was refused: all rows that were to move stay where they are */
+    size_t kept;    /* confirmed rows that their DELETE left there: somebody's trigger, rule or policy */
+    bool committed; /* the COMMIT is known to have succeeded, also where -1 is returned */
+};
+
+/* Room for `capacity` rows at most. */
+int batch_init(struct batch *batch, size_t capacity, struct err *err) MUST_CHECK;
+void batch_finish(struct batch *batch); /* accepts a zeroed one */
+
+/* Empties it and releases the memory of its rows. */
+void batch_clear(struct batch *batch);
+
+/* Frees what the payloads occupy; seq, entry, verdicts and errors stay readable, and nothing else. */
+void batch_drop_payloads(struct batch *batch);
+
+/* A zeroed row at the end; the caller fills it. NULL when full. */
+struct row *batch_add(struct batch *batch);
+
+/* Settles a row before it is sent (expired, malformed). `format` as in printf. */
+void batch_refuse(struct batch *batch, struct row *row, const char *burial, const char *format, ...)
+    __attribute__((format(printf, 4, 5)));
+
+/* Parses a flat JSON object of scalars into message->headers; otherwise refuses the row. Where memory is
+ * short, the row is settled as OUTBOX_HOLD. */
+void batch_set_headers(struct batch *batch, struct row *row, struct outbox_bytes json);
+
+/* Order by key: from now on no row is lent before the one of its key in front of it, by seq, is confirmed. */
+int batch_order_by_key(struct batch *batch, struct err *err) MUST_CHECK;
+
+/*
+ * Lends a wave to a backend: the unsettled rows that were not lent yet and whose predecessors are confirmed.
+ * Without order that is all of them. The view is valid until batch_take_back().
+ */
+struct outbox_batch *batch_lend(struct batch *batch);
+void batch_take_back(struct batch *batch);
+
+/* Is there another wave to lend? */
+bool batch_has_wave(const struct batch *batch);
+
+/* Messages of the last wave about which settle() was not called: they may have arrived. */
+size_t batch_count_unknown(const struct batch *batch);
+
+/* Messages of the last wave that were not sent, in the backend's own words. */
+size_t batch_count_not_sent(const struct batch *batch);
+
+size_t batch_count_verdict(const struct batch *batch, enum outbox_verdict verdict);
+
+#endif

@@ -1,0 +1,85 @@
+#define _GNU_SOURCE /* realpath(path, NULL) under every libc */
+#include "plugin/protected_path.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static int check_part(const char *part, const struct stat *status, struct err *err)
+{
+    const char *what = S_ISDIR(status->st_mode) ? "directory" : "file";
+    bool sticky = S_ISDIR(status->st_mode) && (status->st_mode & S_ISVTX); /* others may add, not replace */
+    if (status->st_uid != 0 && status->st_uid != geteuid()) {
+        return err_set(err, ERR_CONFIG, "%s %s belongs to user %u: chown it to root or to the relay's user",
+                       what, part, (unsigned)status->st_uid);
+    }
+    if ((status->st_mode & (S_IWGRP | S_IWOTH)) && !sticky) {
+        return err_set(err, ERR_CONFIG, "%s %s may be written by others (mode %04o): chmod go-w it", what,
+                       part, (unsigned)status->st_mode & 07777U);
+    }
+    return 0;
+}
+
+/*
+ * Every directory above the file, the nearest first. `path` is resolved: a symbolic link that shows up now
+ * was put there behind our back. It is cut at its slashes, and whole again afterwards.
+ */
+static int check_parents(char *path, struct err *err)
+{
+    int result = 0;
+    for (size_t at = strlen(path); at > 0 && result == 0; at--) {
+        if (path[at - 1] != '/') {
+            continue;
+        }
+        struct stat status;
+        size_t end = at > 1 ? at - 1 : 1; /* without its slash, which would follow a link; the root is one */
+        char kept = path[end];
+        path[end] = '\0';
+        if (lstat(path, &status) != 0 || !S_ISDIR(status.st_mode)) {
+            result = err_set(err, ERR_CONFIG, "%s is not a directory any more", path);
+        } else {
+            result = check_part(path, &status, err);
+        }
+        path[end] = kept;
+    }
+    return result;
+}
+
+/* Once nobody else can change the path, does it still lead to what was opened? */
+static int check_same(const char *path, const struct stat *opened, struct err *err)
+{
+    struct stat now;
+    if (lstat(path, &now) != 0 || now.st_dev != opened->st_dev || now.st_ino != opened->st_ino) {
+        return err_set(err, ERR_CONFIG, "it was replaced while it was looked at: try again");
+    }
+    return 0;
+}
+
+int protected_path_open(const char *path, char **resolved, int *fd, struct err *err)
+{
+    struct stat status;
+    char *real = realpath(path, NULL);
+    if (!real) {
+        return err_set(err, ERR_CONFIG, "cannot open it: %s", strerror(errno));
+    }
+    int opened = open(real, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY | O_NOFOLLOW);
+    if (opened < 0 || fstat(opened, &status) != 0) {
+        (void)err_set(err, ERR_CONFIG, "cannot open it: %s", strerror(errno));
+    } else if (!S_ISREG(status.st_mode)) {
+        (void)err_set(err, ERR_CONFIG, "it is not a regular file");
+    } else if (check_part(real, &status, err) == 0 && check_parents(real, err) == 0 &&
+               check_same(real, &status, err) == 0) {
+        *resolved = real;
+        *fd = opened;
+        return 0;
+    }
+    if (opened >= 0) {
+        (void)close(opened);
+    }
+    free(real);
+    return -1;
+}

@@ -1,0 +1,154 @@
+/* pg_connect - opening a connection: host by host, each with its share of the time. */
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "postgres/pg.h"
+#include "postgres/pg_hosts.h"
+#include "postgres/pg_state.h"
+#include "postgres/sqlstate.h"
+
+static void drop_notice(void *unused, const PGresult *result)
+{
+    (void)unused; /* notices of migrations and functions are not for our log: they may quote rows */
+    (void)result;
+}
+
+/* libpq 15 gives no SQLSTATE for a failed connect: with verbose errors it stands in the text, "FATAL:  28P01:
+ * ...". */
+static int connect_failed(PGconn *conn, struct err *err)
+{
+    const char *message = PQerrorMessage(conn);
+    char line[400];
+    pg_copy_first_line(line, sizeof line, message);
+    for (const char *at = strstr(message, ":  "); at; at = strstr(at + 1, ":  ")) {
+        const char *code = at + 3;
+        if (strspn(code, "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ") == 5 && code[5] == ':') {
+            char sqlstate[6] = {0};
+            memcpy(sqlstate, code, 5);
+            pg_copy_first_line(line, sizeof line, code + 7);
+            enum err_class class = sqlstate_class(sqlstate);
+            (void)err_set(err, class == ERR_INTERNAL ? ERR_CONNECTION : class, "%s (SQLSTATE %s)", line,
+                          sqlstate);
+            memcpy(err->sqlstate, sqlstate, sizeof sqlstate);
+            return -1;
+        }
+    }
+    return err_set(err, ERR_CONNECTION, "%s", line[0] ? line : "cannot connect to PostgreSQL");
+}
+
+static int finish_connect(struct pg *pg, int64_t deadline_ms, struct err *err)
+{
+    PostgresPollingStatusType state = PGRES_POLLING_WRITING;
+    while (state != PGRES_POLLING_OK) {
+        if (state == PGRES_POLLING_FAILED) {
+            return connect_failed(pg->conn, err);
+        }
+        if (pg_wait_socket(pg, state == PGRES_POLLING_READING ? POLLIN : POLLOUT, deadline_ms, err) != 0) {
+            return -1;
+        }
+        state = PQconnectPoll(pg->conn);
+    }
+    const char *encoding = PQparameterStatus(pg->conn, "client_encoding");
+    if (!encoding || strcmp(encoding, "UTF8") != 0) {
+        return err_set(err, ERR_CONFIG, "client_encoding is %s where UTF8 was asked for",
+                       encoding ? encoding : "unknown");
+    }
+    if (PQsetnonblocking(pg->conn, 1) != 0 || PQenterPipelineMode(pg->conn) != 1) {
+        return pg_connection_failed(pg, err);
+    }
+    (void)PQsetErrorVerbosity(pg->conn, PQERRORS_DEFAULT);
+    return 0;
+}
+
+/* In front of dbname: defaults that conninfo may override. Behind it: what must hold. */
+static PGconn *start(const struct pg_options *options, const struct pg_host *host)
+{
+    const char *const names[] = {"fallback_application_name",
+                                 "keepalives_idle",
+                                 "keepalives_interval",
+                                 "keepalives_count",
+                                 "tcp_user_timeout",
+                                 "dbname",
+                                 "client_encoding",
+                                 "target_session_attrs",
+                                 "host",
+                                 "hostaddr",
+                                 "port",
+                                 NULL};
+    const char *const values[] = {options->client_name, "10",   "5",          "3",        "15000",
+                                  options->conninfo,    "UTF8", "read-write", host->name, host->address,
+                                  host->port,           NULL};
+    return PQconnectStartParams(names, values, 1);
+}
+
+static int open_host(struct pg *pg, const struct pg_options *options, const struct pg_host *host,
+                     int64_t deadline_ms, struct err *err)
+{
+    pg->conn = start(options, host);
+    if (!pg->conn) {
+        return err_set(err, ERR_INTERNAL, "out of memory");
+    }
+    (void)PQsetNoticeReceiver(pg->conn, drop_notice, NULL);
+    (void)PQsetErrorVerbosity(pg->conn, PQERRORS_VERBOSE);
+    if (PQstatus(pg->conn) != CONNECTION_BAD) {
+        return finish_connect(pg, deadline_ms, err);
+    }
+    (void)connect_failed(pg->conn, err);
+    if (strncmp(err->text, "invalid ", 8) == 0) {
+        err->class = ERR_CONFIG; /* libpq refused a value before it tried any host */
+    }
+    return -1;
+}
+
+/* As libpq does: a host that is away, starting or read-only is passed over; one that refuses us is an answer.
+ * The error is that of the last host; of the others it tells why, too. */
+static int open_any(struct pg *pg, const struct pg_options *options, const struct pg_hosts *hosts,
+                    int64_t deadline_ms, struct err *err)
+{
+    struct err last = {0};
+    for (size_t at = 0; at < hosts->count; at++) {
+        int64_t now_ms = clock_now_ms();
+        int64_t until_ms = clock_after(now_ms, (deadline_ms - now_ms) / (int64_t)(hosts->count - at));
+        if (hosts->timeout_ms > 0 && hosts->timeout_ms < until_ms - now_ms) {
+            until_ms = clock_after(now_ms, hosts->timeout_ms);
+        }
+        struct err failure = {0};
+        if (open_host(pg, options, &hosts->list[at], until_ms, &failure) == 0) {
+            return 0;
+        }
+        PQfinish(pg->conn);
+        pg->conn = NULL;
+        if (err_is_set(&last)) {
+            (void)err_prefix(&failure, "%s; then", last.text);
+        }
+        last = failure;
+        if (failure.class != ERR_CONNECTION) {
+            break;
+        }
+    }
+    *err = last;
+    return -1;
+}
+
+int pg_open(struct pg **out, const struct pg_options *options, int64_t deadline_ms, struct err *err)
+{
+    struct pg *pg = calloc(1, sizeof *pg);
+    if (!pg) {
+        return err_set(err, ERR_INTERNAL, "out of memory");
+    }
+    pg->cancel_fd = options->cancel_fd;
+    struct pg_hosts hosts;
+    int result = pg_hosts_read(&hosts, options->conninfo, err);
+    if (result == 0) {
+        result = open_any(pg, options, &hosts, deadline_ms, err);
+    }
+    pg_hosts_finish(&hosts);
+    if (result != 0) {
+        pg_close(pg);
+        return -1;
+    }
+    *out = pg;
+    return 0;
+}

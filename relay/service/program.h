@@ -1,0 +1,61 @@
+/* program - puts the machine together from the configuration; shared by run and drain. */
+#ifndef RELAY_PROGRAM_H
+#define RELAY_PROGRAM_H
+
+#include <stdbool.h>
+
+#include "base/log.h"
+#include "config/config.h"
+#include "machine/pool.h"
+#include "machine/wake.h"
+#include "plugin/backend.h"
+#include "postgres/pg.h"
+#include "service/signals.h"
+#include "store/ledger.h"
+
+struct program {
+    struct config config;
+    struct log log;
+    char instance[300];
+    char client_name[320];
+    struct text include; /* text[] literals of LIKE patterns; empty = no filter */
+    struct text exclude;
+    struct backend *backend;
+    struct wake wake;
+    struct signals signals;
+    struct pool *pool;
+    struct ledger *ledger;
+    bool told_of_stuck;
+    bool has_wake;
+    bool has_signals;
+};
+
+/*
+ * Configuration (taken over from *config), log, names; from here on signals ask for a stop. 0, or the exit
+ * code after telling why; program_finish() either way.
+ */
+int program_init(struct program *program, struct config *config);
+
+/* Opens the backend: reads and checks its settings, without a network. */
+int program_open(struct program *program, struct err *err) MUST_CHECK;
+
+/* Starts ledger and workers, after program_open(). */
+int program_start(struct program *program, int64_t budget, struct err *err) MUST_CHECK;
+
+/* Asks for a stop and ends everything; false if something had to be let go of: then _exit(70). */
+bool program_stop(struct program *program);
+void program_finish(struct program *program);
+
+/* order: key */
+bool program_is_ordered(const struct program *program);
+
+/* A connection of the main thread's own, checked to hold the right schema. */
+int program_connect(struct program *program, struct pg **out, struct err *err) MUST_CHECK;
+
+/* Is this outbox ordered as we are configured? */
+int program_check_order(const struct program *program, struct pg *pg, struct err *err) MUST_CHECK;
+
+/* One second of a supervisor's life: the ledger's row, and what USR1 asks for. */
+void program_tick(struct program *program);
+
+#endif

@@ -1,0 +1,43 @@
+/* inspect - read-only questions to the outbox for people: what is left, what is wrong. */
+#ifndef RELAY_INSPECT_H
+#define RELAY_INSPECT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/bytes.h"
+#include "base/err.h"
+#include "postgres/pg.h"
+
+/* Where a drain aims. */
+struct inspect_target {
+    int64_t seq;
+    char now[64]; /* the database's clock, as text */
+};
+
+struct inspect_left {
+    int64_t messages; /* up to the target, in our channels */
+    int64_t resting; /* of these and of the due retries, held, paused, or behind a waiting row of their key */
+    int64_t due;     /* retries that were due at the start */
+    int64_t waiting; /* retries for later */
+};
+
+struct inspect_filter {
+    const char *include; /* text[] literals of LIKE patterns; NULL = none */
+    const char *exclude;
+    const char *resting; /* text[] literal */
+    bool ordered;        /* rows behind a waiting one of their key count as resting */
+};
+
+int inspect_drain_target(struct pg *pg, struct inspect_target *target, struct err *err) MUST_CHECK;
+int inspect_drain_left(struct pg *pg, const struct inspect_target *target,
+                       const struct inspect_filter *filter, struct inspect_left *left,
+                       struct err *err) MUST_CHECK;
+
+/* Moves delayed messages that are due into outbox.message, all of them. */
+int inspect_promote_all(struct pg *pg, int64_t *promoted, struct err *err) MUST_CHECK;
+
+/* The status document, JSON text. */
+int inspect_status(struct pg *pg, struct text *json, struct err *err) MUST_CHECK;
+
+#endif

@@ -1,0 +1,124 @@
+#include "store/ledger.h"
+
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/version.h"
+#include "postgres/pg.h"
+#include "store/sql.h"
+
+enum {
+    EVERY_MS = 10000,
+    RECONNECT_EVERY_MS = 5000,
+    CONNECT_MS = 5000,
+    ANSWER_MS = 3000,
+    MAX_BYTES = 256 << 10
+};
+
+struct ledger {
+    struct ledger_options options;
+    struct pg *pg;
+    struct text written; /* what the row says, to see a change */
+    int64_t write_at_ms;
+    int64_t connect_at_ms;
+    char host[256];
+    char pid[16];
+};
+
+int ledger_new(struct ledger **out, const struct ledger_options *options, struct err *err)
+{
+    struct ledger *ledger = calloc(1, sizeof *ledger);
+    if (!ledger) {
+        return err_set(err, ERR_INTERNAL, "out of memory");
+    }
+    ledger->options = *options;
+    text_init(&ledger->written, MAX_BYTES);
+    if (gethostname(ledger->host, sizeof ledger->host - 1) != 0) {
+        (void)snprintf(ledger->host, sizeof ledger->host, "unknown");
+    }
+    (void)snprintf(ledger->pid, sizeof ledger->pid, "%ld", (long)getpid());
+    *out = ledger;
+    return 0;
+}
+
+static bool connect_if_due(struct ledger *ledger)
+{
+    if (ledger->pg || clock_now_ms() < ledger->connect_at_ms) {
+        return ledger->pg != NULL;
+    }
+    ledger->connect_at_ms = clock_now_ms() + RECONNECT_EVERY_MS;
+    const struct pg_options options = {ledger->options.conninfo, ledger->options.client_name,
+                                       ledger->options.stop_fd};
+    struct err err = {0};
+    if (pg_open(&ledger->pg, &options, clock_now_ms() + CONNECT_MS, &err) != 0) {
+        /* The workers tell what is wrong with the database; once is enough. */
+        LOG(ledger->options.log, LOG_DEBUG, "cannot write to outbox.relay", log_text("error", err.text));
+        return false;
+    }
+    pg_cancel_on(ledger->pg, -1);
+    return true;
+}
+
+static void run(struct ledger *ledger, const char *sql, size_t count, const char *const *values)
+{
+    struct err err = {0};
+    if (pg_query(ledger->pg, sql, count, values, NULL, clock_now_ms() + ANSWER_MS, &err) != 0) {
+        LOG(ledger->options.log, err.class == ERR_CONNECTION ? LOG_DEBUG : LOG_WARNING,
+            "cannot write to outbox.relay", log_text("error", err.text));
+        pg_close(ledger->pg);
+        ledger->pg = NULL;
+        text_clear(&ledger->written);
+    }
+}
+
+static bool has_changed(struct ledger *ledger, const struct ledger_entry *entry)
+{
+    struct text now;
+    text_init(&now, MAX_BYTES);
+    /* Without the times: they change by themselves. */
+    text_addf(&now, "%s\n%s\n%s\n%zu", entry->state, entry->reason ? entry->reason : "",
+              entry->last_error ? entry->last_error : "", strlen(entry->holds));
+    bool changed = strcmp(text_get(&now), text_get(&ledger->written)) != 0;
+    text_finish(&ledger->written);
+    ledger->written = now;
+    return changed;
+}
+
+void ledger_write(struct ledger *ledger, const struct ledger_entry *entry)
+{
+    bool changed = has_changed(ledger, entry);
+    if ((!changed && clock_now_ms() < ledger->write_at_ms) || !connect_if_due(ledger)) {
+        return;
+    }
+    char next_try[24];
+    (void)snprintf(next_try, sizeof next_try, "%lld", (long long)entry->next_try_in_ms);
+    const char *const values[] = {ledger->options.instance,
+                                  RELAY_VERSION,
+                                  ledger->options.backend,
+                                  ledger->host,
+                                  ledger->pid,
+                                  entry->state,
+                                  entry->reason,
+                                  entry->holds,
+                                  entry->last_error,
+                                  entry->next_try_in_ms >= 0 ? next_try : NULL};
+    run(ledger, sql_ledger_write, 10, values);
+    ledger->write_at_ms = clock_now_ms() + EVERY_MS;
+}
+
+void ledger_free(struct ledger *ledger)
+{
+    if (ledger) {
+        if (ledger->pg) {
+            const char *const values[] = {ledger->options.instance};
+            run(ledger, sql_ledger_remove, 1, values);
+        }
+        pg_close(ledger->pg);
+        text_finish(&ledger->written);
+        free(ledger);
+    }
+}

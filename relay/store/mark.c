@@ -1,0 +1,113 @@
+#include "store/mark.h"
+
+#include "base/clock.h"
+
+enum { REFRESH_EVERY_MS = 20, IDLE_REFRESH_EVERY_MS = 10000, FULL_EVERY_MS = 60000 };
+
+void mark_init(struct mark *mark)
+{
+    *mark = (struct mark){.next_full_ms = clock_now_ms() + FULL_EVERY_MS};
+    (void)pthread_mutex_init(&mark->lock, NULL);
+}
+
+void mark_finish(struct mark *mark)
+{
+    (void)pthread_mutex_destroy(&mark->lock);
+}
+
+static void forget(struct mark *mark)
+{
+    mark->generation++;
+    mark->all = 0;
+    mark->filtered = 0;
+    mark->filter = 0;
+    mark->pending = false;
+}
+
+void mark_reset(struct mark *mark)
+{
+    (void)pthread_mutex_lock(&mark->lock);
+    forget(mark);
+    (void)pthread_mutex_unlock(&mark->lock);
+}
+
+static int64_t start_of(const struct mark *mark, uint64_t filter)
+{
+    return mark->filter == filter && mark->filtered > mark->all ? mark->filtered : mark->all;
+}
+
+int64_t mark_start(struct mark *mark, uint64_t filter, bool filtered, int64_t now_ms, bool *full)
+{
+    (void)pthread_mutex_lock(&mark->lock);
+    *full = now_ms >= mark->next_full_ms;
+    if (*full) {
+        mark->next_full_ms = now_ms + FULL_EVERY_MS;
+    }
+    int64_t start = filtered ? start_of(mark, filter) : mark->all;
+    start = *full ? 0 : start;
+    (void)pthread_mutex_unlock(&mark->lock);
+    return start;
+}
+
+/* Idle, with everything that was handed out known to be gone, there is nothing to learn. */
+static bool is_due(const struct mark *mark, bool idle, int64_t now_ms)
+{
+    if (now_ms < mark->next_refresh_ms) {
+        return false;
+    }
+    bool behind = !mark->pending || mark->pending_highest >= mark->all;
+    return !idle || behind || now_ms >= mark->next_idle_refresh_ms;
+}
+
+bool mark_ask(struct mark *mark, uint64_t filter, bool idle, int64_t now_ms, struct mark_question *question)
+{
+    (void)pthread_mutex_lock(&mark->lock);
+    bool due = is_due(mark, idle, now_ms);
+    if (due) {
+        mark->next_refresh_ms = now_ms + REFRESH_EVERY_MS;
+        mark->next_idle_refresh_ms = now_ms + IDLE_REFRESH_EVERY_MS;
+        *question = (struct mark_question){.generation = mark->generation,
+                                           .filter = filter,
+                                           .all = mark->all,
+                                           .filtered = start_of(mark, filter),
+                                           .highest = mark->pending ? mark->pending_highest : 0};
+    }
+    (void)pthread_mutex_unlock(&mark->lock);
+    return due;
+}
+
+void mark_learn(struct mark *mark, const struct mark_question *question, const struct mark_answer *answer)
+{
+    (void)pthread_mutex_lock(&mark->lock);
+    if (question->generation == mark->generation) {
+        if (answer->highest > 0 && answer->highest + 1 < question->all) {
+            forget(mark); /* the sequence began anew: what it hands out now may lie below the mark */
+        }
+        bool same = mark->pending && mark->pending_highest == question->highest;
+        if (same && answer->xmin >= mark->pending_xid) {
+            int64_t all = answer->first > 0 ? answer->first : question->highest + 1;
+            int64_t filtered = answer->first_filtered > 0 ? answer->first_filtered : question->highest + 1;
+            mark->all = all > mark->all ? all : mark->all;
+            mark->filtered = filtered;
+            mark->filter = question->filter;
+            mark->pending = false;
+        }
+        if (!mark->pending && answer->highest > 0 && answer->xid > 0) {
+            mark->pending = true;
+            mark->pending_highest = answer->highest;
+            mark->pending_xid = answer->xid;
+        }
+    }
+    (void)pthread_mutex_unlock(&mark->lock);
+}
+
+bool mark_contradicted(struct mark *mark, int64_t seq)
+{
+    (void)pthread_mutex_lock(&mark->lock);
+    bool contradicted = seq < mark->all;
+    if (contradicted) {
+        forget(mark);
+    }
+    (void)pthread_mutex_unlock(&mark->lock);
+    return contradicted;
+}

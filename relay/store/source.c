@@ -1,0 +1,246 @@
+#include "store/source.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/failpoint.h"
+#include "store/schema.h"
+#include "store/settle.h"
+#include "store/source_state.h"
+#include "store/sql.h"
+
+enum { LOCK_TIMEOUT_MS = 2000, STATEMENT_TIMEOUT_MS = 10000 };
+
+void source_put_number(char out[NUMBER_BYTES], int64_t number)
+{
+    struct text text;
+    text_init(&text, NUMBER_BYTES - 1);
+    text_add_number(&text, number);
+    memcpy(out, text_get(&text), text.len + 1);
+    text_finish(&text);
+}
+
+int64_t source_answer_deadline(void)
+{
+    return clock_now_ms() + ANSWER_WITHIN_MS;
+}
+
+/* ---- open, close ---- */
+
+int source_open(struct source **out, const struct source_options *options, int stop_fd, int halt_fd,
+                int64_t deadline_ms, struct err *err)
+{
+    struct source *source = calloc(1, sizeof *source);
+    if (!source) {
+        return err_set(err, ERR_INTERNAL, "out of memory");
+    }
+    source->options = *options;
+    source->limit = SIZE_MAX;
+    source->random = (uint64_t)clock_now_us() ^ (uint64_t)(uintptr_t)source;
+    text_init(&source->paused, SOURCE_PAUSED_MAX_BYTES);
+    text_add(&source->paused, "{}");
+    source_put_number(source->idle_timeout, options->transaction_ms);
+    const struct pg_options connection = {options->conninfo, options->client_name, stop_fd};
+    if (pg_open(&source->pg, &connection, deadline_ms, err) != 0 ||
+        pg_is_pooled(source->pg, &source->pooled, deadline_ms, err) != 0 ||
+        schema_read_order(source->pg, &source->order, err) != 0 ||
+        schema_check_order(&source->order, options->ordered, err) != 0) {
+        source_close(source);
+        return -1;
+    }
+    source_put_number(source->mask, source->order.lanes - 1);
+    source_scatter(source);
+    pg_cancel_on(source->pg, halt_fd);
+    mark_reset(options->mark);
+    *out = source;
+    return 0;
+}
+
+void source_close(struct source *source)
+{
+    if (source) {
+        pg_close(source->pg);
+        text_finish(&source->paused);
+        free(source);
+    }
+}
+
+int source_socket(const struct source *source)
+{
+    return source ? pg_socket(source->pg) : -1;
+}
+
+/* ---- groups of statements ---- */
+
+int source_skip_answers(struct source *source, int count, struct err *err)
+{
+    for (int done = 0; done < count; done++) {
+        struct pg_rows *rows = NULL;
+        if (pg_result(source->pg, &rows, source_answer_deadline(), err) != 0) {
+            return -1;
+        }
+        pg_rows_free(rows);
+    }
+    return 0;
+}
+
+int source_end_group(struct source *source, int result, struct err *err)
+{
+    if (result != 0 && (err->class == ERR_CONNECTION || err->class == ERR_STOPPED)) {
+        return -1; /* good for closing only: a second wait would be as long as the first */
+    }
+    return pg_end(source->pg, source_answer_deadline(), err) != 0 ? -1 : result;
+}
+
+int source_send_begin(struct source *source, struct err *err)
+{
+    static const char lock_timeout[] = "2000";
+    static const char statement_timeout[] = "10000";
+    _Static_assert(LOCK_TIMEOUT_MS == 2000 && STATEMENT_TIMEOUT_MS == 10000, "the texts above say the same");
+    const char *const guards[] = {source->idle_timeout, lock_timeout, statement_timeout};
+    if (pg_send(source->pg, "BEGIN ISOLATION LEVEL READ COMMITTED", 0, NULL, false, err) != 0) {
+        return -1;
+    }
+    return pg_send(source->pg, sql_guards, 3, guards, false, err);
+}
+
+/* The operator may have changed the order meanwhile; and what is paused is good to know before the next
+ * claim. */
+int source_read_begin(struct source *source, struct err *err)
+{
+    struct pg_rows *rows = NULL;
+    if (source_skip_answers(source, 1, err) != 0 ||
+        pg_result(source->pg, &rows, source_answer_deadline(), err) != 0) {
+        return -1;
+    }
+    const struct schema_order now = {.by_key = pg_number(rows, 0, 0, 0) == 1,
+                                     .lanes = pg_number(rows, 0, 1, 0)};
+    text_clear(&source->paused);
+    text_add_bytes(&source->paused, pg_value(rows, 0, 2));
+    if (source->paused.overflow) {
+        text_clear(&source->paused); /* only the mark would like to know; the claim asks by itself */
+        text_add(&source->paused, "{}");
+    }
+    pg_rows_free(rows);
+    if (now.by_key != source->order.by_key || now.lanes != source->order.lanes) {
+        return err_set(err, ERR_CONFIG, "the outbox's order was changed while this relay ran");
+    }
+    return 0;
+}
+
+/* ---- claim ---- */
+
+/* An empty claim must not leave a transaction behind; one that promoted rows must keep them. */
+static int end_if_empty(struct source *source, const struct batch *batch, struct err *err)
+{
+    return batch->count > 0 ? 0
+                            : pg_query(source->pg, "COMMIT", 0, NULL, NULL, source_answer_deadline(), err);
+}
+
+int source_claim(struct source *source, const struct source_request *request, struct batch *batch,
+                 struct err *err)
+{
+    batch_clear(batch);
+    if (source_send_claim(source, request, err) != 0 || pg_sync(source->pg, err) != 0) {
+        return -1;
+    }
+    if (source_end_group(source, source_read_claim(source, request, batch, err), err) != 0) {
+        return -1;
+    }
+    return end_if_empty(source, batch, err);
+}
+
+/* ---- settle and commit ---- */
+
+int source_settle(struct source *source, const struct batch *batch, struct settled *settled, struct err *err)
+{
+    return settle_batch(source->pg, batch, source->options.backend, source_answer_deadline(),
+                        source->options.log, settled, err);
+}
+
+/* Reads the answers of settle and COMMIT. */
+static int read_commit(struct source *source, const struct batch *batch, struct settled *settled,
+                       struct err *err)
+{
+    struct pg_rows *rows = NULL;
+    if (settle_answers(source->pg, batch, source_answer_deadline(), settled, err) != 0 ||
+        pg_result(source->pg, &rows, source_answer_deadline(), err) != 0) {
+        return -1;
+    }
+    bool committed = pg_did(rows, "COMMIT");
+    pg_rows_free(rows);
+    if (failpoint("after_commit")) {
+        return err_set(err, ERR_CONNECTION, "failpoint after_commit");
+    }
+    settled->committed = committed;
+    return committed ? 0 : err_set(err, ERR_RETRY, "the transaction was rolled back at COMMIT");
+}
+
+/* COMMIT alone, or with the next claim behind it in the same round trip. */
+static int commit_chain(struct source *source, const struct source_request *next, struct batch *batch,
+                        struct settled *settled, struct err *err)
+{
+    if (failpoint("before_commit")) {
+        return err_set(err, ERR_CONNECTION, "failpoint before_commit");
+    }
+    if (pg_send(source->pg, "COMMIT", 0, NULL, false, err) != 0 ||
+        (next && source_send_claim(source, next, err) != 0) || pg_sync(source->pg, err) != 0) {
+        return -1;
+    }
+    int result = read_commit(source, batch, settled, err);
+    batch_clear(batch);
+    if (result == 0 && next) {
+        result = source_read_claim(source, next, batch, err);
+    }
+    return source_end_group(source, result, err);
+}
+
+int source_commit(struct source *source, const struct source_request *next, struct batch *batch,
+                  struct settled *settled, struct err *err)
+{
+    const struct source_request *chained = source->pooled ? NULL : next;
+    if (commit_chain(source, chained, batch, settled, err) != 0) {
+        return -1;
+    }
+    if (next && !chained) {
+        return source_claim(source, next, batch, err);
+    }
+    return next ? end_if_empty(source, batch, err) : 0;
+}
+
+/* ---- the look ---- */
+
+int source_look(struct source *source, const struct source_request *request, struct source_look *look,
+                struct err *err)
+{
+    uint64_t filter = source_filter(source, request);
+    char start[NUMBER_BYTES];
+    bool filtered = !source->options.ordered; /* in order, that mark is of the rows without a key */
+    source_put_number(start,
+                      mark_start(source->options.mark, filter, filtered, clock_now_ms(), &source->full_poll));
+    const char *const values[] = {start, request->resting, source->options.include, source->options.exclude};
+    if (source_send_begin(source, err) != 0 || source_send_mark_sequence(source, filter, true, err) != 0 ||
+        pg_send(source->pg, sql_look, 4, values, true, err) != 0 ||
+        source_send_mark_rows(source, request, err) != 0 ||
+        pg_send(source->pg, "COMMIT", 0, NULL, false, err) != 0 || pg_sync(source->pg, err) != 0) {
+        return -1;
+    }
+    struct pg_rows *rows = NULL;
+    int64_t highest = 0;
+    int result = source_read_begin(source, err);
+    if (result == 0) {
+        result = source_read_mark_sequence(source, &highest, err);
+    }
+    if (result == 0) {
+        result = pg_result(source->pg, &rows, source_answer_deadline(), err);
+    }
+    if (result == 0) {
+        look->waiting = !pg_is_null(rows, 0, 0);
+        look->scheduled = pg_number(rows, 0, 1, 0) == 1;
+        source_check_full_poll(source, pg_number(rows, 0, 0, 0));
+        pg_rows_free(rows);
+        result = source_read_mark_rows(source, highest, err);
+    }
+    return source_end_group(source, result, err);
+}

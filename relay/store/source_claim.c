@@ -1,0 +1,307 @@
+/*
+ * source_claim - BEGIN, and the statements that lock rows: of outbox.message, of outbox.scheduled, or one
+ * suspect.
+ *
+ * Order by key rests on lanes: a lane is a set of keys, and whoever holds its advisory lock, taken in a
+ * statement of its own, alone claims rows of these keys until COMMIT. The claim behind it has a newer
+ * snapshot, in which all that earlier holders did is done, and takes nothing but the lanes that were really
+ * obtained (outbox.lanes).
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/failpoint.h"
+#include "store/source_state.h"
+#include "store/sql.h"
+
+enum { CURSORS_MAX_BYTES = 24 * SCHEMA_MAX_LANES };
+
+static size_t limit_of(const struct source *source, const struct source_request *request)
+{
+    return request->max_messages < source->limit ? request->max_messages : source->limit;
+}
+
+/* splitmix64; fairness needs no more */
+static uint64_t next_random(struct source *source)
+{
+    uint64_t mixed = source->random += UINT64_C(0x9e3779b97f4a7c15);
+    mixed = (mixed ^ (mixed >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
+    mixed = (mixed ^ (mixed >> 27)) * UINT64_C(0x94d049bb133111eb);
+    return mixed ^ (mixed >> 31);
+}
+
+static int64_t random_lane(struct source *source)
+{
+    return (int64_t)(next_random(source) % (uint64_t)source->order.lanes);
+}
+
+/* At random, so that no lane is always the first. Behind lanes in which there was nothing to claim: of which
+ * all keys wait for a retry, they must not be taken again and again in place of the next. */
+static void choose_first_lane(struct source *source, bool claimed)
+{
+    source->first_lane = !claimed && source->last_lane >= 0 ? (source->last_lane + 1) % source->order.lanes
+                                                            : random_lane(source);
+}
+
+void source_scatter(struct source *source)
+{
+    for (int64_t lane = 0; lane < source->order.lanes; lane++) {
+        source->cursors[lane] = (struct cursor){(int64_t)next_random(source), (int64_t)next_random(source)};
+    }
+    if (source->order.lanes > 0) {
+        source->first_lane = random_lane(source);
+    }
+}
+
+/* The cursors as two bigint[] literals. */
+static void put_cursors(const struct source *source, struct text *channels, struct text *keys)
+{
+    for (int64_t lane = 0; lane < source->order.lanes; lane++) {
+        text_add(channels, lane > 0 ? "," : "{");
+        text_add_number(channels, source->cursors[lane].channel_hash);
+        text_add(keys, lane > 0 ? "," : "{");
+        text_add_number(keys, source->cursors[lane].key_hash);
+    }
+    text_add(channels, "}");
+    text_add(keys, "}");
+}
+
+/* "lane,channel hash,key hash,lane,..." */
+static void move_cursors(struct source *source, const char *walked)
+{
+    const char *from = walked;
+    int64_t numbers[3]; /* lane, channel hash, key hash */
+    for (size_t at = 0; *from; at++) {
+        char *end = NULL;
+        numbers[at % 3] = strtoll(from, &end, 10);
+        if (end == from) {
+            return; /* not ours: the cursors stay */
+        }
+        from = *end == ',' ? end + 1 : end;
+        if (at % 3 == 2 && numbers[0] >= 0 && numbers[0] < source->order.lanes) {
+            source->cursors[numbers[0]] = (struct cursor){numbers[1], numbers[2]};
+        }
+    }
+}
+
+static int read_walked(struct source *source, struct err *err)
+{
+    struct pg_rows *rows = NULL;
+    if (pg_result(source->pg, &rows, source_answer_deadline(), err) != 0) {
+        return -1;
+    }
+    move_cursors(source, pg_text(rows, 0, 0));
+    pg_rows_free(rows);
+    return 0;
+}
+
+/* Notes the last of the lanes that were obtained ("{7,8}"), or -1. */
+static int read_lanes(struct source *source, struct err *err)
+{
+    struct pg_rows *rows = NULL;
+    if (pg_result(source->pg, &rows, source_answer_deadline(), err) != 0) {
+        return -1;
+    }
+    const char *lanes = pg_text(rows, 0, 0);
+    const char *last = strrchr(lanes, ',');
+    last = last ? last + 1 : lanes + (lanes[0] == '{');
+    char *end = NULL;
+    long long lane = strtoll(last, &end, 10);
+    source->last_lane = end == last ? -1 : lane;
+    pg_rows_free(rows);
+    return 0;
+}
+
+/* Takes the lanes of what is to be claimed. Twice as many sharers as workers: other processes want some, too.
+ */
+static int send_lanes(struct source *source, const struct source_request *request, const char *start,
+                      const char *limit, struct err *err)
+{
+    char first[NUMBER_BYTES];
+    char sharers[NUMBER_BYTES];
+    char suspect[NUMBER_BYTES];
+    const char *include = source->options.include;
+    const char *exclude = source->options.exclude;
+    source_put_number(first, request->kind == CLAIM_KEYED ? source->first_lane : random_lane(source));
+    source_put_number(sharers, 2 * source->options.workers);
+    source_put_number(suspect, request->suspect_seq);
+    const char *const for_suspect[] = {source->mask, suspect};
+    const char *const for_others[] = {
+        source->mask,     first,   sharers, request->kind == CLAIM_SCHEDULED ? limit : start,
+        request->resting, include, exclude};
+    switch (request->kind) {
+    case CLAIM_SCHEDULED:
+        return pg_send(source->pg, sql_lanes_scheduled, 7, for_others, false, err);
+    case CLAIM_SUSPECT:
+        return pg_send(source->pg, sql_lanes_suspect, 2, for_suspect, false, err);
+    case CLAIM_KEYED:
+        return pg_send(source->pg, sql_lanes, 7, for_others, false, err);
+    case CLAIM_MESSAGES:
+        break;
+    }
+    return 0;
+}
+
+static bool needs_lanes(const struct source *source, const struct source_request *request)
+{
+    return source->options.ordered && request->kind != CLAIM_MESSAGES;
+}
+
+static int send_keyed(struct source *source, const struct source_request *request, const char *start,
+                      const char *limit, const char *max_bytes, struct err *err)
+{
+    struct text channels;
+    struct text keys;
+    text_init(&channels, CURSORS_MAX_BYTES);
+    text_init(&keys, CURSORS_MAX_BYTES);
+    put_cursors(source, &channels, &keys);
+    const char *const values[] = {start,
+                                  limit,
+                                  max_bytes,
+                                  request->resting,
+                                  source->options.include,
+                                  source->options.exclude,
+                                  source->mask,
+                                  text_get(&channels),
+                                  text_get(&keys)};
+    int result = pg_send(source->pg, sql_claim_keyed, 9, values, true, err);
+    if (result == 0) {
+        result = pg_send(source->pg, sql_walked, 0, NULL, false, err);
+    }
+    text_finish(&channels);
+    text_finish(&keys);
+    return result;
+}
+
+static int send_unkeyed(struct source *source, const struct source_request *request, const char *start,
+                        const char *limit, const char *max_bytes, struct err *err)
+{
+    char suspect[NUMBER_BYTES];
+    source_put_number(suspect, request->suspect_seq);
+    const char *const values[] = {start,
+                                  limit,
+                                  max_bytes,
+                                  request->resting,
+                                  source->options.include,
+                                  source->options.exclude,
+                                  source->options.ordered ? source->mask : NULL,
+                                  request->kind == CLAIM_SUSPECT ? suspect : NULL};
+    return pg_send(source->pg, sql_claim, 8, values, true, err);
+}
+
+/* Of outbox.message, with the questions about the mark around it. */
+static int send_claim_message(struct source *source, const struct source_request *request, struct err *err)
+{
+    uint64_t filter = source_filter(source, request);
+    bool keyed = request->kind == CLAIM_KEYED;
+    int64_t mark = mark_start(source->options.mark, filter, !keyed, clock_now_ms(), &source->full_poll);
+    char start[NUMBER_BYTES];
+    char limit[NUMBER_BYTES];
+    char max_bytes[NUMBER_BYTES];
+    source_put_number(start, request->kind == CLAIM_SUSPECT ? 0 : mark);
+    source_put_number(limit, (int64_t)limit_of(source, request));
+    source_put_number(max_bytes, source->options.max_bytes);
+    if ((needs_lanes(source, request) && send_lanes(source, request, start, limit, err) != 0) ||
+        source_send_mark_sequence(source, filter, false, err) != 0 ||
+        (keyed ? send_keyed : send_unkeyed)(source, request, start, limit, max_bytes, err) != 0) {
+        return -1;
+    }
+    return source_send_mark_rows(source, request, err);
+}
+
+/* A transaction of its own: what is due must not wait, unseen, for the retries that are published next. */
+static int send_promote(struct source *source, struct err *err)
+{
+    static const char *const promote[] = {"1000"};
+    if (source_send_begin(source, err) != 0 ||
+        pg_send(source->pg, sql_promote, 1, promote, false, err) != 0) {
+        return -1;
+    }
+    return pg_send(source->pg, "COMMIT", 0, NULL, false, err);
+}
+
+static int send_claim_scheduled(struct source *source, const struct source_request *request, struct err *err)
+{
+    char limit[NUMBER_BYTES];
+    char max_bytes[NUMBER_BYTES];
+    source_put_number(limit, (int64_t)limit_of(source, request));
+    source_put_number(max_bytes, source->options.max_bytes);
+    source->asking = false;
+    source->full_poll = false;
+    if (needs_lanes(source, request)) {
+        const char *const values[] = {limit, max_bytes, source->mask};
+        return send_lanes(source, request, NULL, limit, err) != 0
+                   ? -1
+                   : pg_send(source->pg, sql_claim_scheduled_keyed, 3, values, true, err);
+    }
+    const char *const values[] = {limit, max_bytes, request->resting, source->options.include,
+                                  source->options.exclude};
+    return pg_send(source->pg, sql_claim_scheduled, 5, values, true, err);
+}
+
+int source_send_claim(struct source *source, const struct source_request *request, struct err *err)
+{
+    bool scheduled = request->kind == CLAIM_SCHEDULED;
+    if ((scheduled && send_promote(source, err) != 0) || source_send_begin(source, err) != 0) {
+        return -1;
+    }
+    if (pg_send(source->pg, sql_table_locks, 0, NULL, false, err) != 0) {
+        return -1;
+    }
+    return scheduled ? send_claim_scheduled(source, request, err) : send_claim_message(source, request, err);
+}
+
+/* Locks without payloads are cheap, but not free: after a claim that the byte bound cut, ask for about what
+ * fits. */
+static void adapt_limit(struct source *source, const struct batch *batch)
+{
+    uint64_t bytes = 0;
+    for (size_t at = 0; at < batch->count; at++) {
+        bytes += batch->rows[at].message.payload.len;
+    }
+    bool near_bound = bytes > (uint64_t)source->options.max_bytes / 2;
+    source->limit = near_bound ? batch->count * 2 : SIZE_MAX;
+}
+
+/* Reads what stands in front of the claim's own answer. */
+static int read_preludes(struct source *source, const struct source_request *request, struct err *err)
+{
+    bool promoted = request->kind == CLAIM_SCHEDULED;
+    if (promoted && (source_read_begin(source, err) != 0 || source_skip_answers(source, 2, err) != 0)) {
+        return -1;
+    }
+    if (source_read_begin(source, err) != 0) {
+        return -1;
+    }
+    if (source_skip_answers(source, 1, err) != 0) {
+        return -1;
+    }
+    if (!needs_lanes(source, request)) {
+        return 0;
+    }
+    return request->kind == CLAIM_KEYED ? read_lanes(source, err) : source_skip_answers(source, 1, err);
+}
+
+int source_read_claim(struct source *source, const struct source_request *request, struct batch *batch,
+                      struct err *err)
+{
+    struct pg_rows *rows = NULL;
+    int64_t highest = 0;
+    if (read_preludes(source, request, err) != 0 || source_read_mark_sequence(source, &highest, err) != 0 ||
+        pg_result(source->pg, &rows, source_answer_deadline(), err) != 0 ||
+        source_read_rows(batch, rows, err) != 0 ||
+        (source->options.ordered && batch_order_by_key(batch, err) != 0) ||
+        (request->kind == CLAIM_KEYED && read_walked(source, err) != 0)) {
+        return -1;
+    }
+    if (batch->count > 0 && failpoint("after_claim")) {
+        return err_set(err, ERR_CONNECTION, "failpoint after_claim");
+    }
+    if (request->kind == CLAIM_KEYED) {
+        choose_first_lane(source, batch->count > 0);
+    }
+    adapt_limit(source, batch);
+    source_check_full_poll(source, batch->count > 0 ? batch->rows[0].message.seq : 0);
+    return source_read_mark_rows(source, highest, err);
+}
