@@ -7,38 +7,11 @@
 #include "service/program.h"
 #include "store/inspect.h"
 #include "store/schema.h"
-#include "store/sql.h"
 
-enum { ANSWER_MS = 10000 };
-
-static int check_privileges(struct pg *pg, struct err *err)
+static void warn(void *context, const char *hazard)
 {
-    struct pg_rows *rows = NULL;
-    if (pg_query(pg, sql_privileges, 0, NULL, &rows, clock_now_ms() + ANSWER_MS, err) != 0) {
-        return -1;
-    }
-    int result = 0;
-    if (pg_rows_count(rows) > 0) {
-        result = err_set(err, ERR_REFUSED,
-                         "user %s lacks %s on %s: GRANT outbox_relay TO the user, as the schema's owner",
-                         pg_text(rows, 0, 0), pg_text(rows, 0, 1), pg_text(rows, 0, 2));
-    }
-    pg_rows_free(rows);
-    return result;
-}
-
-/* What the operator should know, and no reason to refuse. */
-static int warn_of_hazards(struct pg *pg, struct err *err)
-{
-    struct pg_rows *rows = NULL;
-    if (pg_query(pg, sql_order_hazards, 0, NULL, &rows, clock_now_ms() + ANSWER_MS, err) != 0) {
-        return -1;
-    }
-    for (size_t at = 0; at < pg_rows_count(rows); at++) {
-        (void)printf("order: warning: %s\n", pg_text(rows, at, 0));
-    }
-    pg_rows_free(rows);
-    return 0;
+    (void)context;
+    (void)printf("order: warning: %s\n", hazard);
 }
 
 static int check_database(struct program *program, struct err *err)
@@ -47,12 +20,12 @@ static int check_database(struct program *program, struct err *err)
     if (program_connect(program, &pg, err) != 0) {
         return -1;
     }
-    int result = check_privileges(pg, err);
+    int result = inspect_privileges(pg, err);
     if (result == 0) {
         result = program_check_order(program, pg, err);
     }
     if (result == 0 && program_is_ordered(program)) {
-        result = warn_of_hazards(pg, err);
+        result = inspect_order_hazards(pg, warn, NULL, err);
     }
     pg_close(pg);
     return result;
@@ -92,7 +65,7 @@ int cmd_check(struct cli *cli)
     if (code != 0) {
         return code;
     }
-    code = program_init(&program, &config);
+    code = program_init(&program, &config, &err) == 0 ? 0 : cli_fail(&err);
     if (code == 0) {
         code = report("configuration", program_open(&program, &err), &err, code);
     }

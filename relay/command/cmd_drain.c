@@ -354,7 +354,7 @@ int cmd_drain(struct cli *cli)
     if (code != 0) {
         return code;
     }
-    code = program_init(&program, &config);
+    code = program_init(&program, &config, &err) == 0 ? 0 : cli_fail(&err);
     if (code == 0) {
         text_init(&drain.resting, RESTING_BYTES);
         drain.unavailable_after_ms = config_number(&program.config, "drain.unavailable_after");

@@ -157,7 +157,7 @@ int cmd_explain(struct cli *cli)
     if (code != 0) {
         return code;
     }
-    code = program_init(&program, &config);
+    code = program_init(&program, &config, &err) == 0 ? 0 : cli_fail(&err);
     if (code == 0 && explain(&program, id, cli_has(cli, CLI_JSON), &err) != 0) {
         code = cli_fail(&err);
     }

@@ -84,7 +84,7 @@ static int live(struct cli *cli, struct config *config, bool *again)
     struct program program;
     struct err err = {0};
     *again = false;
-    int code = program_init(&program, config);
+    int code = program_init(&program, config, &err) == 0 ? 0 : cli_fail(&err);
     if (code == 0) {
         code = first_look(&program);
     }

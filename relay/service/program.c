@@ -5,7 +5,6 @@
 #include <unistd.h>
 
 #include "base/clock.h"
-#include "command/cli.h"
 #include "store/schema.h"
 
 enum { FILTER_MAX_BYTES = 1 << 20, HOLDS_MAX_BYTES = 128 << 10, CONNECT_MS = 30000 };
@@ -73,7 +72,7 @@ static int start_signals(struct program *program, struct err *err)
     return 0;
 }
 
-int program_init(struct program *program, struct config *config)
+int program_init(struct program *program, struct config *config, struct err *err)
 {
     *program = (struct program){.config = *config, .log = {.fd = STDERR_FILENO}};
     *config = (struct config){0};
@@ -88,13 +87,11 @@ int program_init(struct program *program, struct config *config)
     if (config_value(&program->config, "channels.exclude")->count > 0) {
         add_patterns(&program->exclude, config_value(&program->config, "channels.exclude"));
     }
-    struct err err = {0};
     if (!program->config.backend) {
-        (void)err_set(&err, ERR_CONFIG,
-                      "backend is not set: write backend: amqp, or --backend stdout to look around");
-        return cli_fail(&err);
+        return err_set(err, ERR_CONFIG,
+                       "backend is not set: write backend: amqp, or --backend stdout to look around");
     }
-    return start_signals(program, &err) == 0 ? 0 : cli_fail(&err);
+    return start_signals(program, err);
 }
 
 bool program_is_ordered(const struct program *program)

@@ -31,10 +31,10 @@ struct program {
 };
 
 /*
- * Configuration (taken over from *config), log, names; from here on signals ask for a stop. 0, or the exit
- * code after telling why; program_finish() either way.
+ * Configuration (taken over from *config), log, names; from here on signals ask for a stop. program_finish()
+ * either way.
  */
-int program_init(struct program *program, struct config *config);
+int program_init(struct program *program, struct config *config, struct err *err) MUST_CHECK;
 
 /* Opens the backend: reads and checks its settings, without a network. */
 int program_open(struct program *program, struct err *err) MUST_CHECK;

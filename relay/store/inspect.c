@@ -85,3 +85,33 @@ int inspect_status(struct pg *pg, struct text *json, struct err *err)
     pg_rows_free(rows);
     return 0;
 }
+
+int inspect_privileges(struct pg *pg, struct err *err)
+{
+    struct pg_rows *rows = NULL;
+    if (pg_query(pg, sql_privileges, 0, NULL, &rows, clock_now_ms() + WITHIN_MS, err) != 0) {
+        return -1;
+    }
+    int result = 0;
+    if (pg_rows_count(rows) > 0) {
+        result = err_set(err, ERR_REFUSED,
+                         "user %s lacks %s on %s: GRANT outbox_relay TO the user, as the schema's owner",
+                         pg_text(rows, 0, 0), pg_text(rows, 0, 1), pg_text(rows, 0, 2));
+    }
+    pg_rows_free(rows);
+    return result;
+}
+
+int inspect_order_hazards(struct pg *pg, void (*tell)(void *context, const char *hazard), void *context,
+                          struct err *err)
+{
+    struct pg_rows *rows = NULL;
+    if (pg_query(pg, sql_order_hazards, 0, NULL, &rows, clock_now_ms() + WITHIN_MS, err) != 0) {
+        return -1;
+    }
+    for (size_t at = 0; at < pg_rows_count(rows); at++) {
+        tell(context, pg_text(rows, at, 0));
+    }
+    pg_rows_free(rows);
+    return 0;
+}

@@ -40,4 +40,11 @@ int inspect_promote_all(struct pg *pg, int64_t *promoted, struct err *err) MUST_
 /* The status document, JSON text. */
 int inspect_status(struct pg *pg, struct text *json, struct err *err) MUST_CHECK;
 
+/* Does this user lack a privilege that a relay needs? Then ERR_REFUSED, naming it. */
+int inspect_privileges(struct pg *pg, struct err *err) MUST_CHECK;
+
+/* What endangers the order by key and is no reason to refuse: tells each, one sentence. */
+int inspect_order_hazards(struct pg *pg, void (*tell)(void *context, const char *hazard), void *context,
+                          struct err *err) MUST_CHECK;
+
 #endif
