@@ -1,22 +1,16 @@
 #include "config/config.h"
 
-#include <ctype.h>
 #include <errno.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "config/config_file.h"
 #include "plugin/backend.h"
 #include "plugin/loader.h"
 
-enum {
-    FILE_MAX_BYTES = 4 << 20,
-    FAULTS_MAX_BYTES = 64 << 10,
-    SECRET_MAX_BYTES = 64 << 10,
-    KEY_MAX_BYTES = 128
-};
+enum { FILE_MAX_BYTES = 4 << 20, FAULTS_MAX_BYTES = 64 << 10 };
 
 static const char default_file[] = "/etc/outbox-relay.yaml";
 
@@ -59,211 +53,6 @@ static const struct outbox_option core_options[] = {
     {"log.format", OUTBOX_OPT_CHOICE, 0, "text", "text|logfmt|json", 0, 0, "shape of log lines"},
     {0},
 };
-
-void config_fault(struct config *config, const char *place, const char *format, ...)
-{
-    char message[1024];
-    char clean[1024]; /* keys and values are quoted, and in YAML they may hold line breaks and escapes */
-    va_list args;
-    va_start(args, format);
-    (void)vsnprintf(message, sizeof message, format, args);
-    va_end(args);
-    bytes_copy_printable(clean, sizeof clean, bytes_of(message));
-    text_addf(&config->faults, "%s: %s\n", place, clean);
-    config->fault_count++;
-}
-
-/* ---- finding keys ---- */
-
-bool config_find(struct config *config, const char *key, struct option_set **set, int *index)
-{
-    *set = &config->core;
-    *index = option_find(&config->core, key);
-    for (size_t at = 0; at < config->section_count && *index < 0; at++) {
-        size_t len = strlen(config->sections[at].section);
-        if (strncmp(key, config->sections[at].section, len) == 0 && key[len] == '.') {
-            *set = &config->sections[at];
-            *index = option_find(*set, key + len + 1);
-        }
-    }
-    return *index >= 0;
-}
-
-/* Compares with every full key and every part of one in front of a dot. */
-static void suggest(const struct option_set *set, const char *key, char *best, size_t *best_distance)
-{
-    for (size_t at = 0; at < set->count; at++) {
-        char full[KEY_MAX_BYTES];
-        (void)snprintf(full, sizeof full, "%s%s%s", set->section, set->section[0] ? "." : "",
-                       set->table[at].name);
-        for (;;) {
-            size_t far = option_distance(key, full);
-            if (far < *best_distance) {
-                *best_distance = far;
-                memcpy(best, full, sizeof full);
-            }
-            char *dot = strrchr(full, '.');
-            if (!dot) {
-                break;
-            }
-            *dot = '\0';
-        }
-    }
-}
-
-static bool nearest(const struct config *config, const char *key, char best[KEY_MAX_BYTES])
-{
-    size_t best_distance = strlen(key) / 3 + 1;
-    size_t limit = best_distance;
-    suggest(&config->core, key, best, &best_distance);
-    for (size_t at = 0; at < config->section_count; at++) {
-        suggest(&config->sections[at], key, best, &best_distance);
-    }
-    return best_distance < limit;
-}
-
-bool config_is_foreign(const struct config *config, const char *key)
-{
-    size_t len = strcspn(key, ".");
-    if (!config->foreign || (config->foreign_name[0] && (strlen(config->foreign_name) != len ||
-                                                         strncmp(config->foreign_name, key, len) != 0))) {
-        return false;
-    }
-    for (size_t at = 0; at < config->core.count; at++) {
-        const char *name = config->core.table[at].name;
-        if (strncmp(name, key, len) == 0 && (name[len] == '.' || name[len] == '\0')) {
-            return false;
-        }
-    }
-    return true;
-}
-
-void config_unknown(struct config *config, const char *place, const char *key)
-{
-    if (strchr(key, '.') && config_is_foreign(config, key)) {
-        return;
-    }
-    char best[KEY_MAX_BYTES];
-    if (nearest(config, key, best)) {
-        config_fault(config, place, "unknown key '%s'; did you mean '%s'?", key, best);
-    } else {
-        config_fault(config, place, "unknown key '%s'; 'outbox-relay config show' lists all keys", key);
-    }
-}
-
-/* ---- setting values ---- */
-
-/* Reads a secret's file, without the line break at its end. NULL and a fault if that fails. */
-static char *read_secret(struct config *config, const char *path, const char *place)
-{
-    FILE *file = fopen(path, "re");
-    char *content = file ? calloc(1, SECRET_MAX_BYTES + 1) : NULL;
-    if (!content) {
-        config_fault(config, place, "cannot read %s: %s", path, strerror(errno));
-        if (file) {
-            (void)fclose(file);
-        }
-        return NULL;
-    }
-    size_t len = fread(content, 1, SECRET_MAX_BYTES + 1, file);
-    bool failed = ferror(file) != 0;
-    (void)fclose(file);
-    if (failed || len > SECRET_MAX_BYTES || memchr(content, '\0', len)) {
-        config_fault(config, place, "%s is no text of at most %d bytes", path, SECRET_MAX_BYTES);
-        free(content);
-        return NULL;
-    }
-    while (len > 0 && (content[len - 1] == '\n' || content[len - 1] == '\r')) {
-        content[--len] = '\0';
-    }
-    return content;
-}
-
-bool config_is_repeated(struct config *config, const struct option_set *set, int index,
-                        enum option_origin origin, const char *place, const char *key)
-{
-    const struct option_value *value = &set->values[index];
-    /* The command line is read from left to right, and the last one wins, as everywhere. */
-    if (origin == OPTION_FLAG || !value->is_set || value->origin != origin) {
-        return false;
-    }
-    config_fault(config, place, "key '%s' stands there twice (first at %s)", key, value->place);
-    return true;
-}
-
-static void assign_from_file(struct config *config, struct option_set *set, int index, const char *path,
-                             enum option_origin origin, const char *place)
-{
-    struct err err = {0};
-    char *content = read_secret(config, path, place);
-    if (content && option_assign(set, index, content, origin, place, &err) != 0) {
-        config_fault(config, place, "the content of %s is not valid here",
-                     path); /* the text itself may be secret */
-    }
-    free(content);
-}
-
-void config_assign(struct config *config, const char *key, const char *value, enum option_origin origin,
-                   const char *place)
-{
-    struct option_set *set = NULL;
-    int index = -1;
-    struct err err = {0};
-    if (config_find(config, key, &set, &index)) {
-        if (!config_is_repeated(config, set, index, origin, place, key) &&
-            option_assign(set, index, value, origin, place, &err) != 0) {
-            config_fault(config, place, "%s: %s", key, err.text);
-        }
-        return;
-    }
-    char base[KEY_MAX_BYTES];
-    size_t len = strlen(key);
-    if (len > 5 && len < sizeof base && strcmp(key + len - 5, "_file") == 0) {
-        memcpy(base, key, len - 5);
-        base[len - 5] = '\0';
-        if (config_find(config, base, &set, &index) &&
-            (set->table[index].flags & (OUTBOX_OPT_SECRET | OUTBOX_OPT_URL))) {
-            if (!config_is_repeated(config, set, index, origin, place, base)) {
-                assign_from_file(config, set, index, value, origin, place);
-            }
-            return;
-        }
-    }
-    config_unknown(config, place, key);
-}
-
-/* OUTBOX_BATCH__MAX_MESSAGES -> batch.max_messages. */
-static void read_environment(struct config *config, const char *const *environment)
-{
-    static const char prefix[] = "OUTBOX_";
-    for (; environment && *environment; environment++) {
-        const char *equals = strchr(*environment, '=');
-        size_t name_len = equals ? (size_t)(equals - *environment) : 0;
-        char key[KEY_MAX_BYTES];
-        char name[KEY_MAX_BYTES];
-        size_t used = 0;
-        if (strncmp(*environment, prefix, sizeof prefix - 1) != 0 || name_len >= sizeof name) {
-            continue;
-        }
-        memcpy(name, *environment, name_len);
-        name[name_len] = '\0';
-        for (size_t at = sizeof prefix - 1; at < name_len; at++) {
-            bool dot = name[at] == '_' && name[at + 1] == '_';
-            key[used++] = dot ? '.' : (char)tolower((unsigned char)name[at]);
-            at += dot;
-        }
-        key[used] = '\0';
-        struct option_set *set = NULL;
-        int index = -1;
-        char best[KEY_MAX_BYTES];
-        size_t file_twin = used > 5 && strcmp(key + used - 5, "_file") == 0 ? 5 : 0;
-        /* Other programs' variables begin like ours, too (Kubernetes makes OUTBOX_RELAY_PORT): only near
-         * misses are faults. */
-        if (config_find(config, key, &set, &index) || file_twin || nearest(config, key, best)) {
-            config_assign(config, key, equals + 1, OPTION_ENVIRONMENT, name);
-        }
-    }
-}
 
 /* ---- what one value says about another ---- */
 
@@ -327,12 +116,12 @@ static void read_sources(struct config *config, const struct sources *from)
     if (from->file) {
         (void)snprintf(config->file, sizeof config->file, "%s", from->file);
         if (from->content) {
-            config_read_yaml(config, from->file, (struct bytes){from->content, from->content_bytes});
+            config_file_bind(config, from->file, (struct bytes){from->content, from->content_bytes});
         } else {
             config_fault(config, from->file, "cannot read the configuration file: %s", strerror(from->error));
         }
     }
-    read_environment(config, from->environment);
+    config_read_environment(config, from->environment);
     for (size_t at = 0; at < from->override_count; at++) {
         const struct config_override *override = &from->overrides[at];
         config_assign(config, override->key, override->value, OPTION_FLAG, override->place);
@@ -481,14 +270,4 @@ const char *config_text(const struct config *config, const char *key)
 int64_t config_number(const struct config *config, const char *key)
 {
     return option_number(&config->core, key);
-}
-
-const struct option_set *config_section(const struct config *config, const char *name)
-{
-    for (size_t at = 0; at < config->section_count; at++) {
-        if (strcmp(config->sections[at].section, name) == 0) {
-            return &config->sections[at];
-        }
-    }
-    return NULL;
 }

@@ -1,121 +1,83 @@
-/* yaml - reads the configuration file: libyaml parses, this binds nodes to keys, strictly. */
+#include "config/yaml.h"
+
+#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <yaml.h>
 
-#include "config/config.h"
+enum { MAX_DEPTH = 8, FAULT_BYTES = 512 };
 
-enum { MAX_DEPTH = 8, PATH_BYTES = 128, PLACE_BYTES = 160 };
-
-struct reader {
-    struct config *config;
+struct walk {
+    const struct yaml_reader *reader;
     yaml_document_t *document;
     const char *file;
 };
 
-static void place_of(const struct reader *reader, const yaml_node_t *node, char place[PLACE_BYTES])
+static void put_place(char place[YAML_PLACE_BYTES], const char *file, yaml_mark_t mark)
 {
-    (void)snprintf(place, PLACE_BYTES, "%s:%zu:%zu", reader->file, node->start_mark.line + 1,
-                   node->start_mark.column + 1);
+    (void)snprintf(place, YAML_PLACE_BYTES, "%s:%zu:%zu", file, mark.line + 1, mark.column + 1);
 }
 
-static const char *scalar(const yaml_node_t *node)
+__attribute__((format(printf, 3, 4))) static void tell(const struct yaml_reader *reader, const char *place,
+                                                       const char *format, ...)
+{
+    char text[FAULT_BYTES];
+    va_list args;
+    va_start(args, format);
+    (void)vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    reader->fault(reader->context, place, text);
+}
+
+/* A text that holds no NUL byte; else NULL. */
+static const char *plain_text(const yaml_node_t *node)
 {
     const char *text = node && node->type == YAML_SCALAR_NODE ? (const char *)node->data.scalar.value : NULL;
     return text && strlen(text) == node->data.scalar.length ? text : NULL;
 }
 
-static void bind_list(struct reader *reader, struct option_set *set, int index, const char *path,
-                      yaml_node_t *node, const char *place)
+static enum yaml_entry_shape shape_of(const yaml_node_t *node)
 {
-    struct err err = {0};
-    if (option_begin(set, index, OPTION_FILE, place, &err) != 0) {
-        config_fault(reader->config, place, "%s: %s", path, err.text);
-        return;
+    switch (node->type) {
+    case YAML_SCALAR_NODE:
+        return plain_text(node) ? YAML_ENTRY_TEXT : YAML_ENTRY_OTHER;
+    case YAML_SEQUENCE_NODE:
+        return YAML_ENTRY_LIST;
+    case YAML_MAPPING_NODE:
+        return YAML_ENTRY_MAP;
+    default:
+        return YAML_ENTRY_OTHER;
     }
-    for (yaml_node_item_t *item = node->data.sequence.items.start; item < node->data.sequence.items.top;
-         item++) {
-        yaml_node_t *entry = yaml_document_get_node(reader->document, *item);
-        const char *text = scalar(entry);
-        if (!text || option_append(set, index, NULL, text, &err) != 0) {
-            config_fault(reader->config, place, "%s: %s", path,
-                         text ? err.text : "an entry is not a plain text");
-            return;
+}
+
+void yaml_each_item(const struct yaml_entry *entry,
+                    bool (*each)(void *context, const char *name, const char *text), void *context)
+{
+    const yaml_node_t *node = entry->value;
+    yaml_document_t *document = entry->document;
+    if (node->type == YAML_SEQUENCE_NODE) {
+        for (yaml_node_item_t *item = node->data.sequence.items.start; item < node->data.sequence.items.top;
+             item++) {
+            if (!each(context, NULL, plain_text(yaml_document_get_node(document, *item)))) {
+                return;
+            }
+        }
+    } else if (node->type == YAML_MAPPING_NODE) {
+        for (yaml_node_pair_t *pair = node->data.mapping.pairs.start; pair < node->data.mapping.pairs.top;
+             pair++) {
+            if (!each(context, plain_text(yaml_document_get_node(document, pair->key)),
+                      plain_text(yaml_document_get_node(document, pair->value)))) {
+                return;
+            }
         }
     }
 }
 
-static void bind_map(struct reader *reader, struct option_set *set, int index, const char *path,
-                     yaml_node_t *node, const char *place)
+static bool is_repeated(const struct walk *walk, const yaml_node_t *node, const yaml_node_pair_t *pair)
 {
-    struct err err = {0};
-    if (option_begin(set, index, OPTION_FILE, place, &err) != 0) {
-        config_fault(reader->config, place, "%s: %s", path, err.text);
-        return;
-    }
-    for (yaml_node_pair_t *pair = node->data.mapping.pairs.start; pair < node->data.mapping.pairs.top;
-         pair++) {
-        const char *name = scalar(yaml_document_get_node(reader->document, pair->key));
-        const char *text = scalar(yaml_document_get_node(reader->document, pair->value));
-        if (!name || !text || option_append(set, index, name, text, &err) != 0) {
-            config_fault(reader->config, place, "%s: %s", path,
-                         name && text ? err.text : "an entry is not NAME: plain text");
-            return;
-        }
-    }
-}
-
-static void bind(struct reader *reader, struct option_set *set, int index, const char *path,
-                 yaml_node_t *node)
-{
-    char place[PLACE_BYTES];
-    place_of(reader, node, place);
-    enum outbox_option_type type = set->table[index].type;
-    const char *text = scalar(node);
-    if (text) {
-        config_assign(reader->config, path, text, OPTION_FILE, place);
-    } else if (config_is_repeated(reader->config, set, index, OPTION_FILE, place, path)) {
-        (void)0; /* told */
-    } else if (type == OUTBOX_OPT_LIST && node->type == YAML_SEQUENCE_NODE) {
-        bind_list(reader, set, index, path, node, place);
-    } else if (type == OUTBOX_OPT_MAP && node->type == YAML_MAPPING_NODE) {
-        bind_map(reader, set, index, path, node, place);
-    } else {
-        config_fault(reader->config, place, "%s: %s is expected here", path,
-                     type == OUTBOX_OPT_LIST  ? "a list of texts"
-                     : type == OUTBOX_OPT_MAP ? "a mapping of names to texts"
-                                              : "a single value");
-    }
-}
-
-static bool is_prefix(const struct option_set *set, const char *path)
-{
-    size_t len = strlen(path);
-    for (size_t at = 0; at < set->count; at++) {
-        if (strncmp(set->table[at].name, path, len) == 0 && set->table[at].name[len] == '.') {
-            return true;
-        }
-    }
-    return false;
-}
-
-static bool is_branch(const struct config *config, const char *path)
-{
-    size_t len = strcspn(path, ".");
-    char section[PATH_BYTES];
-    (void)snprintf(section, sizeof section, "%.*s", (int)len, path);
-    const struct option_set *set = config_section(config, section);
-    if (!set) {
-        return is_prefix(&config->core, path);
-    }
-    return path[len] == '\0' || is_prefix(set, path + len + 1);
-}
-
-static bool is_repeated(const struct reader *reader, const yaml_node_t *node, const yaml_node_pair_t *pair)
-{
-    const char *name = scalar(yaml_document_get_node(reader->document, pair->key));
+    const char *name = plain_text(yaml_document_get_node(walk->document, pair->key));
     for (yaml_node_pair_t *before = node->data.mapping.pairs.start; before < pair; before++) {
-        const char *other = scalar(yaml_document_get_node(reader->document, before->key));
+        const char *other = plain_text(yaml_document_get_node(walk->document, before->key));
         if (other && name && strcmp(other, name) == 0) {
             return true;
         }
@@ -123,102 +85,84 @@ static bool is_repeated(const struct reader *reader, const yaml_node_t *node, co
     return false;
 }
 
-/* A section whose keys are all commented out, and that of a plugin that is not loaded. */
-static bool is_to_be_skipped(const struct config *config, const char *path, const yaml_node_t *value)
-{
-    bool empty = scalar(value) && scalar(value)[0] == '\0';
-    return (empty && is_branch(config, path)) ||
-           (config_is_foreign(config, path) && (empty || value->type == YAML_MAPPING_NODE));
-}
-
-static void walk(struct reader *reader, yaml_node_t *node, const char *prefix, int depth)
+static void walk_mapping(struct walk *walk, const yaml_node_t *node, const char *prefix, int depth)
 {
     for (yaml_node_pair_t *pair = node->data.mapping.pairs.start; pair < node->data.mapping.pairs.top;
          pair++) {
-        yaml_node_t *key = yaml_document_get_node(reader->document, pair->key);
-        yaml_node_t *value = yaml_document_get_node(reader->document, pair->value);
-        char place[PLACE_BYTES];
-        char path[PATH_BYTES];
-        place_of(reader, key, place);
-        const char *name = scalar(key);
+        yaml_node_t *key = yaml_document_get_node(walk->document, pair->key);
+        yaml_node_t *value = yaml_document_get_node(walk->document, pair->value);
+        char key_place[YAML_PLACE_BYTES];
+        char place[YAML_PLACE_BYTES];
+        char path[YAML_PATH_BYTES];
+        put_place(key_place, walk->file, key->start_mark);
+        put_place(place, walk->file, value->start_mark);
+        const char *name = plain_text(key);
         if (!name ||
             snprintf(path, sizeof path, "%s%s%s", prefix, *prefix ? "." : "", name) >= (int)sizeof path) {
-            config_fault(reader->config, place, "a key must be a plain text of at most %d bytes", PATH_BYTES);
+            tell(walk->reader, key_place, "a key must be a plain text of at most %d bytes", YAML_PATH_BYTES);
             continue;
         }
-        if (is_repeated(reader, node, pair)) {
-            config_fault(reader->config, place, "key '%s' stands there twice", path);
+        if (is_repeated(walk, node, pair)) {
+            tell(walk->reader, key_place, "key '%s' stands there twice", path);
             continue;
         }
-        struct option_set *set = NULL;
-        int index = -1;
-        if (is_to_be_skipped(reader->config, path, value)) {
-            continue;
-        }
-        if (config_find(reader->config, path, &set, &index)) {
-            bind(reader, set, index, path, value);
-        } else if (value->type == YAML_MAPPING_NODE && is_branch(reader->config, path) && depth < MAX_DEPTH) {
-            walk(reader, value, path, depth + 1);
-        } else if (is_branch(reader->config, path)) {
-            config_fault(reader->config, place, "'%s' is a section: its keys follow indented", path);
-        } else if (scalar(value)) {
-            config_assign(reader->config, path, scalar(value), OPTION_FILE,
-                          place); /* a _file twin, or unknown */
-        } else {
-            config_unknown(reader->config, place, path);
+        const struct yaml_entry entry = {path,  key_place,     place, shape_of(value), plain_text(value),
+                                         value, walk->document};
+        bool wanted = walk->reader->entry(walk->reader->context, &entry);
+        if (wanted && depth == MAX_DEPTH) {
+            tell(walk->reader, key_place, "'%s' lies deeper than %d keys", path, MAX_DEPTH);
+        } else if (wanted && value->type == YAML_MAPPING_NODE) {
+            walk_mapping(walk, value, path, depth + 1);
         }
     }
 }
 
-static void report_syntax(struct config *config, const char *path, const yaml_parser_t *parser)
+static void tell_of_syntax(const struct yaml_reader *reader, const char *file, const yaml_parser_t *parser)
 {
-    char place[PLACE_BYTES];
-    (void)snprintf(place, sizeof place, "%s:%zu:%zu", path, parser->problem_mark.line + 1,
-                   parser->problem_mark.column + 1);
-    config_fault(config, place, "not valid YAML: %s%s%s%s", parser->problem ? parser->problem : "unreadable",
-                 parser->context ? " (" : "", parser->context ? parser->context : "",
-                 parser->context ? ")" : "");
+    char place[YAML_PLACE_BYTES];
+    put_place(place, file, parser->problem_mark);
+    tell(reader, place, "not valid YAML: %s%s%s%s", parser->problem ? parser->problem : "unreadable",
+         parser->context ? " (" : "", parser->context ? parser->context : "", parser->context ? ")" : "");
 }
 
 /* What stands behind a second "---" would be ignored silently. */
-static void refuse_second_document(struct config *config, const char *path, yaml_parser_t *parser)
+static void refuse_second_document(const struct yaml_reader *reader, const char *file, yaml_parser_t *parser)
 {
     yaml_document_t document;
     if (!yaml_parser_load(parser, &document)) {
-        report_syntax(config, path, parser);
+        tell_of_syntax(reader, file, parser);
         return;
     }
     yaml_node_t *root = yaml_document_get_root_node(&document);
     if (root) {
-        char place[PLACE_BYTES];
-        (void)snprintf(place, sizeof place, "%s:%zu:%zu", path, root->start_mark.line + 1,
-                       root->start_mark.column + 1);
-        config_fault(config, place, "a second YAML document: put everything into one");
+        char place[YAML_PLACE_BYTES];
+        put_place(place, file, root->start_mark);
+        tell(reader, place, "a second YAML document: put everything into one");
     }
     yaml_document_delete(&document);
 }
 
-void config_read_yaml(struct config *config, const char *path, struct bytes content)
+void yaml_read(const char *file, struct bytes content, const struct yaml_reader *reader)
 {
     yaml_parser_t parser;
     yaml_document_t document;
     if (!yaml_parser_initialize(&parser)) {
-        config_fault(config, path, "out of memory");
+        tell(reader, file, "out of memory");
         return;
     }
     yaml_parser_set_input_string(&parser, (const unsigned char *)content.ptr, content.len);
     if (!yaml_parser_load(&parser, &document)) {
-        report_syntax(config, path, &parser);
+        tell_of_syntax(reader, file, &parser);
     } else {
-        struct reader reader = {config, &document, path};
-        yaml_node_t *root = yaml_document_get_root_node(&document);
+        struct walk walk = {reader, &document, file};
+        const yaml_node_t *root = yaml_document_get_root_node(&document);
         if (root && root->type == YAML_MAPPING_NODE) {
-            walk(&reader, root, "", 0);
-        } else if (root && !(scalar(root) && scalar(root)[0] == '\0')) {
-            config_fault(config, path, "the file must be a mapping of keys to values");
+            walk_mapping(&walk, root, "", 0);
+        } else if (root && !(plain_text(root) && plain_text(root)[0] == '\0')) {
+            tell(reader, file, "the file must be a mapping of keys to values");
         }
         yaml_document_delete(&document);
-        refuse_second_document(config, path, &parser);
+        refuse_second_document(reader, file, &parser);
     }
     yaml_parser_delete(&parser);
 }
