@@ -5,22 +5,6 @@
 /* How long rows without a key may wait unasked for while rows with one keep coming. */
 enum { UNKEYED_AGAIN_MS = 100 };
 
-/* Takes up to `wanted` messages out of the budget that drain --max-messages sets. */
-static size_t take_budget(struct shared *shared, size_t wanted)
-{
-    int64_t left = atomic_load(&shared->budget);
-    int64_t taken = 0;
-    do {
-        taken = left < (int64_t)wanted ? left : (int64_t)wanted;
-    } while (taken > 0 && !atomic_compare_exchange_weak(&shared->budget, &left, left - taken));
-    return taken > 0 ? (size_t)taken : 0;
-}
-
-void worker_return_budget(struct shared *shared, size_t unused)
-{
-    atomic_fetch_add(&shared->budget, (int64_t)unused);
-}
-
 static bool scheduled_is_due(struct shared *shared)
 {
     int64_t now_ms = clock_now_ms();
@@ -55,24 +39,11 @@ bool worker_plan_claim(struct worker *worker)
     (void)channels_resting(shared->channels, clock_now_ms(), &worker->resting);
     worker->request = (struct source_request){
         .kind = next_kind(worker),
-        .max_messages = take_budget(shared, one ? 1 : shared->options.batch_messages),
+        .max_messages = worker_take_budget(shared, one ? 1 : shared->options.batch_messages),
         .resting = worker->single ? "{}" : text_get(&worker->resting), /* a suspect is tried whatever rests */
         .suspect_seq = worker->suspect_seq,
     };
     return worker->request.max_messages > 0;
-}
-
-void worker_set_working(struct worker *worker, bool working)
-{
-    if (working != worker->holds_batch) {
-        worker->holds_batch = working;
-        if (working) {
-            atomic_fetch_add(&worker->shared->working, 1);
-        } else {
-            atomic_fetch_sub(&worker->shared->working, 1);
-            wake_all(worker->shared->wake); /* a drain may be over */
-        }
-    }
 }
 
 /* Rows that only others can claim must not make this worker spin: the wait grows until a claim brings
@@ -84,14 +55,6 @@ static void wait_longer(struct worker *worker)
     worker->poll_ms = doubled_ms < options->poll_min_ms ? options->poll_min_ms : doubled_ms;
     worker->poll_ms = worker->poll_ms < options->poll_max_ms ? worker->poll_ms : options->poll_max_ms;
     worker->last_poll_ms = worker->poll_ms;
-}
-
-void worker_let_go(struct worker *worker)
-{
-    worker_set_working(worker, false);
-    if (suspect_let_go(&worker->shared->suspect, worker->number)) {
-        wake_all(worker->shared->wake);
-    }
 }
 
 static void claimed_something(struct worker *worker)

@@ -46,6 +46,20 @@ static inline void worker_beat(struct worker *worker)
     atomic_store_explicit(&worker->beat_ms, clock_now_ms(), memory_order_relaxed);
 }
 
+/* worker_hold.c: what a worker has taken and others wait for. */
+
+/* Takes up to `wanted` messages out of the budget that drain --max-messages sets. */
+size_t worker_take_budget(struct shared *shared, size_t wanted);
+
+/* Gives back what was taken of the budget and not used. */
+void worker_return_budget(struct shared *shared, size_t unused);
+
+/* Rows are, or may be, locked for this worker. */
+void worker_set_working(struct worker *worker, bool working);
+
+/* No batch in hand, and none to be claimed at once: who waits for that may go on. */
+void worker_let_go(struct worker *worker);
+
 /* worker_session.c: the session to the broker. */
 
 /* May this worker connect now, and go on to claim? The breaker answers; if not, it has waited a while. */
@@ -88,12 +102,5 @@ bool worker_claim(struct worker *worker);
 
 /* Nothing to do: waits a little longer each time, and looks without locking anything. */
 void worker_wait_for_messages(struct worker *worker);
-
-/* Gives back what was claimed of the budget and not used. */
-void worker_return_budget(struct shared *shared, size_t unused);
-void worker_set_working(struct worker *worker, bool working);
-
-/* No batch in hand, and none to be claimed at once: who waits for that may go on. */
-void worker_let_go(struct worker *worker);
 
 #endif

@@ -38,13 +38,13 @@ struct source {
     char idle_timeout[NUMBER_BYTES];
 };
 
+/* ---- source_link.c: BEGIN and its guards, and the answers of a group ---- */
+
 int64_t source_answer_deadline(void);
 void source_put_number(char out[NUMBER_BYTES], int64_t number);
 
 /* Reads `count` answers of which only the success matters. */
 int source_skip_answers(struct source *source, int count, struct err *err) MUST_CHECK;
-
-/* ---- source.c: BEGIN and its guards ---- */
 
 int source_send_begin(struct source *source, struct err *err) MUST_CHECK;
 
