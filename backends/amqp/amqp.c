@@ -3,45 +3,14 @@
  *
  * A message counts as CONFIRMED only when the broker acked it and did not return it.
  */
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "connection.h"
 #include "envelope.h"
 #include "frames.h"
 #include "publish.h"
-
-int64_t session_now_ms(void)
-{
-    struct timespec now;
-    (void)clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
-struct timeval session_left(int64_t deadline_ms)
-{
-    int64_t left_ms = deadline_ms - session_now_ms();
-    if (left_ms < 0) {
-        left_ms = 0;
-    }
-    return (struct timeval){.tv_sec = left_ms / 1000, .tv_usec = left_ms % 1000 * 1000};
-}
-
-int session_error(struct outbox_error *error, enum outbox_error_kind kind, const char *format, ...)
-{
-    if (error->text[0] != '\0') {
-        return -1; /* the first cause is the one to tell */
-    }
-    va_list args;
-    va_start(args, format);
-    error->kind = kind;
-    (void)vsnprintf(error->text, sizeof error->text, format, args);
-    va_end(args);
-    return -1;
-}
 
 static int amqp_open(void **backend, const struct outbox_host *host, const struct outbox_settings *from,
                      struct outbox_error *error)

@@ -137,7 +137,10 @@ static enum frames_result on_channel_close(struct session *session, amqp_channel
     amqp_channel_close_ok_t ok = {0};
     int status = amqp_send_method(session->connection, channel, AMQP_CHANNEL_CLOSE_OK_METHOD, &ok);
     if (channel == CHANNEL_DECLARE && status == AMQP_STATUS_OK) {
-        exchange_refused(session, close->reply_code, text);
+        bool may_create = session->settings->declare_ensures || close->reply_code != AMQP_NOT_FOUND;
+        exchange_refused(&session->exchanges, close->reply_code, text,
+                         may_create ? "" : ": create it, or set amqp.declare: ensure");
+        session->declare_channel_open = false; /* the broker has closed it */
         return FRAMES_SOME;
     }
     blame_single(session, close->reply_code, text, reason);
@@ -187,7 +190,7 @@ static enum frames_result on_method(struct session *session, const amqp_frame_t 
     case AMQP_CHANNEL_OPEN_OK_METHOD:
         return FRAMES_SOME;
     case AMQP_EXCHANGE_DECLARE_OK_METHOD:
-        exchange_declared(session);
+        exchange_declared(&session->exchanges);
         return FRAMES_SOME;
     case AMQP_CHANNEL_CLOSE_METHOD:
         return on_channel_close(session, frame->channel, decoded, error);

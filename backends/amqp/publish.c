@@ -2,6 +2,7 @@
 
 #include <stdio.h>
 
+#include "declare.h"
 #include "envelope.h"
 #include "frames.h"
 
@@ -85,7 +86,7 @@ static enum step publish_one(struct session *session, size_t index, int64_t dead
         batch->settle(batch, index, verdict, reason, 0);
         return STEP_GO_ON;
     }
-    switch (exchange_find(session, envelope.exchange, deadline_ms, &missing, error)) {
+    switch (declare_exchange(session, envelope.exchange, deadline_ms, &missing, error)) {
     case EXCHANGE_EXISTS:
         break;
     case EXCHANGE_FAILED:

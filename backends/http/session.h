@@ -42,7 +42,11 @@ struct session {
     atomic_bool interrupted;
 };
 
+/* Milliseconds of CLOCK_MONOTONIC. */
 int64_t session_now_ms(void);
+
+/* NULL where memory is short. */
+CURLM *session_multi_new(const struct settings *settings);
 
 /* Closes every connection: what the next request meets is new. No handle may be in flight. */
 void session_drop_connections(struct session *session);

@@ -9,6 +9,7 @@
 #include "connection.c" /* its login is static, and the fuzzer brings a socket of its own */
 
 #include "broker.h"
+#include "declare.h"
 #include "frames.h"
 #include "fuzz.h"
 
@@ -230,7 +231,7 @@ static void converse(struct session *session, struct script *script, unsigned fl
     model.anything = flags & 1;
     if (!(flags & 1)) {
         const char *reason = NULL; /* a declaration under way, so that its answers mean something */
-        enum exchange_state asked = exchange_find(session, "events", 0, &reason, &error);
+        enum exchange_state asked = declare_exchange(session, "events", 0, &reason, &error);
         PROMISE(asked == EXCHANGE_ASKED, "no answer before there is one");
         run_script(script);
         send_all(peer, &script->wire);
