@@ -27,7 +27,7 @@ class Accounting:
 
     @classmethod
     def of_oracle(cls, committed, oracle, **more):
-        """From the file of tests/oracle.py."""
+        """From the file of tests/tools/oracle.py."""
         deliveries = oracle.deliveries()
         keys = [d.get("headers", {}).get("outbox-key") for d in deliveries]
         arrived = [(d["id"], (d["exchange"], key) if key else None) for d, key in zip(deliveries, keys)]

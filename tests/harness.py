@@ -222,11 +222,11 @@ class Broker:
 
 
 class Oracle:
-    """tests/oracle.py on one queue; its file is the truth about what arrived."""
+    """tests/tools/oracle.py on one queue; its file is the truth about what arrived."""
 
     def __init__(self, queue, url=AMQP_URL):
         self.file = tempfile.NamedTemporaryFile(prefix="oracle-", suffix=".jsonl", delete=False)
-        self.arguments = ["/usr/bin/python3", os.path.join(HERE, "oracle.py"), url, queue, self.file.name]
+        self.arguments = ["/usr/bin/python3", os.path.join(HERE, "tools", "oracle.py"), url, queue, self.file.name]
         self.process = subprocess.Popen(self.arguments)
         self.offset, self.parsed, self.reading = 0, [], threading.Lock()
 

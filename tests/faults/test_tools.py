@@ -1,9 +1,14 @@
 """The tools of these tests: faults that do not happen, and an accounting that misses something, would prove nothing."""
+import json
+import os
 import socket
+import subprocess
+import sys
 import time
 
 import pytest
 
+import harness
 from accounting import Accounting
 
 
@@ -94,3 +99,69 @@ def test_the_accounting_promises_no_order_across_keys_or_without_one():
     across = Accounting(["a1", "b1", "a2"], [("b1", "b"), ("a1", "a"), ("a2", "a")]).check(ordered=True)
     assert not across.disorder
     assert not Accounting(["a", "b"], ["b", "a"]).check(ordered=True).disorder, "no key, no order"
+
+
+def tool(name, *arguments):
+    """A tool from its command line, and the first line that it prints."""
+    process = subprocess.Popen([sys.executable, os.path.join(harness.HERE, "tools", name), *arguments], text=True,
+                               stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=1)
+    word, _, value = process.stdout.readline().rstrip().partition(" ")
+    return process, word, value
+
+
+def ended(process):
+    process.stdin.close()
+    assert process.wait(20) == 0
+    process.stdout.close()
+
+
+def test_the_fault_proxy_obeys_from_the_command_line(receiver):
+    process, word, port = tool("fault_proxy.py", str(receiver.port))
+    assert word == "port"
+    ask = b"POST /x HTTP/1.1\r\nwebhook-id: one\r\nContent-Length: 0\r\n\r\n"
+
+    def order(words):
+        process.stdin.write(words + "\n")
+        return process.stdout.readline()
+
+    with socket.create_connection(("127.0.0.1", int(port)), 5) as client:
+        assert "hole=True" in order("hole")
+        client.sendall(ask)
+        client.settimeout(0.3)
+        with pytest.raises(TimeoutError):
+            client.recv(100)
+        assert "hole=False" in order("heal")
+        client.settimeout(5)
+        assert client.recv(100).startswith(b"HTTP/1.1 200")
+        assert "1 connects, 1 alive" in order("latency 0.2") and "no order 'melt'" in order("melt")
+        began = time.monotonic()
+        client.sendall(ask)
+        assert client.recv(100) and time.monotonic() - began >= 0.4
+        assert "0 alive" in order("reset")
+        with pytest.raises(ConnectionResetError):
+            client.recv(1)
+    ended(process)
+
+
+def test_the_scripted_broker_answers_in_turn_from_the_command_line(database):
+    process, word, url = tool("scripted_broker.py", "0", "nack", "ack")
+    assert word == "url"
+    database.fill(1)
+    relay = harness.Relay("-d", database.conninfo, *harness.amqp(url=url), "-o", "workers=1", "-o", "retry.backoff_min=50ms")
+    harness.wait_until(lambda: database.left() == 0, what="the second answer")
+    relay.close()
+    told = [json.loads(process.stdout.readline()) for _ in range(2)]
+    assert [(line["answer"], line["count"]) for line in told] == [("nack", 1), ("ack", 2)]
+    ended(process)
+
+
+def test_the_receiver_answers_in_turn_from_the_command_line(database):
+    process, word, url = tool("receiver.py", "0", "503", "204")
+    assert word == "url"
+    database.fill(1)
+    relay = harness.Relay("-d", database.conninfo, *harness.http(url), "-o", "workers=1", "-o", "retry.backoff_min=50ms")
+    harness.wait_until(lambda: database.left() == 0, what="the second answer")
+    relay.close()
+    told = [json.loads(process.stdout.readline()) for _ in range(2)]
+    assert [line["status"] for line in told] == [503, 204] and told[0]["headers"]["webhook-id"] == told[1]["headers"]["webhook-id"]
+    ended(process)

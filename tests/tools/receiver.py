@@ -1,9 +1,19 @@
-"""A scriptable HTTP receiver: notes every request in a file before it answers, and answers as the test says, rudely if need be."""
+"""A scriptable HTTP receiver: notes every request in a file before it answers, and answers as the test says, rudely if need be.
+
+    receiver = Receiver(answer=lambda request: Answer(503, headers={"Retry-After": "1"}))
+    receiver.requests               every request in order of arrival; receiver.url is where it listens
+
+From the command line it prints each request as a line of JSON, and answers with the statuses in turn, over and over:
+
+    receiver.py PORT [STATUS...]
+"""
+import itertools
 import json
 import os
 import socket
 import socketserver
 import struct
+import sys
 import tempfile
 import threading
 import time
@@ -176,3 +186,24 @@ class Wire:
         self.listener.close()
         for one in self.sockets:
             one.close()
+
+
+def main(port, *statuses):
+    turn = itertools.cycle([int(status) for status in statuses] or [200])
+    lock = threading.Lock()
+
+    def answer(request):
+        with lock:
+            status = next(turn)
+            print(json.dumps({"status": status, "method": request.method, "path": request.path, "headers": request.headers,
+                              "body": request.body.decode("utf-8", "replace")}), flush=True)
+        return Answer(status)
+
+    receiver = Receiver(answer, port=int(port))
+    print(f"url {receiver.url}", flush=True)
+    sys.stdin.read()  # until whoever started it hangs up
+    receiver.close()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

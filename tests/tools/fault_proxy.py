@@ -6,6 +6,10 @@
     proxy.connects                          the times of all attempts to connect: a test sees a hot loop here
 
 With postgres=True it reads the protocol, and trap() cuts at a statement or in front of its answer, such as the one to COMMIT.
+
+From the command line, with an order a line on standard input:
+
+    fault_proxy.py PORT [LISTEN_PORT]       latency 0.2 | jitter 0.1 | rate 1000 | slice 1 | hole | reset | close | refuse | heal | show
 """
 import collections
 import contextlib
@@ -14,6 +18,7 @@ import random
 import select
 import socket
 import struct
+import sys
 import threading
 import time
 
@@ -127,7 +132,7 @@ class Link:
 
 
 class FaultProxy:
-    def __init__(self, port, host="127.0.0.1", postgres=False, seed=20261126):
+    def __init__(self, port, host="127.0.0.1", postgres=False, seed=20261126, listen=0):
         self.target = ("127.0.0.1", int(port))
         self.postgres = postgres
         self.chance = random.Random(seed)
@@ -137,7 +142,7 @@ class FaultProxy:
         self.traps = []
         self.connects = []
         self.links = []
-        self.listener = socket.create_server((host, 0), backlog=128)
+        self.listener = socket.create_server((host, listen), backlog=128)
         self.listener.setblocking(False)
         self.port = self.listener.getsockname()[1]
         self.bell, self.ringer = socket.socketpair()
@@ -255,3 +260,36 @@ class FaultProxy:
                 link.end("reset")
         if not link.over and link.up.ended and link.down.ended:
             link.end("close")
+
+
+def obey(proxy, words):
+    """One order from the command line; what there is to say."""
+    name, *values = words
+    if name in ("latency", "jitter", "rate", "slice") and len(values) == 1:
+        for faults in (proxy.up, proxy.down):
+            setattr(faults, name, int(values[0]) if name in ("rate", "slice") else float(values[0]))
+    elif words == ["hole"]:
+        proxy.up.hole = proxy.down.hole = True
+    elif words in (["reset"], ["close"]):
+        proxy.end_links(name)
+    elif words == ["refuse"]:
+        proxy.refusing = True
+        proxy.end_links("reset")
+    elif words == ["heal"]:
+        proxy.heal()
+    elif words != ["show"]:
+        return f"no order '{' '.join(words)}': latency S, jitter S, rate BYTES, slice BYTES, hole, reset, close, refuse, heal or show"
+    return f"{len(proxy.connects)} connects, {proxy.alive()} alive, refusing {proxy.refusing}, up {proxy.up}, down {proxy.down}"
+
+
+def main(target, listen="0"):
+    proxy = FaultProxy(int(target), listen=int(listen))
+    print(f"port {proxy.port}", flush=True)
+    for line in sys.stdin:
+        if line.split():
+            print(obey(proxy, line.split()), flush=True)
+    proxy.close()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

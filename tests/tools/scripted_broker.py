@@ -6,12 +6,19 @@
 
 The script are callbacks, all optional: on_login(session), on_declare(session, exchange), on_message(session, message). They run in
 the connection's thread; the session's methods may be called from the test's thread as well. It speaks just enough for one publisher.
+
+From the command line it prints each message as a line of JSON, and answers with the words in turn, over and over:
+
+    scripted_broker.py PORT [ack|nack|return|silence|close|cut...]
 """
 import collections
 import contextlib
 import dataclasses
+import itertools
+import json
 import socket
 import struct
+import sys
 import threading
 import time
 
@@ -129,6 +136,7 @@ class Session(threading.Thread):
         self.broker, self.socket, self.number = broker, connection, number
         self.lock = threading.Lock()
         self.messages = []  # of the publishing channel; the tag is the place plus one
+        self.channels = 0  # how often the publishing channel was opened
         self.early = {}  # what was answered to tags before their messages were read
         self.reading = threading.Event()  # cleared: takes nothing more from the socket, as RabbitMQ in an alarm; heartbeats go on
         self.reading.set()
@@ -234,7 +242,8 @@ class Session(threading.Thread):
                 buffer = buffer[8:]
                 greeted = True
                 abilities = long(b"".join(short(name) + b"t\1" for name in ("publisher_confirms", "basic.nack", "connection.blocked")))
-                self.method(0, START, b"\0\x09" + long(short("capabilities") + b"F" + abilities) + long(b"PLAIN") + long(b"en_US"))
+                properties = b"".join(short(name) + b"S" + long(text.encode()) for name, text in self.broker.properties.items())
+                self.method(0, START, b"\0\x09" + long(properties + short("capabilities") + b"F" + abilities) + long(b"PLAIN") + long(b"en_US"))
             while greeted and len(buffer) >= 8 and not self.over and self.reading.is_set():
                 kind, channel, size = struct.unpack_from(">BHI", buffer)
                 if len(buffer) < 8 + size:
@@ -262,7 +271,12 @@ class Session(threading.Thread):
         elif name == OPEN:
             self.method(0, OPEN_OK, short(""))
         elif name == CHANNEL_OPEN:
+            if channel == PUBLISHING:
+                self.channels += 1
+                self.messages, self.early = [], {}  # tags begin anew
             self.method(channel, CHANNEL_OPEN_OK, long(b""))
+        elif name == CHANNEL_CLOSE:
+            self.method(channel, CHANNEL_CLOSE_OK)
         elif name == SELECT:
             self.method(channel, SELECT_OK)
             script.on_ready(self)
@@ -298,19 +312,20 @@ class Session(threading.Thread):
 
 
 class ScriptedBroker:
-    def __init__(self, on_message=None, on_ready=None, on_login=None, on_declare=None, tls=None):
+    def __init__(self, on_message=None, on_ready=None, on_login=None, on_declare=None, tls=None, port=0, properties=None):
         self.on_message = on_message or (lambda session, message: session.ack(message.tag))
         self.on_ready = on_ready or (lambda session: None)  # the channel is open, confirms are selected
         self.on_login = on_login or (lambda session: None)
         self.on_declare = on_declare or (lambda session, exchange: None)  # False: no answer
         self.tls = tls
+        self.properties = properties or {}  # what it says of itself, such as {"product": "RabbitMQ", "version": "4.0.5"}
         self.received = []
         self.counts = collections.Counter()
         self.sessions = []
         self.connects = []
         self.mistakes = []
         self.lock = threading.Lock()
-        self.listener = socket.create_server(("127.0.0.1", 0), backlog=64)
+        self.listener = socket.create_server(("127.0.0.1", port), backlog=64)
         self.port = self.listener.getsockname()[1]
         self.url = f"amqp://guest:guest@127.0.0.1:{self.port}/"
         self.done = False
@@ -349,3 +364,43 @@ class ScriptedBroker:
         for session in self.sessions:
             session.cut()
         assert not self.mistakes, self.mistakes
+
+
+# ---- the command line ----
+
+
+def answer(session, message, word):
+    if word in ("ack", "return"):
+        if word == "return":
+            session.return_(message)
+        session.ack(message.tag)
+    elif word == "nack":
+        session.nack(message.tag)
+    elif word == "close":
+        session.close_channel(406, "PRECONDITION_FAILED - the script says so")
+    elif word == "cut":
+        session.cut()
+
+
+def main(port, *words):
+    known = ("ack", "nack", "return", "silence", "close", "cut")
+    if not set(words) <= set(known):
+        sys.exit(f"scripted_broker.py PORT [{'|'.join(known)}...]")
+    turn = itertools.cycle(words or ("ack",))
+    lock = threading.Lock()
+
+    def on_message(session, message):
+        with lock:
+            word = next(turn)
+            print(json.dumps({"answer": word, "id": message.id, "count": message.count, "exchange": message.exchange,
+                              "routing_key": message.routing_key, "body": message.body.decode("utf-8", "replace")}), flush=True)
+        answer(session, message, word)
+
+    broker = ScriptedBroker(on_message, port=int(port))
+    print(f"url {broker.url}", flush=True)
+    sys.stdin.read()  # until whoever started it hangs up
+    broker.close()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
