@@ -1,4 +1,5 @@
-"""The console blocks of backends/README.md, typed by somebody who has nothing but the installed package, with the output they promise."""
+"""The console blocks of README.md and backends/README.md, typed by somebody who has nothing but a checkout and the installed package, with the
+output that they promise."""
 import glob
 import os
 import re
@@ -9,57 +10,88 @@ import pytest
 
 from harness import DATABASE, HERE, RELAY, clean_environment
 
-README = os.path.join(HERE, "..", "backends", "README.md")
+ROOT = os.path.abspath(os.path.join(HERE, ".."))
 
 
 @pytest.fixture
-def shop():
-    """A database named shop, as in the text."""
+def no_shop():
+    """No database named shop, as both texts begin; what is made of it goes."""
+    yield
     connection = psycopg2.connect(DATABASE + " dbname=postgres")
     connection.autocommit = True
-    connection.cursor().execute("CREATE DATABASE shop")
-    yield
-    connection.cursor().execute("DROP DATABASE shop WITH (FORCE)")
+    connection.cursor().execute("DROP DATABASE IF EXISTS shop WITH (FORCE)")
     connection.close()
 
 
-def steps():
+def steps(readme):
     """Each command of the console blocks with the lines that it is said to print."""
-    with open(README, encoding="utf-8") as text:
+    with open(os.path.join(ROOT, readme), encoding="utf-8") as text:
         for block in re.findall(r"```console\n(.*?)```", text.read(), re.S):
             for step in re.split(r"^\$ ", block, flags=re.M)[1:]:
                 command, _, output = step.partition("\n")
                 yield command, output
 
 
+UUID = "[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+
+
 def pattern(output):
-    """A line "..." stands for any lines, "..." within a line for anything."""
-    lines = [r"(?:.*\n)*?" if line == "..." else ".*".join(re.escape(part) for part in line.split("...")) + r"\n"
-             for line in output.splitlines()]
-    return "".join(lines)
+    """A line "..." stands for any lines, "..." within a line for anything, an id for any other."""
+    def line_pattern(line):
+        parts = [".*".join(re.escape(piece) for piece in part.split("...")) for part in re.split(UUID, line)]
+        return UUID.join(parts) + r"\n"
+
+    return "".join(r"(?:.*\n)*?" if line == "..." else line_pattern(line) for line in output.splitlines())
 
 
-def test_a_newcomer_gets_what_the_readme_shows(tmp_path, shop):
+@pytest.fixture
+def installed(tmp_path):
+    """The environment of somebody with the installed package, and a database server at hand."""
     os.chmod(tmp_path, 0o755)
     prefix = tmp_path / "prefix"
     subprocess.run(["cmake", "--install", os.path.dirname(RELAY), "--prefix", str(prefix)], check=True, stdout=subprocess.DEVNULL)
     package = glob.glob(f"{prefix}/**/outbox-backend.pc", recursive=True)
     assert len(package) == 1
     fields = dict(field.split("=", 1) for field in DATABASE.split())
-    environment = clean_environment(PATH=f"{prefix}/bin:{os.environ['PATH']}", CMAKE_PREFIX_PATH=str(prefix),
-                                    PKG_CONFIG_PATH=os.path.dirname(package[0]), PGHOST=fields["host"], PGPORT=fields["port"],
-                                    PGUSER=fields["user"])
-    empty = tmp_path / "empty"
-    empty.mkdir()
-    done = list(steps())
-    assert len(done) >= 9
-    where = str(empty)
-    for command, output in done:
+    return clean_environment(PATH=f"{prefix}/bin:{os.environ['PATH']}", CMAKE_PREFIX_PATH=str(prefix), PKG_CONFIG_PATH=os.path.dirname(package[0]),
+                             PGHOST=fields["host"], PGPORT=fields["port"], PGUSER=fields["user"])
+
+
+def type_all(tmp_path, where, environment, commands):
+    for command, output in commands:
         ran = subprocess.run(["bash", "-c", f"{command}\nstatus=$?; pwd >{tmp_path}/where; exit $status"], cwd=where, env=environment,
                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=300, check=False)
         assert ran.returncode == 0, ran.stdout
         assert re.fullmatch(pattern(output), ran.stdout), f"$ {command}\n{ran.stdout}\nis not what the README shows:\n{output}"
         where = (tmp_path / "where").read_text().strip()
+
+
+def test_an_author_of_a_backend_gets_what_the_readme_shows(tmp_path, no_shop, installed):
+    commands = list(steps("backends/README.md"))
+    assert len(commands) >= 10
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    type_all(tmp_path, empty, installed, commands)
+
+
+def test_a_newcomer_gets_what_the_readme_shows(tmp_path, no_shop, installed):
+    """In a copy of the checkout: scripts/demo builds there, with servers of its own. scripts/test is what runs this."""
+    commands = list(steps("README.md"))
+    assert [command for command, _ in commands][:3] == ["scripts/demo", "scripts/test", "createdb shop"] and len(commands) >= 6
+    copy = tmp_path / "checkout"
+    copy.mkdir()
+    files = subprocess.run(["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"], cwd=ROOT, check=True, capture_output=True)
+    subprocess.run(["cp", "-P", "--parents", "--preserve=mode,timestamps", "-t", str(copy), *files.stdout.decode().rstrip("\0").split("\0")],
+                   cwd=ROOT, check=True)
+    type_all(tmp_path, copy, installed, [(command, output) for command, output in commands if command != "scripts/test"])
+
+
+def test_the_readme_shows_the_end_of_the_suite_as_it_is_printed():
+    shown = dict(steps("README.md"))["scripts/test"].splitlines()
+    with open(os.path.join(ROOT, "scripts", "test"), encoding="utf-8") as script:
+        said = re.search(r'^echo "(test: .*)"$', script.read(), re.M)[1]
+    assert shown[-1] == said.replace("$((SECONDS - began))", "...").replace("${#flaky[@]}", "0")
+    assert re.fullmatch(r"100% tests passed, 0 tests failed out of \.\.\.", shown[1])
 
 
 def test_the_installed_package_builds_the_sample_as_c_and_the_header_as_cpp(tmp_path):
@@ -78,6 +110,6 @@ def test_the_installed_package_builds_the_sample_as_c_and_the_header_as_cpp(tmp_
     address = "address=127.0.0.1:" + os.environ["TEST_REDIS_PORT"]
     tested = subprocess.run([f"{prefix}/bin/outbox-relay", "backends", "test", str(tmp_path / "sample.so"), "-o", address, "--proxy", "address"],
                             capture_output=True, text=True, timeout=300, check=False)
-    assert tested.returncode == 0 and tested.stdout.endswith("backend ABI 1.1: conformant\n"), tested.stdout
+    assert tested.returncode == 0 and tested.stdout.endswith("backend ABI 1.2: conformant\n"), tested.stdout
     refused = subprocess.run([f"{prefix}/bin/outbox-relay", "backends", "show", str(tmp_path / "plain.so")], capture_output=True, text=True, check=False)
     assert refused.returncode == 78 and "its table is missing or too small" in refused.stderr
