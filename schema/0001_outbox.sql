@@ -1,5 +1,5 @@
 -- 0001: the outbox, its side tables, and the functions that producers and consumers call.
--- Runs in psql as it is: psql -1 -v ON_ERROR_STOP=1 -f 0001_outbox.sql. PostgreSQL 14 or newer, built with lz4.
+-- Runs in psql as it is: psql -1 -v ON_ERROR_STOP=1 -f 0001_outbox.sql. PostgreSQL 14 or newer.
 
 CREATE SCHEMA IF NOT EXISTS outbox;
 
@@ -54,7 +54,6 @@ CREATE TABLE outbox.message (
   toast.autovacuum_vacuum_scale_factor = 0,  toast.autovacuum_vacuum_threshold = 1000,
   toast.autovacuum_vacuum_cost_delay = 0
 );
-ALTER TABLE outbox.message ALTER payload SET COMPRESSION lz4, ALTER payload_bytes SET COMPRESSION lz4;
 ALTER SEQUENCE outbox.message_seq OWNED BY outbox.message.seq;
 
 -- Rows that wait: retries (seq set: they keep it and are published from here) and delayed messages (seq NULL: when due
@@ -90,7 +89,6 @@ CREATE TABLE outbox.scheduled (
     AND kind IN ('event', 'command', 'reply') AND (kind <> 'reply' OR correlation_id IS NOT NULL)
     AND jsonb_typeof(headers) = 'object' AND num_nonnulls(payload, payload_bytes) <= 1))
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0, vacuum_truncate = false);
-ALTER TABLE outbox.scheduled ALTER payload SET COMPRESSION lz4, ALTER payload_bytes SET COMPRESSION lz4;
 CREATE INDEX scheduled_due_at_idx ON outbox.scheduled (due_at);
 
 -- Messages set aside, with the reason.
@@ -118,8 +116,20 @@ CREATE TABLE outbox.dead_letter (
   last_error     text        NOT NULL, -- a sentence
   died_at        timestamptz NOT NULL DEFAULT clock_timestamp()
 );
-ALTER TABLE outbox.dead_letter ALTER payload SET COMPRESSION lz4, ALTER payload_bytes SET COMPRESSION lz4;
 CREATE INDEX dead_letter_died_at_idx ON outbox.dead_letter (died_at);
+
+-- lz4 costs a fraction of what pglz does, where the server was built with it.
+DO $$
+DECLARE
+  t text;
+BEGIN
+  IF EXISTS (SELECT FROM pg_catalog.pg_settings WHERE name = 'default_toast_compression' AND 'lz4' = ANY (enumvals)) THEN
+    FOREACH t IN ARRAY ARRAY['message', 'scheduled', 'dead_letter'] LOOP
+      EXECUTE 'ALTER TABLE outbox.' || t || ' ALTER payload SET COMPRESSION lz4, ALTER payload_bytes SET COMPRESSION lz4';
+    END LOOP;
+  END IF;
+END
+$$;
 
 -- What an operator has paused: a channel, or '*' for all.
 CREATE TABLE outbox.paused (

@@ -9,21 +9,37 @@
 
 enum { CONNECT_MS = 30000, SQL_MAX_BYTES = 4 << 20 };
 
-/* Without a database that can be asked, everything. */
-static void print_sql(const char *conninfo, const struct schema_order *order)
+/* What is installed; 0 where the database cannot be asked. A schema that is somebody else's is an error. */
+static int ask_installed(const char *conninfo, int *installed, struct err *err)
 {
     const struct pg_options options = {conninfo, "outbox-relay migrate", -1};
-    struct err err = {0};
     struct pg *pg = NULL;
+    *installed = 0;
+    int result = pg_open(&pg, &options, clock_now_ms() + CONNECT_MS, err) == 0
+                     ? schema_installed(pg, installed, err)
+                     : -1;
+    bool strangers = result != 0 && pg && err->class == ERR_CONFIG;
+    pg_close(pg);
+    if (strangers) {
+        return -1;
+    }
+    if (result != 0) {
+        (void)printf("-- The database could not be asked (%s): this is a whole installation.\n", err->text);
+        err_clear(err);
+    } else {
+        (void)printf("-- Version %d is installed, %d is the newest.\n", *installed, schema_newest());
+    }
+    return 0;
+}
+
+static int print_sql(const char *conninfo, const struct schema_order *order, struct err *err)
+{
     struct text sql;
     int installed = 0;
-    text_init(&sql, SQL_MAX_BYTES);
-    if (pg_open(&pg, &options, clock_now_ms() + CONNECT_MS, &err) != 0 ||
-        schema_installed(pg, &installed, &err) != 0) {
-        (void)printf("-- The database could not be asked (%s): this is a whole installation.\n", err.text);
-    } else {
-        (void)printf("-- Version %d is installed, %d is the newest.\n", installed, schema_newest());
+    if (ask_installed(conninfo, &installed, err) != 0) {
+        return -1;
     }
+    text_init(&sql, SQL_MAX_BYTES);
     schema_print(&sql, installed);
     if (order) {
         text_add(&sql, "\nBEGIN;\n");
@@ -32,7 +48,7 @@ static void print_sql(const char *conninfo, const struct schema_order *order)
     }
     (void)fputs(text_get(&sql), stdout);
     text_finish(&sql);
-    pg_close(pg);
+    return 0;
 }
 
 static void tell(const struct schema_report *report)
@@ -118,9 +134,9 @@ int cmd_migrate(struct cli *cli)
         return code;
     }
     const char *conninfo = config_text(&config, "database");
-    if (cli_has(cli, CLI_DRY_RUN)) {
-        print_sql(conninfo, with_order ? &order : NULL);
-    } else if (migrate(conninfo, with_order ? &order : NULL, &err) != 0) {
+    int (*work)(const char *, const struct schema_order *, struct err *) =
+        cli_has(cli, CLI_DRY_RUN) ? print_sql : migrate;
+    if (work(conninfo, with_order ? &order : NULL, &err) != 0) {
         code = cli_fail(&err);
     }
     config_finish(&config);

@@ -205,7 +205,7 @@ int program_connect(struct program *program, struct pg **out, struct err *err)
         return -1;
     }
     pg_cancel_on(*out, program->wake.halt_fd); /* a stop must not keep us from telling how far we came */
-    if (schema_check(*out, err) != 0) {
+    if (schema_check(*out, err) != 0 || schema_check_limits(*out, err) != 0) {
         pg_close(*out);
         *out = NULL;
         return -1;

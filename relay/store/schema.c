@@ -41,16 +41,39 @@ void schema_print(struct text *out, int installed)
     schema_roles(out);
 }
 
+/* A schema of that name may be somebody else's: its table must look like ours before it is asked. */
+static int find_version_table(struct pg *pg, bool *exists, struct err *err)
+{
+    static const char question[] =
+        "SELECT c.oid IS NOT NULL, count(a.attname) = 2"
+        " FROM (SELECT pg_catalog.to_regclass('outbox.schema_version') AS oid) c"
+        " LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND NOT a.attisdropped"
+        " AND (a.attname, a.atttypid) IN (('version', 'pg_catalog.int4'::pg_catalog.regtype),"
+        " ('relay_version', 'pg_catalog.text'::pg_catalog.regtype))"
+        " GROUP BY c.oid";
+    struct pg_rows *rows = NULL;
+    if (pg_query(pg, question, 0, NULL, &rows, clock_now_ms() + QUESTION_MS, err) != 0) {
+        return -1;
+    }
+    *exists = pg_number(rows, 0, 0, 0) == 1;
+    bool ours = pg_number(rows, 0, 1, 0) == 1;
+    pg_rows_free(rows);
+    if (*exists && !ours) {
+        return err_set(err, ERR_CONFIG,
+                       "schema outbox of this database is somebody else's: its table schema_version is not "
+                       "ours: give the outbox another database, or rename that schema");
+    }
+    return 0;
+}
+
 int schema_installed(struct pg *pg, int *version, struct err *err)
 {
     struct pg_rows *rows = NULL;
+    bool exists = false;
     *version = 0;
-    if (pg_query(pg, "SELECT to_regclass('outbox.schema_version') IS NOT NULL", 0, NULL, &rows,
-                 clock_now_ms() + QUESTION_MS, err) != 0) {
+    if (find_version_table(pg, &exists, err) != 0) {
         return -1;
     }
-    bool exists = pg_number(rows, 0, 0, 0) == 1;
-    pg_rows_free(rows);
     if (!exists) {
         return 0;
     }
@@ -61,6 +84,27 @@ int schema_installed(struct pg *pg, int *version, struct err *err)
     *version = (int)pg_number(rows, 0, 0, 0);
     pg_rows_free(rows);
     return 0;
+}
+
+int schema_check_limits(struct pg *pg, struct err *err)
+{
+    /* Those of guards.sql, and of idle_session.sql. */
+    static const char *const ours[] = {
+        "{statement_timeout,lock_timeout,idle_in_transaction_session_timeout,transaction_timeout,"
+        "idle_session_timeout}"};
+    struct pg_rows *rows = NULL;
+    if (pg_query(pg, sql_limits, 1, ours, &rows, clock_now_ms() + QUESTION_MS, err) != 0) {
+        return -1;
+    }
+    int result = pg_rows_count(rows) == 0
+                     ? 0
+                     : err_set(err, ERR_CONFIG,
+                               "the server may end our transactions by %s = %s, which this outbox-relay does "
+                               "not know how to set: ALTER ROLE (or DATABASE) ... SET %s = 0, or install a "
+                               "newer outbox-relay",
+                               pg_text(rows, 0, 0), pg_text(rows, 0, 1), pg_text(rows, 0, 0));
+    pg_rows_free(rows);
+    return result;
 }
 
 static int refuse_newer(int version, struct err *err)

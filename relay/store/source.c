@@ -25,9 +25,12 @@ int source_open(struct source **out, const struct source_options *options, int s
     text_init(&source->paused, SOURCE_PAUSED_MAX_BYTES);
     text_add(&source->paused, "{}");
     source_put_number(source->idle_timeout, options->transaction_ms);
+    source_put_number(source->transaction_timeout, options->transaction_ms + STATEMENTS_MS);
     const struct pg_options connection = {options->conninfo, options->client_name, stop_fd};
     if (pg_open(&source->pg, &connection, deadline_ms, err) != 0 ||
         pg_is_pooled(source->pg, &source->pooled, deadline_ms, err) != 0 ||
+        (!source->pooled && pg_query(source->pg, sql_idle_session, 0, NULL, NULL, deadline_ms, err) != 0) ||
+        schema_check_limits(source->pg, err) != 0 ||
         schema_read_order(source->pg, &source->order, err) != 0 ||
         schema_check_order(&source->order, options->ordered, err) != 0) {
         source_close(source);

@@ -47,11 +47,12 @@ int source_send_begin(struct source *source, struct err *err)
     static const char lock_timeout[] = "2000";
     static const char statement_timeout[] = "10000";
     _Static_assert(LOCK_TIMEOUT_MS == 2000 && STATEMENT_TIMEOUT_MS == 10000, "the texts above say the same");
-    const char *const guards[] = {source->idle_timeout, lock_timeout, statement_timeout};
+    const char *const guards[] = {source->idle_timeout, lock_timeout, statement_timeout,
+                                  source->transaction_timeout};
     if (pg_send(source->pg, "BEGIN ISOLATION LEVEL READ COMMITTED", 0, NULL, false, err) != 0) {
         return -1;
     }
-    return pg_send(source->pg, sql_guards, 3, guards, false, err);
+    return pg_send(source->pg, sql_guards, 4, guards, false, err);
 }
 
 /* The operator may have changed the order meanwhile; and what is paused is good to know before the next

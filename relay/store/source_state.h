@@ -11,7 +11,13 @@
 #include "store/source.h"
 #include "store/source_row.h"
 
-enum { ANSWER_WITHIN_MS = 15000, NUMBER_BYTES = 24, SOURCE_PAUSED_MAX_BYTES = 256 << 10 };
+/* STATEMENTS_MS: what claim and settle may take of a transaction, beside the publish. */
+enum {
+    ANSWER_WITHIN_MS = 15000,
+    STATEMENTS_MS = 60000,
+    NUMBER_BYTES = 24,
+    SOURCE_PAUSED_MAX_BYTES = 256 << 10
+};
 
 /* The key at which the last walk over a lane ended, by the hashes of the index: the next one begins behind
  * it. */
@@ -35,7 +41,8 @@ struct source {
     struct schema_order order;               /* as it was when we connected */
     char mask[NUMBER_BYTES];                 /* lanes - 1, for the queries */
     struct mark_question question;
-    char idle_timeout[NUMBER_BYTES];
+    char idle_timeout[NUMBER_BYTES];        /* while the backend publishes, in ms */
+    char transaction_timeout[NUMBER_BYTES]; /* of all of it */
 };
 
 /* ---- source_link.c: BEGIN and its guards, and the answers of a group ---- */

@@ -46,10 +46,10 @@ static PGresult *receive(PGconn *conn)
 
 static void send_claim(PGconn *conn)
 {
-    static const char *const guards[] = {"15000", "2000", "10000"};
+    static const char *const guards[] = {"15000", "2000", "10000", "75000"};
     const char *const claim[] = {"0", batch_size, "8388608", "{}", NULL, NULL, NULL, NULL};
     send(conn, "BEGIN ISOLATION LEVEL READ COMMITTED", 0, NULL, 0);
-    send(conn, sql_guards, 3, guards, 0);
+    send(conn, sql_guards, 4, guards, 0);
     send(conn, sql_table_locks, 0, NULL, 0);
     send(conn, sql_claim, 8, claim, 1);
 }

@@ -244,7 +244,7 @@ def claim_plan(database, first=0):
     nowhere = "'{" + ",".join(["0"] * 16) + "}'"
     connection = database.connect(autocommit=False)
     with connection.cursor() as cursor:
-        cursor.execute(text("guards.sql", "'5000'", "'5000'", "'5000'"))
+        cursor.execute(text("guards.sql", "'5000'", "'5000'", "'5000'", "'9000'"))
         cursor.execute(text("lanes.sql", "15", "0", "1", str(first), "'{}'", "NULL", "NULL"))
         cursor.execute("EXPLAIN (FORMAT JSON, ANALYZE, BUFFERS) "
                        + text("claim_keyed.sql", f"'{first}'", "100", "8388608", "'{}'", "NULL", "NULL", "15", nowhere, nowhere))

