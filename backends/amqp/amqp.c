@@ -102,6 +102,7 @@ static int amqp_explain(void *backend, const struct outbox_message *message, cha
     }
     struct session *session = object;
     session->frame_max = AMQP_DEFAULT_FRAME_SIZE; /* the broker may agree to less */
+    broker_read(&session->broker, NULL);
     bool good = envelope_seal(session, message, &envelope, reason) == OUTBOX_UNSETTLED;
     amqp_session_free(session); /* the envelope's headers are gone with it */
     if (!good) {
@@ -110,6 +111,15 @@ static int amqp_explain(void *backend, const struct outbox_message *message, cha
     (void)snprintf(out, out_bytes, "%s%s, %s %s", envelope.exchange[0] ? "exchange " : "the default exchange",
                    envelope.exchange, envelope.exchange[0] ? "routing key" : "queue", envelope.routing_key);
     return 0;
+}
+
+#ifndef AMQP_LIBRARY_PACKAGE
+#define AMQP_LIBRARY_PACKAGE ""
+#endif
+
+static void amqp_library(char *out, size_t out_bytes)
+{
+    library_describe(amqp_version(), AMQP_LIBRARY_PACKAGE, out, out_bytes);
 }
 
 static const struct outbox_backend amqp_backend = {
@@ -127,6 +137,7 @@ static const struct outbox_backend amqp_backend = {
     .check = amqp_check,
     .interrupt = amqp_interrupt,
     .explain = amqp_explain,
+    .library = amqp_library,
 };
 
 OUTBOX_BACKEND("amqp", "1.0.0", amqp_backend);

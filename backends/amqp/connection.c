@@ -158,6 +158,24 @@ static int login_failed(const struct amqp_connection_info *broker, amqp_rpc_repl
                              : "unexpected reply");
 }
 
+/* The publishing channel, in confirm mode; its tags start at 1. */
+static int open_channel(struct session *session, int64_t deadline_ms)
+{
+    struct timeval left = session_left(deadline_ms);
+    (void)amqp_set_rpc_timeout(session->connection, &left);
+    if (!amqp_channel_open(session->connection, CHANNEL_PUBLISH)) {
+        return -1;
+    }
+    left = session_left(deadline_ms);
+    (void)amqp_set_rpc_timeout(session->connection, &left);
+    if (!amqp_confirm_select(session->connection, CHANNEL_PUBLISH)) {
+        return -1;
+    }
+    confirms_reset(&session->confirms);
+    session->refused_at_ms = 0;
+    return 0;
+}
+
 static int log_in(struct session *session, const struct amqp_connection_info *broker, int64_t deadline_ms,
                   struct outbox_error *error)
 {
@@ -182,18 +200,10 @@ static int log_in(struct session *session, const struct amqp_connection_info *br
         return login_failed(broker, reply, error);
     }
     session->frame_max = amqp_get_frame_max(session->connection);
-    left = session_left(deadline_ms);
-    (void)amqp_set_rpc_timeout(session->connection, &left);
-    if (!amqp_channel_open(session->connection, CHANNEL_PUBLISH)) {
-        return login_failed(broker, amqp_get_rpc_reply(session->connection), error);
-    }
-    left = session_left(deadline_ms);
-    (void)amqp_set_rpc_timeout(session->connection, &left);
-    if (!amqp_confirm_select(session->connection, CHANNEL_PUBLISH)) {
-        return login_failed(broker, amqp_get_rpc_reply(session->connection), error);
-    }
-    confirms_reset(&session->confirms);
-    return 0;
+    broker_read(&session->broker, amqp_get_server_properties(session->connection));
+    return open_channel(session, deadline_ms) == 0
+               ? 0
+               : login_failed(broker, amqp_get_rpc_reply(session->connection), error);
 }
 
 /* ---- the whole ---- */
@@ -235,6 +245,17 @@ int connection_open(struct session *session, int64_t deadline_ms, struct outbox_
         connection_close(session);
     }
     return -1;
+}
+
+int connection_renew_channel(struct session *session, int64_t deadline_ms, struct outbox_error *error)
+{
+    struct timeval left = session_left(deadline_ms);
+    (void)amqp_set_rpc_timeout(session->connection, &left);
+    amqp_rpc_reply_t closed = amqp_channel_close(session->connection, CHANNEL_PUBLISH, AMQP_REPLY_SUCCESS);
+    if (closed.reply_type != AMQP_RESPONSE_NORMAL || open_channel(session, deadline_ms) != 0) {
+        return session_error(error, OUTBOX_ERROR_UNAVAILABLE, "the broker opens no new channel");
+    }
+    return 0;
 }
 
 /* Politely, but without waiting: connection.close needs no answer to be heard, and a full socket gets none.

@@ -212,12 +212,30 @@ static bool fill_properties(struct session *session, const struct outbox_message
     return fill_headers(session, message, &properties->headers, reason);
 }
 
+static bool is_too_large(const struct session *session, size_t bytes, char reason[256])
+{
+    int64_t allowed = session->settings->max_message_bytes;
+    if (allowed > 0 && bytes > (size_t)allowed) {
+        (void)snprintf(reason, 256, "the payload has %zu bytes, amqp.max_message_bytes allows %lld", bytes,
+                       (long long)allowed);
+        return true;
+    }
+    int64_t taken = session->broker.max_message_bytes;
+    if (allowed == 0 && bytes > (size_t)taken) {
+        (void)snprintf(reason, 256,
+                       "the payload has %zu bytes, %s takes %lld: if its max_message_size is larger, set "
+                       "amqp.max_message_bytes",
+                       bytes, session->broker.name[0] ? session->broker.name : "the broker",
+                       (long long)taken);
+        return true;
+    }
+    return false;
+}
+
 enum outbox_verdict envelope_seal(struct session *session, const struct outbox_message *message,
                                   struct envelope *envelope, char reason[256])
 {
-    if (message->payload.len > (size_t)session->settings->max_message_bytes) {
-        (void)snprintf(reason, 256, "the payload has %zu bytes, amqp.max_message_bytes allows %lld",
-                       message->payload.len, (long long)session->settings->max_message_bytes);
+    if (is_too_large(session, message->payload.len, reason)) {
         return OUTBOX_REJECTED;
     }
     if (!make_room(session, message->header_count + OWN_HEADERS)) {

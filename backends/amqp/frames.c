@@ -23,6 +23,7 @@ static void settled(void *context, size_t index, enum confirm_result result, con
     } else if (result == CONFIRM_RETURNED) {
         batch->settle(batch, index, OUTBOX_RETRY, reply, 0);
     } else {
+        session->refused_at_ms = session->refused_at_ms ? session->refused_at_ms : session_now_ms();
         batch->settle(batch, index, OUTBOX_HOLD,
                       "the broker refused it (basic.nack): a queue is full (reject-publish) or not available",
                       0);

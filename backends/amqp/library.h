@@ -1,7 +1,10 @@
-/* library - librabbitmq's headers, wherever the version at hand keeps them (0.12 moved them). */
+/* library - librabbitmq: its headers, wherever the version at hand keeps them (0.12 moved them), and what is
+ * known of the version that runs. */
 #ifndef AMQP_LIBRARY_H
 #define AMQP_LIBRARY_H
 
+#include <stdbool.h>
+#include <stddef.h>
 #include <sys/time.h>
 
 #if __has_include(<rabbitmq-c/amqp.h>)
@@ -15,5 +18,12 @@
 #include <amqp_ssl_socket.h>
 #include <amqp_tcp_socket.h>
 #endif
+
+/*
+ * "librabbitmq 0.11.0 (Debian 0.11.0-1+deb12u3)", and a line "warning: ..." for each fault that this version
+ * is known to have. version: of the library that runs; package: Debian's version of what we were built with,
+ * "" elsewhere.
+ */
+void library_describe(const char *version, const char *package, char *out, size_t out_bytes);
 
 #endif

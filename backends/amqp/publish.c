@@ -2,12 +2,14 @@
 
 #include <stdio.h>
 
+#include "connection.h"
 #include "declare.h"
 #include "envelope.h"
 #include "frames.h"
 
-/* How many messages go out before we look whether something came in. */
-enum { LOOK_EVERY = 64 };
+/* How many messages go out before we look whether something came in; how long refusals may last on one
+ * channel. */
+enum { LOOK_EVERY = 64, REFUSED_FOR_MS = 2000 };
 
 /* Whether sending may go on after a step. */
 enum step { STEP_GO_ON = 0, STEP_BLOCKED, STEP_LOST };
@@ -140,10 +142,32 @@ static enum step publish_all(struct session *session, size_t *next, int64_t dead
     }
 }
 
+/*
+ * A channel that was opened while a quorum queue had no leader is refused for ever, whoever leads the queue
+ * since (seen on RabbitMQ 3.10: each channel remembers where it found the leader when it first published). So
+ * refusals that last are reason for another channel: three round trips, where they are only those of a full
+ * queue.
+ */
+static enum step renew_if_refused(struct session *session, int64_t deadline_ms, struct outbox_error *error)
+{
+    if (session->refused_at_ms == 0 || session_now_ms() - session->refused_at_ms < REFUSED_FOR_MS ||
+        session->confirms.stale) {
+        return STEP_GO_ON;
+    }
+    enum step step = look(session, error);
+    if (step != STEP_GO_ON) {
+        return step;
+    }
+    return connection_renew_channel(session, deadline_ms, error) == 0 ? STEP_GO_ON : STEP_LOST;
+}
+
 enum outbox_session_state publish_batch(struct session *session, struct outbox_batch *batch,
                                         int64_t deadline_ms, struct outbox_error *error)
 {
     exchanges_forget_failures(&session->exchanges);
+    if (renew_if_refused(session, deadline_ms, error) == STEP_LOST) {
+        return OUTBOX_SESSION_LOST;
+    }
     if (confirms_begin(&session->confirms, batch->count) != 0) {
         (void)session_error(error, OUTBOX_ERROR_UNAVAILABLE, "out of memory");
         return OUTBOX_SESSION_LOST;

@@ -6,6 +6,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "broker.h"
 #include "confirm.h"
 #include "exchange.h"
 #include "library.h"
@@ -28,10 +29,12 @@ struct session {
     amqp_connection_state_t connection; /* NULL = not connected */
     size_t url;                         /* index of the one that last worked */
     int frame_max;
+    struct broker broker; /* what it said when we logged in */
     struct confirms confirms;
     struct exchanges exchanges;
     struct returning returning;
     struct outbox_batch *batch; /* during publish() */
+    int64_t refused_at_ms;      /* the first nack on this channel; 0 = none */
     amqp_table_entry_t *entries;
     size_t entry_capacity;
     bool declare_channel_open;

@@ -27,8 +27,9 @@ const struct outbox_option amqp_options[] = {
     {"heartbeat", OUTBOX_OPT_DURATION_MS, 0, "10s", NULL, 1000, 600000,
      "of the connection, in whole seconds"},
     {"max_unconfirmed", OUTBOX_OPT_INT, 0, "1000", NULL, 1, 65535, "messages in flight per session"},
-    {"max_message_bytes", OUTBOX_OPT_BYTES, 0, "128MiB", NULL, 1, 536870912,
-     "larger payloads are dead letters; RabbitMQ 4 takes 16MiB"},
+    {"max_message_bytes", OUTBOX_OPT_BYTES, 0, "0", NULL, 0, 536870912,
+     "larger payloads are dead letters; 0: what the broker's version takes, 16MiB from RabbitMQ 4 on, else "
+     "128MiB"},
     {"tls.ca_file", OUTBOX_OPT_STRING, 0, NULL, NULL, 0, 0, "certificates to trust; default: the system's"},
     {"tls.cert_file", OUTBOX_OPT_STRING, 0, NULL, NULL, 0, 0, "our certificate, PEM"},
     {"tls.key_file", OUTBOX_OPT_STRING, 0, NULL, NULL, 0, 0, "its key, PEM"},

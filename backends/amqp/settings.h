@@ -27,7 +27,7 @@ struct settings {
     bool unroutable_accepted; /* amqp.unroutable: accept; events only */
     int64_t heartbeat_s;
     int64_t max_unconfirmed;
-    int64_t max_message_bytes;
+    int64_t max_message_bytes; /* 0 = what the broker takes */
 };
 
 extern const struct outbox_option amqp_options[];

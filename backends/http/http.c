@@ -203,6 +203,13 @@ static int http_explain(void *backend, const struct outbox_message *message, cha
     return good ? 0 : settings_error(error, OUTBOX_ERROR_CONFIG, "%s", fault ? fault : reason);
 }
 
+static void http_library(char *out, size_t out_bytes)
+{
+    const curl_version_info_data *info = curl_version_info(CURLVERSION_NOW);
+    (void)snprintf(out, out_bytes, "libcurl %s, %s", info->version,
+                   info->ssl_version ? info->ssl_version : "without TLS");
+}
+
 static const struct outbox_backend http_backend = {
     .size = sizeof(struct outbox_backend),
     .name = "http",
@@ -217,6 +224,7 @@ static const struct outbox_backend http_backend = {
     .publish = http_publish,
     .interrupt = http_interrupt,
     .explain = http_explain,
+    .library = http_library,
 };
 
 OUTBOX_BACKEND("http", "1.0.0", http_backend);

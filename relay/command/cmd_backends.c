@@ -17,7 +17,7 @@
 #include "plugin/backend.h"
 #include "plugin/loader.h"
 
-enum { PRINT_MAX_BYTES = 1 << 20 };
+enum { PRINT_MAX_BYTES = 1 << 20, LIBRARY_BYTES = 1024 };
 
 /* ---- list ---- */
 
@@ -100,10 +100,13 @@ static int print_one(const char *value)
     bool checks = table->size >= offsetof(struct outbox_backend, check) + sizeof table->check && table->check;
     bool interrupts = table->size >= offsetof(struct outbox_backend, interrupt) + sizeof table->interrupt &&
                       table->interrupt;
+    char library[LIBRARY_BYTES];
+    backend_library(table, library, sizeof library);
     text_init(&out, PRINT_MAX_BYTES);
-    text_addf(&out, "%s %s (%s)\nchecks an idle session: %s; can be interrupted: %s\n%s", table->name,
-              table->version, backend_find(value) ? "built in" : value, checks ? "yes" : "no",
-              interrupts ? "yes" : "no", table->options->name ? "options:\n" : "no options\n");
+    text_addf(&out, "%s %s (%s)\n%s%schecks an idle session: %s; can be interrupted: %s\n%s", table->name,
+              table->version, backend_find(value) ? "built in" : value, library, library[0] ? "\n" : "",
+              checks ? "yes" : "no", interrupts ? "yes" : "no",
+              table->options->name ? "options:\n" : "no options\n");
     config_print_options(table->options, table->name, &out);
     (void)fputs(text_get(&out), stdout);
     text_finish(&out);

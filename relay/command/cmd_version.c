@@ -1,36 +1,85 @@
-/* version - the program, its plugin ABI, and the libraries it runs with. */
+/* version - the program, its plugin ABI, the libraries that it runs with, and what is known to be wrong with
+ * them. */
 #include <jansson.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "base/version.h"
 #include "command/cli.h"
+#include "config/yaml.h"
 #include "plugin/backend.h"
 #include "postgres/pg.h"
 #include "store/schema.h"
 
-int cmd_version(struct cli *cli)
+enum { DESCRIPTION_BYTES = 1024 };
+
+/* Names and versions as "name" -> text; the lines behind the first one of a backend's go to `warnings`. */
+static json_t *list_libraries(json_t *warnings)
 {
     int libpq = pg_library_version();
-    if (cli_has(cli, CLI_JSON)) {
-        json_t *backends = json_object();
-        for (const char *const *name = backend_names(); *name; name++) {
-            (void)json_object_set_new(backends, *name, json_string(backend_find(*name)->version));
-        }
-        json_t *version =
-            json_pack("{s:s, s:s, s:[i,i], s:i, s:i, s:o}", "version", RELAY_VERSION, "commit", RELAY_COMMIT,
-                      "backend_abi", (int)OUTBOX_BACKEND_ABI_MAJOR, (int)OUTBOX_BACKEND_ABI_MINOR, "schema",
-                      schema_newest(), "libpq", libpq, "backends", backends);
-        (void)json_dumpf(version, stdout, JSON_COMPACT);
-        (void)printf("\n");
-        json_decref(version);
-        return 0;
-    }
-    (void)printf("outbox-relay %s (%s)\nbackend ABI %u.%u, schema %d, libpq %d.%d\nbackends:", RELAY_VERSION,
-                 RELAY_COMMIT, OUTBOX_BACKEND_ABI_MAJOR, OUTBOX_BACKEND_ABI_MINOR, schema_newest(),
-                 libpq / 10000, libpq % 10000);
+    json_t *libraries =
+        json_pack("{s:o, s:s, s:s}", "libpq", json_sprintf("%d.%d", libpq / 10000, libpq % 10000), "libyaml",
+                  yaml_library_version(), "jansson", jansson_version_str());
     for (const char *const *name = backend_names(); *name; name++) {
-        (void)printf(" %s %s", *name, backend_find(*name)->version);
+        char description[DESCRIPTION_BYTES];
+        backend_library(backend_find(*name), description, sizeof description);
+        char *rest = description;
+        const char *first = strsep(&rest, "\n");
+        if (first[0]) {
+            (void)json_object_set_new(libraries, *name, json_string(first));
+        }
+        for (const char *line = strsep(&rest, "\n"); line; line = strsep(&rest, "\n")) {
+            (void)json_array_append_new(warnings, json_string(line));
+        }
     }
+    return libraries;
+}
+
+static void print_json(json_t *libraries, json_t *warnings)
+{
+    json_t *backends = json_object();
+    for (const char *const *name = backend_names(); *name; name++) {
+        (void)json_object_set_new(backends, *name, json_string(backend_find(*name)->version));
+    }
+    json_t *version =
+        json_pack("{s:s, s:s, s:[i,i], s:i, s:i, s:o, s:O, s:O}", "version", RELAY_VERSION, "commit",
+                  RELAY_COMMIT, "backend_abi", (int)OUTBOX_BACKEND_ABI_MAJOR, (int)OUTBOX_BACKEND_ABI_MINOR,
+                  "schema", schema_newest(), "libpq", pg_library_version(), "backends", backends, "libraries",
+                  libraries, "warnings", warnings);
+    (void)json_dumpf(version, stdout, JSON_COMPACT);
     (void)printf("\n");
+    json_decref(version);
+}
+
+static void print_text(json_t *libraries, json_t *warnings)
+{
+    (void)printf("outbox-relay %s (%s)\nbackend ABI %u.%u, schema %d\n", RELAY_VERSION, RELAY_COMMIT,
+                 OUTBOX_BACKEND_ABI_MAJOR, OUTBOX_BACKEND_ABI_MINOR, schema_newest());
+    static const char *const own[] = {"libpq", "libyaml", "jansson"};
+    for (size_t at = 0; at < sizeof own / sizeof own[0]; at++) {
+        (void)printf("%s%s %s", at > 0 ? ", " : "", own[at],
+                     json_string_value(json_object_get(libraries, own[at])));
+    }
+    (void)printf("\nbackends:\n");
+    for (const char *const *name = backend_names(); *name; name++) {
+        const char *library = json_string_value(json_object_get(libraries, *name));
+        (void)printf("  %s %s%s%s\n", *name, backend_find(*name)->version, library ? ", " : "",
+                     library ? library : "");
+    }
+    json_t *warning = NULL;
+    size_t at = 0;
+    json_array_foreach(warnings, at, warning)
+    {
+        (void)printf("%s\n", json_string_value(warning));
+    }
+}
+
+int cmd_version(struct cli *cli)
+{
+    json_t *warnings = json_array();
+    json_t *libraries = list_libraries(warnings);
+    (cli_has(cli, CLI_JSON) ? print_json : print_text)(libraries, warnings);
+    json_decref(libraries);
+    json_decref(warnings);
     return 0;
 }

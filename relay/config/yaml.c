@@ -166,3 +166,8 @@ void yaml_read(const char *file, struct bytes content, const struct yaml_reader 
     }
     yaml_parser_delete(&parser);
 }
+
+const char *yaml_library_version(void)
+{
+    return yaml_get_version_string();
+}

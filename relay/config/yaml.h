@@ -45,4 +45,7 @@ void yaml_read(const char *file, struct bytes content, const struct yaml_reader 
 void yaml_each_item(const struct yaml_entry *entry,
                     bool (*each)(void *context, const char *name, const char *text), void *context);
 
+/* Of the libyaml that runs, such as "0.2.5". */
+const char *yaml_library_version(void);
+
 #endif

@@ -35,7 +35,7 @@ extern "C" {
 #endif
 
 #define OUTBOX_BACKEND_ABI_MAJOR 1u
-#define OUTBOX_BACKEND_ABI_MINOR 1u
+#define OUTBOX_BACKEND_ABI_MINOR 2u
 
 /* A view into memory that somebody else owns; may hold NUL bytes, is not NUL-terminated. */
 struct outbox_bytes {
@@ -276,6 +276,14 @@ struct outbox_backend {
      */
     int (*explain)(void *backend, const struct outbox_message *message, char *out, size_t out_bytes,
                    struct outbox_error *error);
+
+    /*
+     * Names the libraries that do the work, in the versions that run: "librabbitmq 0.11.0"; a line "warning:
+     * ..." behind it for each fault that such a version is known to have. For `outbox-relay version` and
+     * `backends show`. Since ABI 1.2. Thread: any, open() may not have been called. Blocking: no. Ownership:
+     * out has out_bytes bytes and is NUL-terminated.
+     */
+    void (*library)(char *out, size_t out_bytes);
 };
 
 /*
@@ -333,5 +341,6 @@ struct outbox_note {
  * Changes:
  *   1.0  the first
  *   1.1  outbox_backend.explain
+ *   1.2  outbox_backend.library
  */
 #endif

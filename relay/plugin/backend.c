@@ -223,3 +223,11 @@ int backend_explain(const struct backend *backend, const struct outbox_message *
     }
     return 0;
 }
+
+void backend_library(const struct outbox_backend *table, char *out, size_t out_bytes)
+{
+    out[0] = '\0';
+    if (table->size >= offsetof(struct outbox_backend, library) + sizeof table->library && table->library) {
+        table->library(out, out_bytes);
+    }
+}

@@ -57,6 +57,10 @@ enum outbox_session_state backend_check(struct session *session, int64_t deadlin
 int backend_explain(const struct backend *backend, const struct outbox_message *message, char *out,
                     size_t out_bytes, bool *known, struct err *err) MUST_CHECK;
 
+/* The libraries that it runs with, and warnings, as outbox_backend.library() writes them; "" if it tells
+ * none. */
+void backend_library(const struct outbox_backend *table, char *out, size_t out_bytes);
+
 /* From another thread, only while a call on the session runs; the caller serialises it against the call's
  * return. */
 void backend_interrupt(struct session *session);

@@ -57,7 +57,7 @@ def kit(path, *arguments, timeout=400):
 
 def conforms(done, name, place):
     return done.returncode == 0 and done.stdout.endswith(
-        f"# {TESTS} tests, 0 failed, 0 skipped\n# {name} ({place}), backend ABI 1.1: conformant\n")
+        f"# {TESTS} tests, 0 failed, 0 skipped\n# {name} ({place}), backend ABI 1.2: conformant\n")
 
 
 @pytest.fixture
@@ -108,7 +108,7 @@ def test_without_a_proxy_nothing_is_called_conformant(tmp_path):
     path = plugins.build(tmp_path, "sample")
     done = kit(path, "-o", "address=" + REDIS)
     assert done.returncode == 0 and done.stdout.count("# SKIP needs --proxy OPTION") == FAULTS, done.stdout
-    assert done.stdout.endswith(f"# {TESTS} tests, 0 failed, {FAULTS} skipped\n# sample 1.0.0 ({path}), backend ABI 1.1: partial\n")
+    assert done.stdout.endswith(f"# {TESTS} tests, 0 failed, {FAULTS} skipped\n# sample 1.0.0 ({path}), backend ABI 1.2: partial\n")
 
 
 def test_the_output_is_tap(tmp_path):
@@ -125,7 +125,7 @@ def test_backends_without_a_network_are_partial(shared, name, how):
     done = kit(path)
     assert done.returncode == 0, done.stdout
     assert done.stdout.endswith(f"{TESTS} tests, 0 failed, {FAULTS} skipped\n# {name} 1.0.0 ({how if how == 'built in' else path}),"
-                                " backend ABI 1.1: partial\n")
+                                " backend ABI 1.2: partial\n")
 
 
 @pytest.mark.parametrize("how", ["built in", "shared"])

@@ -375,3 +375,18 @@ def test_a_broker_that_plays_at_random_never_makes_a_row_disappear(database, scr
     wait_until(lambda: database.left() + database.value("SELECT count(*) FROM outbox.scheduled") == 0, 30, "an empty outbox")
     print(f"{len(broker.connects)} connections")
     account(database, broker, ids, bound=20 * len(broker.connects)).check()
+
+
+def test_a_channel_on_which_refusals_last_is_opened_anew_and_no_connection_is_lost(database, scripted, start):
+    """RabbitMQ 3.10 nacks for ever on a channel that was opened while its quorum queue had no leader; only another channel helps."""
+    def on_message(session, message):
+        (session.ack if session.channels > 1 else session.nack)(message.tag)
+
+    broker = scripted(on_message)
+    ids = database.fill(100)
+    start("-d", database.conninfo, *amqp("workers=1", "retry.backoff_min=100ms", "retry.backoff_max=200ms", url=broker.url))
+    wait_until(lambda: database.left() == 0, 20, "an empty outbox")
+    assert {message.id for message in broker.received if message.acked} == ids
+    assert len(broker.connects) == 1 and broker.sessions[0].channels == 2
+    assert all(message.acked != message.nacked for message in broker.received)
+    assert database.value("SELECT (SELECT count(*) FROM outbox.scheduled) + (SELECT count(*) FROM outbox.dead_letter)") == 0

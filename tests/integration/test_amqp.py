@@ -1,11 +1,13 @@
 """The amqp backend against a real RabbitMQ."""
 import json
 import os
+import re
 import time
 
 import pika
 import pytest
 
+from accounting import Accounting
 from harness import AMQP_URL, amqp, rabbitmqctl, relay, wait_until
 
 PORT = os.environ["TEST_AMQP_PORT"]
@@ -111,7 +113,8 @@ def test_poison_among_good_rows_is_set_aside_and_a_missing_exchange_holds_its_ch
 
     wait_until(more_good_ones_until_the_bad_one_is_dead, 60, "death of the unroutable message")
     wait_until(lambda: giant in dead(), what="death of the giant")
-    assert dead()[giant].startswith("rejected: the payload has 209715200 bytes, amqp.max_message_bytes allows 134217728")
+    assert re.match(r"rejected: the payload has 209715200 bytes, RabbitMQ [0-9.]+ takes \d+: if its max_message_size is larger, set"
+                    r" amqp.max_message_bytes", dead()[giant])
     assert dead()[unbound].startswith("attempts: unroutable: 312 NO_ROUTE") and "bind a queue" in dead()[unbound]
     assert database.run("SELECT attempts FROM outbox.dead_letter WHERE id = %s", unbound) == [(3,)]
     arrived = oracle.await_ids(good)
@@ -273,3 +276,48 @@ def test_messages_survive_a_restart_of_the_broker(database, broker):
     broker.channel = broker.connection.channel()
     oracle = broker.oracle(queue)
     assert sorted(oracle.await_ids(ids)) == sorted(ids)
+
+
+LARGE = 17 << 20
+
+
+def fill_around_a_large_one(database, channel):
+    """20 messages, one of 17 MiB, 20 messages; the ids of the small ones, and that of the large one."""
+    small = database.fill(20, channel=channel)
+    large = database.value("INSERT INTO outbox.message (channel, type, payload_bytes) VALUES (%s, 'order.large', repeat('x', %s)::bytea)"
+                           " RETURNING id::text", channel, LARGE)
+    return small | database.fill(20, channel=channel), large
+
+
+def test_what_a_broker_of_this_version_does_not_take_is_a_dead_letter_at_once_and_its_neighbours_arrive_once(database, scripted):
+    """RabbitMQ 4 takes 16 MiB; a larger message would cost the channel, and the confirms of its neighbours."""
+    broker = scripted(properties={"product": "RabbitMQ", "version": "4.0.5"})
+    small, large = fill_around_a_large_one(database, "orders")
+    done = relay("drain", "-d", database.conninfo, *amqp(url=broker.url))
+    assert done.returncode == 1, done.stderr
+    assert sorted(broker.ids()) == sorted(small)
+    assert database.run("SELECT id::text, reason, attempts FROM outbox.dead_letter") == [(large, "rejected", 0)]
+    said = database.value("SELECT last_error FROM outbox.dead_letter")
+    assert said == f"the payload has {LARGE} bytes, RabbitMQ 4.0.5 takes 16777216: if its max_message_size is larger, set amqp.max_message_bytes"
+
+
+def test_who_knows_the_brokers_maximum_sets_it(database, scripted):
+    broker = scripted(properties={"product": "RabbitMQ", "version": "4.0.5"})
+    small, large = fill_around_a_large_one(database, "orders")
+    done = relay("drain", "-d", database.conninfo, *amqp("amqp.max_message_bytes=20MiB", url=broker.url))
+    assert done.returncode == 0, done.stderr
+    assert sorted(broker.ids()) == sorted(small | {large})
+
+
+def test_17_mib_arrive_where_the_real_broker_takes_them_and_are_a_dead_letter_where_it_does_not(database, broker):
+    version = broker.connection._impl.server_properties["version"]
+    version = version.decode() if isinstance(version, bytes) else version
+    exchange = broker.exchange("orders")
+    oracle = broker.oracle(broker.queue("all", exchange))
+    small, large = fill_around_a_large_one(database, exchange)
+    done = relay("drain", "-d", database.conninfo, *amqp())
+    takes = int(version.split(".")[0]) < 4
+    assert done.returncode == (0 if takes else 1), done.stderr
+    oracle.await_ids(small | ({large} if takes else set()))
+    Accounting.of_oracle(small | {large}, oracle, dead=database.dead()).check()
+    assert database.dead() == (set() if takes else {large})

@@ -56,9 +56,14 @@ def test_help_lists_every_command_and_option():
 
 def test_version_tells_program_abi_schema_and_libraries():
     version = json.loads(relay("version", "--json").stdout)
-    assert version["backend_abi"] == [1, 1] and version["schema"] == 2
+    assert version["backend_abi"] == [1, 2] and version["schema"] == 2
     assert set(version["backends"]) == {"amqp", "http", "stdout", "null", "fail"} and version["libpq"] >= 140000
-    assert relay("version").stdout.startswith(f"outbox-relay {version['version']} ")
+    assert set(version["libraries"]) == {"libpq", "libyaml", "jansson", "amqp", "http"}
+    shown = relay("version").stdout
+    assert shown.startswith(f"outbox-relay {version['version']} ")
+    assert all(text in shown for text in [*version["libraries"].values(), *version["warnings"]])
+    assert re.match(r"librabbitmq \d+\.\d+\.\d+", version["libraries"]["amqp"]) and re.match(r"libcurl \d+\.\d+\.\d+, ", version["libraries"]["http"])
+    assert version["libraries"]["amqp"] in relay("backends", "show", "amqp").stdout
 
 
 # ---- configuration -------------------------------------------------------------------------------------------------------

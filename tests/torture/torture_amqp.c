@@ -23,7 +23,7 @@ static void seal(void)
 {
     static struct outbox_header headers[HEADERS];
     static char names[HEADERS][8];
-    struct session session = {.settings = &settings, .frame_max = 131072};
+    struct session session = {.settings = &settings, .frame_max = 131072, .broker = {"", 128 << 20}};
     struct outbox_message message = {.size = sizeof message,
                                      .id = of("id"),
                                      .channel = of("orders"),
