@@ -242,6 +242,11 @@ int pg_query(struct pg *pg, const char *sql, size_t count, const char *const *va
 int pg_is_pooled(struct pg *pg, bool *pooled, int64_t deadline_ms, struct err *err)
 {
     struct pg_rows *rows = NULL;
+    const char *mode = PQparameterStatus(pg->conn, "pgbouncer.pool_mode");
+    if (mode) { /* its own word: with pool_mode = session the server connection is ours until we go */
+        *pooled = strcmp(mode, "session") != 0;
+        return 0;
+    }
     if (pg_query(pg, "SELECT pg_catalog.pg_backend_pid()", 0, NULL, &rows, deadline_ms, err) != 0) {
         return -1;
     }

@@ -39,8 +39,8 @@ int pg_open(struct pg **out, const struct pg_options *options, int64_t deadline_
 void pg_close(struct pg *pg);
 
 /*
- * Whether a pooler stands in between: the server process differs from the one that the handshake named. Asks
- * the server.
+ * Whether a pooler that may change the server connection stands in between: PgBouncer 1.26 and newer says so;
+ * else the server is asked for its process, which differs from the one that the handshake named.
  */
 int pg_is_pooled(struct pg *pg, bool *pooled, int64_t deadline_ms, struct err *err) MUST_CHECK;
 

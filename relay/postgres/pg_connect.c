@@ -1,4 +1,5 @@
 /* pg_connect - opening a connection: host by host, each with its share of the time. */
+#include <errno.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,7 +18,7 @@ static void drop_notice(void *unused, const PGresult *result)
 
 /* libpq 15 gives no SQLSTATE for a failed connect: with verbose errors it stands in the text, "FATAL:  28P01:
  * ...". */
-static int connect_failed(PGconn *conn, struct err *err)
+static int connect_failed(PGconn *conn, int error_number, struct err *err)
 {
     const char *message = PQerrorMessage(conn);
     char line[400];
@@ -35,25 +36,41 @@ static int connect_failed(PGconn *conn, struct err *err)
             return -1;
         }
     }
-    return err_set(err, ERR_CONNECTION, "%s", line[0] ? line : "cannot connect to PostgreSQL");
+    if (line[0]) {
+        return err_set(err, ERR_CONNECTION, "%s", line);
+    }
+    /* libpq 16 and newer may end without a word where it cannot open a socket. */
+    return err_set(err, ERR_CONNECTION, "cannot connect to PostgreSQL%s%s", error_number != 0 ? ": " : "",
+                   error_number != 0 ? strerror(error_number) : "");
 }
 
 static int finish_connect(struct pg *pg, int64_t deadline_ms, struct err *err)
 {
     PostgresPollingStatusType state = PGRES_POLLING_WRITING;
+    int error_number = 0;
     while (state != PGRES_POLLING_OK) {
         if (state == PGRES_POLLING_FAILED) {
-            return connect_failed(pg->conn, err);
+            return connect_failed(pg->conn, error_number, err);
         }
         if (pg_wait_socket(pg, state == PGRES_POLLING_READING ? POLLIN : POLLOUT, deadline_ms, err) != 0) {
             return -1;
         }
+        errno = 0;
         state = PQconnectPoll(pg->conn);
+        error_number = errno;
     }
     const char *encoding = PQparameterStatus(pg->conn, "client_encoding");
     if (!encoding || strcmp(encoding, "UTF8") != 0) {
         return err_set(err, ERR_CONFIG, "client_encoding is %s where UTF8 was asked for",
                        encoding ? encoding : "unknown");
+    }
+    /* PgBouncer 1.26 and newer says so when it greets. */
+    const char *mode = PQparameterStatus(pg->conn, "pgbouncer.pool_mode");
+    if (mode && strcmp(mode, "statement") == 0) {
+        return err_set(
+            err, ERR_CONFIG,
+            "PgBouncer pools single statements here, and a relay needs transactions: set pool_mode = "
+            "transaction for this database, or connect past the pooler");
     }
     if (PQsetnonblocking(pg->conn, 1) != 0 || PQenterPipelineMode(pg->conn) != 1) {
         return pg_connection_failed(pg, err);
@@ -86,7 +103,9 @@ static PGconn *start(const struct pg_options *options, const struct pg_host *hos
 static int open_host(struct pg *pg, const struct pg_options *options, const struct pg_host *host,
                      int64_t deadline_ms, struct err *err)
 {
+    errno = 0;
     pg->conn = start(options, host);
+    int error_number = errno;
     if (!pg->conn) {
         return err_set(err, ERR_INTERNAL, "out of memory");
     }
@@ -95,7 +114,7 @@ static int open_host(struct pg *pg, const struct pg_options *options, const stru
     if (PQstatus(pg->conn) != CONNECTION_BAD) {
         return finish_connect(pg, deadline_ms, err);
     }
-    (void)connect_failed(pg->conn, err);
+    (void)connect_failed(pg->conn, error_number, err);
     if (strncmp(err->text, "invalid ", 8) == 0) {
         err->class = ERR_CONFIG; /* libpq refused a value before it tried any host */
     }

@@ -1,6 +1,7 @@
 """PgBouncer in transaction mode is restarted, and replaces its server connections every second: no session state is missed."""
 import os
 import pathlib
+import re
 import shutil
 import signal
 import socket
@@ -12,7 +13,7 @@ import psycopg2
 import pytest
 
 from accounting import Accounting
-from harness import Producer, amqp, wait_until
+from harness import Producer, amqp, relay, wait_until
 
 BATCH, WORKERS = 50, 2
 
@@ -49,7 +50,13 @@ class Bouncer:
     def logged(self, text):
         return self.log.read_text().count(text)
 
-    def stop(self, number=signal.SIGTERM):
+    def version(self):
+        """(1, 18); its greeting names the mode of pooling from 1.26 on."""
+        binary = shutil.which("pgbouncer", path=os.environ["PATH"] + ":/usr/sbin")
+        said = subprocess.run([binary, "--version"], check=True, capture_output=True, text=True).stdout
+        return tuple(int(number) for number in re.match(r"PgBouncer (\d+)\.(\d+)", said).groups())
+
+    def stop(self, number=signal.SIGINT):  # since 1.23 SIGTERM waits for the clients to go
         self.process.send_signal(number)
         self.process.wait(20)
 
@@ -85,7 +92,7 @@ def database_connects(running):
     return int(running.log().rsplit('"database_connects":', 1)[1].split(",")[0])
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "stopped"])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT], ids=["killed", "stopped"])
 def test_a_restart_of_pgbouncer_in_mid_run_loses_nothing_and_needs_no_restart_of_the_relay(database, broker, start, bouncer, number):
     """Twice; each may send again what was in flight."""
     pooler = bouncer()
@@ -145,3 +152,26 @@ def test_a_full_pool_that_turns_the_relay_away_is_waited_for_without_a_hot_loop(
     hog.rollback()
     wait_until(lambda: database.left() == 0, 15, "an empty outbox: it comes back by itself")
     hog.close()
+
+
+def test_a_pooler_of_sessions_is_no_reason_to_be_careful(database, bouncer):
+    pooler = bouncer("pool_mode = session")
+    database.fill(1000)
+    done = relay("drain", "-d", f"{database.conninfo} port={pooler.port}", "-b", "null")
+    assert done.returncode == 0 and database.left() == 0, done.stderr
+
+
+def test_a_pooler_of_single_statements_is_refused(database, bouncer):
+    """By its own word where it says so; else by the first transaction that it refuses. Nothing is deleted."""
+    pooler = bouncer("pool_mode = statement")
+    database.fill(10)
+    conninfo = f"{database.conninfo} port={pooler.port}"
+    says_so = pooler.version() >= (1, 26)
+    for command in (["drain", "-q", "-o", "drain.unavailable_after=1s"], ["check", "--connect"], ["status"]):
+        done = relay(*command, "-d", conninfo, "-b", "null")
+        said = done.stdout + done.stderr
+        if says_so:
+            assert done.returncode == 78 and "PgBouncer pools single statements here" in said, (command, said)
+        elif command[0] == "drain":
+            assert done.returncode == 69 and "statement pooling" in said, (command, done.returncode, said)
+    assert database.left() == 10
