@@ -30,6 +30,13 @@ def wait_until(condition, timeout=30, what="condition"):
         time.sleep(0.02)
 
 
+def own_directory(word):
+    """Below the servers that were lent to this test, and ended with them: for servers of its own. It does not exist yet."""
+    parent = os.path.join(os.environ["TEST_DIR"], "own")
+    os.makedirs(parent, exist_ok=True)
+    return os.path.join(parent, f"{word}-{uuid.uuid4().hex[:8]}")
+
+
 def clean_environment(**more):
     environment = {k: v for k, v in os.environ.items() if not k.startswith("OUTBOX_") and not k.startswith("PG")}
     environment.update(more)

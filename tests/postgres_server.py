@@ -4,9 +4,10 @@ import os
 import shutil
 import socket
 import subprocess
-import tempfile
 
 import psycopg2
+
+from harness import own_directory
 
 
 def tool(name, *arguments, programs=None, timeout=60):
@@ -75,8 +76,10 @@ class Server:
 @contextlib.contextmanager
 def servers():
     """Makes servers, by a function of their names; ends and removes them."""
-    directory = tempfile.mkdtemp(prefix="outbox-postgres-")
-    os.chmod(directory, 0o755)
+    directory = own_directory("postgres")
+    os.mkdir(directory)
+    for folder in (os.path.dirname(directory), directory):
+        os.chmod(folder, 0o755)
     if os.getuid() == 0:
         shutil.chown(directory, "postgres", "postgres")
     made = []

@@ -2,12 +2,12 @@
 import contextlib
 import os
 import random
-import tempfile
 import time
 import uuid
 
 import pytest
 
+import harness
 import order
 from accounting import Accounting
 from cluster import NODES, PROBE, Cluster
@@ -22,11 +22,9 @@ RECOVERY = 30  # seconds from a quorum to the delivery of what waited: reconnect
 
 @pytest.fixture(scope="module")
 def cluster():
-    directory = tempfile.mkdtemp(prefix="outbox-cluster-")
-    made = Cluster(os.path.join(directory, "servers"))
+    made = Cluster(harness.own_directory("cluster"))
     yield made
     made.close()
-    os.rmdir(directory)
 
 
 class Life:
