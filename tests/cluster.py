@@ -104,6 +104,10 @@ class Cluster:
         name = found.get(queue, {}).get("leader")
         return self.names.index(name) + 1 if name in self.names else None
 
+    def back(self, node):
+        """Waits for a node that was cut off or begun anew."""
+        wait_until(lambda: self.listens(node), 60, f"the return of node {node}")
+
     def heal(self):
         """All nodes up, thawed and together again."""
         for node in list(self.frozen):
@@ -114,11 +118,7 @@ class Cluster:
             if not os.path.exists(f"/proc/{self.pid(node)}"):
                 self.up(node)
         for node in NODES:
-            try:
-                wait_until(lambda number=node: self.listens(number), 40)
-            except AssertionError:  # RabbitMQ 3.10 was seen to stay paused after a partition; what it took is judged all the same
-                self.kill(node)
-                self.up(node)
+            self.back(node)
 
     def close(self):
         for node in list(self.frozen):

@@ -2,12 +2,12 @@
 import contextlib
 import os
 import shutil
-import socket
 import subprocess
 
 import psycopg2
 
 from harness import own_directory
+from ports import free_port
 
 
 def tool(name, *arguments, programs=None, timeout=60):
@@ -36,8 +36,7 @@ class Server:
     def __init__(self, directory, name, primary=None, port=None, programs=None):
         self.data = os.path.join(directory, name)
         self.programs = programs
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         if primary:
             primary.control("stop", "fast")  # a copy needs no pg_basebackup, which not every version's programs bring
             shutil.copytree(primary.data, self.data, copy_function=copy)

@@ -108,7 +108,7 @@ def test_a_node_that_is_cut_off_is_left_and_what_it_took_is_not_lost(life, clust
         life.faults += 1
         print(f"node {node} cut off: what waited was delivered within {life.await_what_waits():.1f} s")
         cluster.join(node)
-        wait_until(lambda: cluster.listens(node), 60, "the node's return")
+        cluster.back(node)
         life.faults += 1
         life.await_what_waits()
     print(life.finish())
@@ -120,7 +120,7 @@ def test_a_rolling_restart_loses_nothing_and_the_relays_move_on_and_come_back(li
         life.faults += 1
         print(f"node {node} down: what waited was delivered within {life.await_what_waits():.1f} s")
         cluster.up(node)
-        wait_until(lambda: cluster.listens(node), 60, "the node's return")
+        cluster.back(node)
     life.await_what_waits()
     print(life.finish())
 

@@ -14,6 +14,7 @@ import pytest
 
 from accounting import Accounting
 from harness import Producer, amqp, relay, wait_until
+from ports import free_port
 
 BATCH, WORKERS = 50, 2
 
@@ -22,8 +23,7 @@ class Bouncer:
     """A PgBouncer of one test, with settings of its own."""
 
     def __init__(self, directory, *settings):
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         self.file = directory / "pgbouncer.ini"
         self.file.write_text("\n".join([
             "[databases]", f"* = host=127.0.0.1 port={os.environ['TEST_PG_PORT']}", "[pgbouncer]", "listen_addr = 127.0.0.1",

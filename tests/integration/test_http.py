@@ -4,7 +4,6 @@ import os
 import random
 import re
 import signal
-import socket
 import time
 
 import pytest
@@ -383,10 +382,7 @@ def test_an_excerpt_that_is_no_text_is_stored_all_the_same(database, receiver):
 
 
 def test_an_outage_opens_the_breaker_holds_nothing_and_kills_nothing(database, start):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    receiver = Receiver(port=port, start=False)
+    receiver = Receiver(start=False)
     try:
         ids = database.fill(200)
         done, _ = drain(database, receiver.url, "drain.unavailable_after=2s", "breaker.open_max=1s")

@@ -18,6 +18,8 @@ import tempfile
 import threading
 import time
 
+from ports import free_port
+
 
 class Request:
     def __init__(self, method, path, headers, body, connection):
@@ -104,7 +106,7 @@ class Receiver:
         self.connections = 0
         self.hasty, self.over = False, threading.Event()  # hasty: answers when it has the headers, and reads no more
         self.server = None
-        self.port = port
+        self.port = port or free_port()
         if start:
             self.start()
 
@@ -112,7 +114,6 @@ class Receiver:
         self.over.clear()
         self.server = _Server(("127.0.0.1", self.port), _Handler)
         self.server.receiver = self
-        self.port = self.server.server_address[1]
         threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
 
     @property
