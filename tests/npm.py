@@ -5,9 +5,9 @@ import subprocess
 from harness import RELAY
 
 
-def install(directory, *packages, scripts=False):
-    """Into the directory: these packages, or what its package.json says; scripts: their own run, too."""
-    command = ["npm", "install", "--no-audit", "--no-fund", *([] if scripts else ["--ignore-scripts"]), *packages]
+def install(directory, *packages):
+    """Into the directory: these packages, or what its package.json says; none of their own scripts runs."""
+    command = ["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", *packages]
     cache = os.path.join(os.path.dirname(RELAY), "npm-cache")
     done = subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=300, check=False,
                           env={**os.environ, "npm_config_cache": cache, "npm_config_update_notifier": "false"})

@@ -158,6 +158,19 @@ static void judge_unclaimable(struct drain *drain)
     }
 }
 
+/* The workers notice a database that is away, and judge_health() how long. What is only wrong with the
+ * question nobody else notices: it ends a drain that has nothing else to do. */
+static void judge_failed_look(struct drain *drain, const struct err *err, bool working)
+{
+    if (err->class == ERR_CONNECTION || err->class == ERR_STOPPED) {
+        return;
+    }
+    LOG(&drain->program->log, LOG_WARNING, "cannot tell what is left", log_text("error", err->text));
+    if (!working) {
+        end(drain, err_exit_code(err->class), err->text);
+    }
+}
+
 static void judge_left(struct drain *drain)
 {
     struct shared *shared = pool_shared(drain->program->pool);
@@ -174,9 +187,8 @@ static void judge_left(struct drain *drain)
     int64_t rest_ms = LOOK_REST * (clock_now_ms() - began_ms);
     drain->look_again_ms = clock_after(clock_now_ms(), rest_ms > TICK_MS ? rest_ms : TICK_MS);
     if (failed) {
-        return; /* the workers notice a database that is away, and judge_health() how long */
-    }
-    if (drain->left.messages == 0 && drain->left.due == 0) {
+        judge_failed_look(drain, &err, working);
+    } else if (drain->left.messages == 0 && drain->left.due == 0) {
         end(drain, 0, "nothing is left"); /* what workers have in hand still counts; newer rows do not */
     } else if (claimable(drain) == 0 && !working) {
         end(drain, 1, ON_HOLD);

@@ -7,12 +7,12 @@
 #include "command/cli.h"
 #include "message/template.h"
 #include "service/program.h"
-#include "store/explain.h"
+#include "store/inspect.h"
 
 enum { DESTINATION_BYTES = 4096 };
 
 struct explained {
-    struct explain_place place;
+    struct inspect_place place;
     char destination[DESTINATION_BYTES];
     bool rejected; /* the destination says why */
 };
@@ -121,7 +121,7 @@ static int explain(struct program *program, const char *id, bool json, struct er
         result = program_connect(program, &pg, err);
     }
     if (result == 0) {
-        result = explain_find(pg, id, &batch, &explained.place, &found, err);
+        result = inspect_message(pg, id, &batch, &explained.place, &found, err);
     }
     if (result == 0 && !found) {
         result = err_set(err, ERR_USAGE,

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "store/limits.h"
 #include "store/schema.h"
 
 enum { FILTER_MAX_BYTES = 1 << 20, HOLDS_MAX_BYTES = 128 << 10, CONNECT_MS = 30000 };
@@ -201,11 +202,14 @@ int program_connect(struct program *program, struct pg **out, struct err *err)
 {
     const struct pg_options options = {config_text(&program->config, "database"), program->client_name,
                                        program->wake.stop_fd};
-    if (pg_open(out, &options, clock_now_ms() + CONNECT_MS, err) != 0) {
+    bool pooled = false;
+    int64_t deadline_ms = clock_now_ms() + CONNECT_MS;
+    if (pg_open(out, &options, deadline_ms, err) != 0) {
         return -1;
     }
     pg_cancel_on(*out, program->wake.halt_fd); /* a stop must not keep us from telling how far we came */
-    if (schema_check(*out, err) != 0 || schema_check_limits(*out, err) != 0) {
+    if (pg_is_pooled(*out, &pooled, deadline_ms, err) != 0 ||
+        limits_begin(*out, pooled, deadline_ms, err) != 0 || schema_check(*out, err) != 0) {
         pg_close(*out);
         *out = NULL;
         return -1;

@@ -3,6 +3,7 @@
 #include <stdio.h>
 
 #include "base/clock.h"
+#include "store/limits.h"
 #include "store/sql.h"
 
 enum { WITHIN_MS = 60000, NUMBER_BYTES = 24, PAGE = 20, PARAMETERS = 6 };
@@ -41,7 +42,7 @@ int dead_list(struct pg *pg, const struct dead_filter *filter, int64_t limit,
     struct parameters parameters;
     struct pg_rows *rows = NULL;
     fill(&parameters, filter, limit, 0);
-    if (pg_query(pg, sql_dead_list, 5, parameters.values, &rows, clock_now_ms() + WITHIN_MS, err) != 0) {
+    if (limits_query(pg, sql_dead_list, 5, parameters.values, &rows, clock_now_ms() + WITHIN_MS, err) != 0) {
         return -1;
     }
     for (size_t at = 0; at < pg_rows_count(rows); at++) {
@@ -67,7 +68,7 @@ int dead_count(struct pg *pg, const struct dead_filter *filter,
     struct parameters parameters;
     struct pg_rows *rows = NULL;
     fill(&parameters, filter, 0, 0);
-    if (pg_query(pg, sql_dead_count, 4, parameters.values, &rows, clock_now_ms() + WITHIN_MS, err) != 0) {
+    if (limits_query(pg, sql_dead_count, 4, parameters.values, &rows, clock_now_ms() + WITHIN_MS, err) != 0) {
         return -1;
     }
     for (size_t at = 0; at < pg_rows_count(rows); at++) {
@@ -88,8 +89,8 @@ int dead_each(struct pg *pg, const struct dead_filter *filter,
         struct parameters parameters;
         struct pg_rows *rows = NULL;
         fill(&parameters, filter, PAGE, behind);
-        if (pg_query(pg, sql_dead_export, PARAMETERS, parameters.values, &rows, clock_now_ms() + WITHIN_MS,
-                     err) != 0) {
+        if (limits_query(pg, sql_dead_export, PARAMETERS, parameters.values, &rows,
+                         clock_now_ms() + WITHIN_MS, err) != 0) {
             return -1;
         }
         got = pg_rows_count(rows);
@@ -107,7 +108,7 @@ int dead_each(struct pg *pg, const struct dead_filter *filter,
 int dead_newest(struct pg *pg, int64_t *entry, struct err *err)
 {
     struct pg_rows *rows = NULL;
-    if (pg_query(pg, sql_dead_newest, 0, NULL, &rows, clock_now_ms() + WITHIN_MS, err) != 0) {
+    if (limits_query(pg, sql_dead_newest, 0, NULL, &rows, clock_now_ms() + WITHIN_MS, err) != 0) {
         return -1;
     }
     *entry = pg_number(rows, 0, 0, 0);
@@ -121,7 +122,7 @@ static int change(struct pg *pg, const char *sql, const struct dead_filter *filt
     struct parameters parameters;
     struct pg_rows *rows = NULL;
     fill(&parameters, filter, limit, newest);
-    if (pg_query(pg, sql, PARAMETERS, parameters.values, &rows, clock_now_ms() + WITHIN_MS, err) != 0) {
+    if (limits_query(pg, sql, PARAMETERS, parameters.values, &rows, clock_now_ms() + WITHIN_MS, err) != 0) {
         return -1;
     }
     *affected = (int64_t)pg_rows_affected(rows);

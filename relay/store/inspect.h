@@ -1,4 +1,4 @@
-/* inspect - read-only questions to the outbox for people: what is left, what is wrong. */
+/* inspect - questions to the outbox for people: what is left, what is wrong, where a message stands. */
 #ifndef RELAY_INSPECT_H
 #define RELAY_INSPECT_H
 
@@ -7,6 +7,7 @@
 
 #include "base/bytes.h"
 #include "base/err.h"
+#include "message/batch.h"
 #include "postgres/pg.h"
 
 /* Where a drain aims. */
@@ -46,5 +47,16 @@ int inspect_privileges(struct pg *pg, struct err *err) MUST_CHECK;
 /* What endangers the order by key and is no reason to refuse: tells each, one sentence. */
 int inspect_order_hazards(struct pg *pg, void (*tell)(void *context, const char *hazard), void *context,
                           struct err *err) MUST_CHECK;
+
+/* Where a message stands and what it waits for. */
+struct inspect_place {
+    char table[64];
+    char waits[1200]; /* sentences; "" = for nothing */
+};
+
+/* Reads the message into an empty batch of one, wherever it is; *found is false if there is none of that id
+ * (a UUID). Locks nothing. */
+int inspect_message(struct pg *pg, const char *id, struct batch *batch, struct inspect_place *place,
+                    bool *found, struct err *err) MUST_CHECK;
 
 #endif

@@ -3,6 +3,7 @@
 #include <stdio.h>
 
 #include "base/clock.h"
+#include "store/limits.h"
 #include "store/sql.h"
 
 enum { WITHIN_MS = 15000 };
@@ -12,7 +13,7 @@ int pause_set(struct pg *pg, const char *scope, int64_t for_ms, const char *reas
     char length[24];
     (void)snprintf(length, sizeof length, "%lld", (long long)for_ms);
     const char *const values[] = {scope, for_ms >= 0 ? length : NULL, reason};
-    return pg_query(pg, sql_pause, 3, values, NULL, clock_now_ms() + WITHIN_MS, err);
+    return limits_query(pg, sql_pause, 3, values, NULL, clock_now_ms() + WITHIN_MS, err);
 }
 
 int pause_end(struct pg *pg, const char *scope, bool *was_paused, struct err *err)
@@ -20,7 +21,7 @@ int pause_end(struct pg *pg, const char *scope, bool *was_paused, struct err *er
     struct pg_rows *rows = NULL;
     const char *const values[] = {scope};
     *was_paused = false;
-    if (pg_query(pg, sql_resume, 1, values, &rows, clock_now_ms() + WITHIN_MS, err) != 0) {
+    if (limits_query(pg, sql_resume, 1, values, &rows, clock_now_ms() + WITHIN_MS, err) != 0) {
         return -1;
     }
     for (size_t at = 0; at < pg_rows_count(rows); at++) {
@@ -34,7 +35,7 @@ static int ask(struct pg *pg, const char *among, struct text *transactions, int6
 {
     struct pg_rows *rows = NULL;
     const char *const values[] = {among};
-    if (pg_query(pg, sql_in_flight, 1, values, &rows, clock_now_ms() + WITHIN_MS, err) != 0) {
+    if (limits_query(pg, sql_in_flight, 1, values, &rows, clock_now_ms() + WITHIN_MS, err) != 0) {
         return -1;
     }
     if (transactions) {

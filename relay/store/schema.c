@@ -5,6 +5,7 @@
 
 #include "base/clock.h"
 #include "base/version.h"
+#include "store/limits.h"
 #include "store/sql.h"
 
 /* Migrations may rewrite tables: they get time. */
@@ -52,7 +53,7 @@ static int find_version_table(struct pg *pg, bool *exists, struct err *err)
         " ('relay_version', 'pg_catalog.text'::pg_catalog.regtype))"
         " GROUP BY c.oid";
     struct pg_rows *rows = NULL;
-    if (pg_query(pg, question, 0, NULL, &rows, clock_now_ms() + QUESTION_MS, err) != 0) {
+    if (limits_query(pg, question, 0, NULL, &rows, clock_now_ms() + QUESTION_MS, err) != 0) {
         return -1;
     }
     *exists = pg_number(rows, 0, 0, 0) == 1;
@@ -77,34 +78,13 @@ int schema_installed(struct pg *pg, int *version, struct err *err)
     if (!exists) {
         return 0;
     }
-    if (pg_query(pg, "SELECT coalesce(max(version), 0) FROM outbox.schema_version", 0, NULL, &rows,
-                 clock_now_ms() + QUESTION_MS, err) != 0) {
+    if (limits_query(pg, "SELECT coalesce(max(version), 0) FROM outbox.schema_version", 0, NULL, &rows,
+                     clock_now_ms() + QUESTION_MS, err) != 0) {
         return -1;
     }
     *version = (int)pg_number(rows, 0, 0, 0);
     pg_rows_free(rows);
     return 0;
-}
-
-int schema_check_limits(struct pg *pg, struct err *err)
-{
-    /* Those of guards.sql, and of idle_session.sql. */
-    static const char *const ours[] = {
-        "{statement_timeout,lock_timeout,idle_in_transaction_session_timeout,transaction_timeout,"
-        "idle_session_timeout}"};
-    struct pg_rows *rows = NULL;
-    if (pg_query(pg, sql_limits, 1, ours, &rows, clock_now_ms() + QUESTION_MS, err) != 0) {
-        return -1;
-    }
-    int result = pg_rows_count(rows) == 0
-                     ? 0
-                     : err_set(err, ERR_CONFIG,
-                               "the server may end our transactions by %s = %s, which this outbox-relay does "
-                               "not know how to set: ALTER ROLE (or DATABASE) ... SET %s = 0, or install a "
-                               "newer outbox-relay",
-                               pg_text(rows, 0, 0), pg_text(rows, 0, 1), pg_text(rows, 0, 0));
-    pg_rows_free(rows);
-    return result;
 }
 
 static int refuse_newer(int version, struct err *err)
@@ -162,8 +142,7 @@ static int in_transaction(struct pg *pg, int (*work)(struct pg *, void *, struct
                           struct err *err)
 {
     static const char lock[] = "SELECT pg_advisory_xact_lock(hashtext('outbox-relay migrate'))";
-    if (pg_query(pg, "BEGIN ISOLATION LEVEL READ COMMITTED", 0, NULL, NULL, clock_now_ms() + QUESTION_MS,
-                 err) != 0) {
+    if (limits_begin_transaction(pg, WITHIN_MS, clock_now_ms() + QUESTION_MS, err) != 0) {
         return -1;
     }
     if (pg_query(pg, lock, 0, NULL, NULL, clock_now_ms() + WITHIN_MS, err) != 0 ||
@@ -208,7 +187,7 @@ int schema_migrate(struct pg *pg, struct schema_report *report, struct err *err)
 int schema_read_order(struct pg *pg, struct schema_order *order, struct err *err)
 {
     struct pg_rows *rows = NULL;
-    if (pg_query(pg, sql_order, 0, NULL, &rows, clock_now_ms() + QUESTION_MS, err) != 0) {
+    if (limits_query(pg, sql_order, 0, NULL, &rows, clock_now_ms() + QUESTION_MS, err) != 0) {
         return -1;
     }
     order->by_key = pg_number(rows, 0, 0, 0) == 1;

@@ -47,12 +47,6 @@ int schema_check_lanes(const struct schema_order *order, struct err *err) MUST_C
 /* The SQL of that, for psql. */
 void schema_print_order(struct text *out, const struct schema_order *order);
 
-/*
- * Refuses a session that a limit of role, database or server may end in the middle of a batch, if it is none
- * that the relay sets for itself (ERR_CONFIG, with its name).
- */
-int schema_check_limits(struct pg *pg, struct err *err) MUST_CHECK;
-
 struct schema_report {
     int before;       /* version found; 0 = none */
     int after;        /* version now */

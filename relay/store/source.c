@@ -5,6 +5,7 @@
 
 #include "base/clock.h"
 #include "base/failpoint.h"
+#include "store/limits.h"
 #include "store/schema.h"
 #include "store/settle.h"
 #include "store/source_state.h"
@@ -29,8 +30,7 @@ int source_open(struct source **out, const struct source_options *options, int s
     const struct pg_options connection = {options->conninfo, options->client_name, stop_fd};
     if (pg_open(&source->pg, &connection, deadline_ms, err) != 0 ||
         pg_is_pooled(source->pg, &source->pooled, deadline_ms, err) != 0 ||
-        (!source->pooled && pg_query(source->pg, sql_idle_session, 0, NULL, NULL, deadline_ms, err) != 0) ||
-        schema_check_limits(source->pg, err) != 0 ||
+        limits_begin(source->pg, source->pooled, deadline_ms, err) != 0 ||
         schema_read_order(source->pg, &source->order, err) != 0 ||
         schema_check_order(&source->order, options->ordered, err) != 0) {
         source_close(source);

@@ -3,6 +3,7 @@ import concurrent.futures
 import json
 import os
 import subprocess
+import threading
 
 import psycopg2
 import pytest
@@ -253,7 +254,7 @@ def test_the_claim_walks_the_primary_key_on_a_table_without_statistics(database)
 
 def test_a_limit_that_the_relay_does_not_set_itself_is_found_by_its_name(database):
     """A server newer than we are may have one: the relay refuses to start then. Here one that it knows is taken out of its list."""
-    limits = open(os.path.join(os.path.dirname(__file__), "../../schema/queries/limits.sql"), encoding="utf-8").read().replace("($1::text[])", "(%s::text[])")
+    limits = open(os.path.join(os.path.dirname(__file__), "../../schema/queries/limits_unknown.sql"), encoding="utf-8").read().replace("($1::text[])", "(%s::text[])")
     known = ["statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout", "idle_session_timeout"]
     for name in known:
         others = [other for other in known if other != name]
@@ -263,6 +264,25 @@ def test_a_limit_that_the_relay_does_not_set_itself_is_found_by_its_name(databas
             assert cursor.fetchall() == [(name, "5000")]
             cursor.execute(limits, (known,))
             assert cursor.fetchall() == []
+
+
+@pytest.mark.parametrize("command", [
+    ["status"], ["check", "--connect", "-b", "null"], ["drain", "-b", "null"], ["dead", "list"], ["dead", "retry"], ["pause", "orders"],
+    ["resume", "orders"], ["explain", "--id={id}", "-b", "null"], ["migrate"], ["migrate", "--order", "key"]], ids=lambda command: "_".join(command[:2]))
+def test_no_limit_of_the_database_ends_what_a_command_does(database, command):
+    """Here a statement takes longer because somebody holds the tables."""
+    ids = database.fill(3)
+    holder = database.connect(autocommit=False)
+    for name in ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout", "idle_session_timeout"):
+        database.run(f"ALTER DATABASE {database.name} SET {name} = '300ms'")
+    with holder.cursor() as cursor:
+        cursor.execute("LOCK TABLE outbox.message, outbox.scheduled, outbox.dead_letter, outbox.paused, outbox.setting, outbox.schema_version")
+    release = threading.Timer(1, holder.rollback)
+    release.start()
+    done = relay(*[word.format(id=min(ids)) for word in command], "-d", database.conninfo)
+    release.join()
+    holder.close()
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_schema_outbox_that_is_somebody_elses_is_left_alone(empty):

