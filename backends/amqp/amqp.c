@@ -113,13 +113,11 @@ static int amqp_explain(void *backend, const struct outbox_message *message, cha
     return 0;
 }
 
-#ifndef AMQP_LIBRARY_PACKAGE
-#define AMQP_LIBRARY_PACKAGE ""
-#endif
-
 static void amqp_library(char *out, size_t out_bytes)
 {
-    library_describe(amqp_version(), AMQP_LIBRARY_PACKAGE, out, out_bytes);
+    char package[64];
+    library_read_package("/var/lib/dpkg/status", package, sizeof package);
+    library_describe(amqp_version(), package, out, out_bytes);
 }
 
 static const struct outbox_backend amqp_backend = {

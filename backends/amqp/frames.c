@@ -138,9 +138,9 @@ static enum frames_result on_channel_close(struct session *session, amqp_channel
     amqp_channel_close_ok_t ok = {0};
     int status = amqp_send_method(session->connection, channel, AMQP_CHANNEL_CLOSE_OK_METHOD, &ok);
     if (channel == CHANNEL_DECLARE && status == AMQP_STATUS_OK) {
-        bool may_create = session->settings->declare_ensures || close->reply_code != AMQP_NOT_FOUND;
+        bool is_missing = close->reply_code == AMQP_NOT_FOUND && !session->settings->declare_ensures;
         exchange_refused(&session->exchanges, close->reply_code, text,
-                         may_create ? "" : ": create it, or set amqp.declare: ensure");
+                         is_missing ? ": create it, or set amqp.declare: ensure" : "");
         session->declare_channel_open = false; /* the broker has closed it */
         return FRAMES_SOME;
     }

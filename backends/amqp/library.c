@@ -32,10 +32,32 @@ static bool is_mended(size_t fault, int major, int minor, const char *package)
            (faults[fault].debian_13 > 0 && debian_13 >= faults[fault].debian_13);
 }
 
+void library_read_package(const char *path, char *out, size_t out_bytes)
+{
+    static const char name[] = "Package: librabbitmq4\n";
+    static const char version[] = "Version: ";
+    char *line = NULL;
+    size_t capacity = 0;
+    bool mine = false;
+    FILE *file = fopen(path, "re");
+    out[0] = '\0';
+    while (file && out[0] == '\0' && getline(&line, &capacity, file) > 0) {
+        mine = strcmp(line, name) == 0 || (mine && line[0] != '\n');
+        if (mine && strncmp(line, version, sizeof version - 1) == 0) {
+            const char *text = line + sizeof version - 1;
+            (void)snprintf(out, out_bytes, "%.*s", (int)strcspn(text, "\n"), text);
+        }
+    }
+    free(line);
+    if (file) {
+        (void)fclose(file);
+    }
+}
+
 void library_describe(const char *version, const char *package, char *out, size_t out_bytes)
 {
     size_t len = strlen(version);
-    /* The package that was built against may not be what runs now. */
+    /* Another library may run than the package's. */
     bool same = strncmp(package, version, len) == 0 && (package[len] == '-' || package[len] == '+');
     size_t used = (size_t)snprintf(out, out_bytes, "librabbitmq %s%s%s%s", version, same ? " (Debian " : "",
                                    same ? package : "", same ? ")" : "");

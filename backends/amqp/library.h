@@ -21,9 +21,13 @@
 
 /*
  * "librabbitmq 0.11.0 (Debian 0.11.0-1+deb12u3)", and a line "warning: ..." for each fault that this version
- * is known to have. version: of the library that runs; package: Debian's version of what we were built with,
- * "" elsewhere.
+ * is known to have. version: of the library that runs; package: Debian's version of what is installed, ""
+ * elsewhere.
  */
 void library_describe(const char *version, const char *package, char *out, size_t out_bytes);
+
+/* Debian mends faults in versions that it keeps, which only its package's version tells. path: dpkg's status
+ * file; where it or the package is missing, out is "". */
+void library_read_package(const char *path, char *out, size_t out_bytes);
 
 #endif

@@ -7,9 +7,9 @@
 #include "envelope.h"
 #include "frames.h"
 
-/* How many messages go out before we look whether something came in; how long refusals may last on one
- * channel. */
-enum { LOOK_EVERY = 64, REFUSED_FOR_MS = 2000 };
+/* How many messages go out before we look whether something came in; how long after a refusal the channel is
+ * opened anew. */
+enum { LOOK_EVERY = 64, RENEW_AFTER_MS = 2000 };
 
 /* Whether sending may go on after a step. */
 enum step { STEP_GO_ON = 0, STEP_BLOCKED, STEP_LOST };
@@ -145,18 +145,23 @@ static enum step publish_all(struct session *session, size_t *next, int64_t dead
 /*
  * A channel that was opened while a quorum queue had no leader is refused for ever, whoever leads the queue
  * since (seen on RabbitMQ 3.10: each channel remembers where it found the leader when it first published). So
- * refusals that last are reason for another channel: three round trips, where they are only those of a full
- * queue.
+ * a refusal some time ago is reason for another channel: three round trips, where the queue was only full.
+ * Where answers of the old channel may still be on their way, they would be taken for those of the new one,
+ * whose tags count from 1 again: then the connection goes.
  */
 static enum step renew_if_refused(struct session *session, int64_t deadline_ms, struct outbox_error *error)
 {
-    if (session->refused_at_ms == 0 || session_now_ms() - session->refused_at_ms < REFUSED_FOR_MS ||
-        session->confirms.stale) {
+    if (session->refused_at_ms == 0 || session_now_ms() - session->refused_at_ms < RENEW_AFTER_MS) {
         return STEP_GO_ON;
     }
     enum step step = look(session, error);
     if (step != STEP_GO_ON) {
         return step;
+    }
+    if (session->confirms.stale) {
+        (void)session_error(error, OUTBOX_ERROR_UNAVAILABLE,
+                            "the broker refuses messages, and has not answered for earlier ones");
+        return STEP_LOST;
     }
     return connection_renew_channel(session, deadline_ms, error) == 0 ? STEP_GO_ON : STEP_LOST;
 }
@@ -165,16 +170,16 @@ enum outbox_session_state publish_batch(struct session *session, struct outbox_b
                                         int64_t deadline_ms, struct outbox_error *error)
 {
     exchanges_forget_failures(&session->exchanges);
-    if (renew_if_refused(session, deadline_ms, error) == STEP_LOST) {
-        return OUTBOX_SESSION_LOST;
-    }
     if (confirms_begin(&session->confirms, batch->count) != 0) {
         (void)session_error(error, OUTBOX_ERROR_UNAVAILABLE, "out of memory");
         return OUTBOX_SESSION_LOST;
     }
     size_t next = 0;
+    enum step step = renew_if_refused(session, deadline_ms, error);
     session->batch = batch;
-    enum step step = publish_all(session, &next, deadline_ms, error);
+    if (step != STEP_LOST) {
+        step = publish_all(session, &next, deadline_ms, error);
+    }
     session->batch = NULL;
     for (; next < batch->count; next++) {
         batch->settle(batch, next, OUTBOX_UNSETTLED, "it was not sent", 0);

@@ -279,9 +279,9 @@ struct outbox_backend {
 
     /*
      * Names the libraries that do the work, in the versions that run: "librabbitmq 0.11.0"; a line "warning:
-     * ..." behind it for each fault that such a version is known to have. For `outbox-relay version` and
-     * `backends show`. Since ABI 1.2. Thread: any, open() may not have been called. Blocking: no. Ownership:
-     * out has out_bytes bytes and is NUL-terminated.
+     * ..." behind it for each fault that such a version is known to have. For `backends show`, and for
+     * `outbox-relay version` where it is built in. Since ABI 1.2. Thread: any, open() may not have been
+     * called. Blocking: no. Ownership: out has out_bytes bytes and is NUL-terminated.
      */
     void (*library)(char *out, size_t out_bytes);
 };

@@ -390,3 +390,25 @@ def test_a_channel_on_which_refusals_last_is_opened_anew_and_no_connection_is_lo
     assert len(broker.connects) == 1 and broker.sessions[0].channels == 2
     assert all(message.acked != message.nacked for message in broker.received)
     assert database.value("SELECT (SELECT count(*) FROM outbox.scheduled) + (SELECT count(*) FROM outbox.dead_letter)") == 0
+
+
+def test_refusals_that_last_on_a_channel_with_open_answers_end_its_connection(database, scripted, start):
+    """A late ack of the old channel must not be taken for one of the new channel, whose tags count from 1 again."""
+    def on_message(session, message):
+        if session.number > 1:
+            session.ack(message.tag)
+        elif message.tag > COUNT:
+            session.nack(message.tag)
+        elif message.tag == COUNT:
+            session.block()
+
+    broker = scripted(on_message)
+    ids = database.fill(COUNT)
+    running = start("-d", database.conninfo, *options(broker, "breaker.open_max=1s", "retry.backoff_min=100ms", "retry.backoff_max=200ms"))
+    running.await_log("possible duplicates", PUBLISH_TIMEOUT + 5)
+    broker.sessions[0].unblock()
+    wait_until(lambda: database.left() == 0, 20, "an empty outbox")
+    assert broker.sessions[0].channels == 1 and len(broker.connects) == 2
+    assert running.log().count("possible duplicates") == 1, "of the block; at the end of the connection nothing had been sent"
+    assert {message.id for message in broker.received if message.acked} == ids
+    assert database.value("SELECT (SELECT count(*) FROM outbox.scheduled) + (SELECT count(*) FROM outbox.dead_letter)") == 0

@@ -1,6 +1,8 @@
 #include <criterion/criterion.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "broker.h"
 #include "library.h"
@@ -47,6 +49,39 @@ Test(library, does_not_believe_the_package_where_another_version_runs)
     cr_assert_eq(warnings("0.15.0", "0.11.0-1+deb12u3"), 3);
     cr_assert_eq(warnings("0.1", "0.11.0-1+deb12u3"), 3, "0.1 is no 0.11");
     cr_assert_null(strstr(described("0.15.0", "0.11.0-1+deb12u3"), "Debian"));
+}
+
+static const char *package_of(const char *status)
+{
+    static char out[64];
+    char path[] = "/tmp/outbox-status-XXXXXX";
+    int file = mkstemp(path);
+    cr_assert_eq(write(file, status, strlen(status)), (ssize_t)strlen(status));
+    close(file);
+    library_read_package(path, out, sizeof out);
+    unlink(path);
+    return out;
+}
+
+Test(library, finds_its_package_among_others)
+{
+    cr_assert_str_eq(
+        package_of("Package: a\nVersion: 1\n\nPackage: librabbitmq4\nStatus: install ok installed\n"
+                   "Source: librabbitmq\nVersion: 0.11.0-1+deb12u3\n\nPackage: z\nVersion: 2\n"),
+        "0.11.0-1+deb12u3");
+    cr_assert_str_eq(package_of("Package: librabbitmq4\nArchitecture: amd64\nVersion: 0.11.0-1\n\n"
+                                "Package: librabbitmq4\nArchitecture: i386\nVersion: 0.11.0-1\n"),
+                     "0.11.0-1", "one of them: dpkg keeps them equal");
+    cr_assert_str_eq(package_of("Package: librabbitmq4-dbg\nVersion: 1\n\nPackage: z\nVersion: 2\n"), "");
+    cr_assert_str_eq(package_of("Package: librabbitmq4\n\nVersion: 2\n"), "");
+    cr_assert_str_eq(package_of(""), "");
+}
+
+Test(library, has_no_package_where_there_is_no_dpkg)
+{
+    char out[64] = "#";
+    library_read_package("/nonexistent/status", out, sizeof out);
+    cr_assert_str_eq(out, "");
 }
 
 Test(library, never_writes_beyond_the_buffer)
