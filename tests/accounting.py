@@ -65,6 +65,7 @@ class Accounting:
         """Prints the line and fails unless nothing was lost, nothing unexpected, and duplicates keep their bound."""
         print(self)
         assert not self.lost and not self.unexpected and not self.duplicates_beyond_bound, f"{self}: lost {sorted(self.lost)[:5]}," \
-            f" unexpected {sorted(self.unexpected)[:5]}, most often {self.counts.most_common(3)}"
-        assert not ordered or not self.disorder, f"{self}: {self.disorder[:5]}"
+            f" unexpected {sorted(self.unexpected)[:5]}, {self.duplicates_beyond_bound} duplicates beyond their bound, most often" \
+            f" {self.counts.most_common(3)}"
+        assert not ordered or not self.disorder, f"{self}: disorder {self.disorder[:5]}"
         return self

@@ -45,9 +45,11 @@ def clean_environment(**more):
 
 def relay(*arguments, timeout=120, env=None, **more):
     """Runs the relay to its end."""
-    return subprocess.run(
+    done = subprocess.run(
         [RELAY, *arguments], capture_output=True, text=True, timeout=timeout, env=clean_environment(**(env or {})), check=False, **more
     )
+    assert done.returncode != 99 and "runtime error:" not in done.stderr, done.stderr  # 99: a sanitizer's exit code (scripts/test)
+    return done
 
 
 class Database:
@@ -253,7 +255,11 @@ class Oracle:
     def await_ids(self, wanted, timeout=PATIENCE):
         """Waits until every wanted id has arrived at least once; returns all ids in order of arrival."""
         wanted = set(wanted)
-        wait_until(lambda: wanted <= set(self.ids()), timeout, f"arrival of {len(wanted)} messages")
+        try:
+            wait_until(lambda: wanted <= set(self.ids()), timeout)
+        except AssertionError:
+            missing = sorted(wanted - set(self.ids()))
+            raise AssertionError(f"{len(missing)} of {len(wanted)} messages did not arrive within {timeout} s: lost {missing[:5]}") from None
         return self.ids()
 
     def ensure_running(self):
@@ -327,6 +333,12 @@ def amqp(*options, url=AMQP_URL):
     for option in options:
         arguments += ["-o", option]
     return arguments
+
+
+def restart_server(name, *mode):
+    """name: postgres or rabbitmq."""
+    subprocess.run([os.environ["TEST_DEV_SERVERS"], "restart", os.environ["TEST_DIR"], name, *mode], check=True, stdout=subprocess.DEVNULL,
+                   stderr=subprocess.DEVNULL, timeout=200)
 
 
 def rabbitmqctl(*arguments, timeout=180):

@@ -7,7 +7,7 @@ import time
 
 import pika
 
-from harness import AMQP_URL, Producer, amqp, rabbitmqctl, relay, wait_until
+from harness import AMQP_URL, Producer, amqp, rabbitmqctl, relay, restart_server, wait_until
 
 PUBLISH_TIMEOUT = 2
 
@@ -127,7 +127,7 @@ def test_a_killed_broker_comes_back_and_gets_everything_with_no_attempt_counted(
         os.kill(int(file.read()), signal.SIGKILL)
     running.await_log("no session to the broker")
     ids |= database.fill(100)
-    os.system(f"{os.environ['TEST_DEV_SERVERS']} restart {os.environ['TEST_DIR']} rabbitmq >/dev/null 2>&1")
+    restart_server("rabbitmq")
     reconnect(broker)
     broker.channel.queue_bind(queue, exchange, "#")  # and was seen to forget a binding all the same: 1 of 16 kills
     arrived = collections.Counter(oracle.await_ids(ids))

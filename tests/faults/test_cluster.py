@@ -106,6 +106,7 @@ def test_a_node_that_is_cut_off_is_left_and_what_it_took_is_not_lost(life, clust
     for node in (1, 2):
         cluster.isolate(node)
         life.faults += 1
+        wait_until(lambda: not cluster.listens(node), 30, "the pause of the minority")
         print(f"node {node} cut off: what waited was delivered within {life.await_what_waits():.1f} s")
         cluster.join(node)
         cluster.back(node)

@@ -1,17 +1,11 @@
 """The database fails: restarts, terminated sessions, lost replies. No loss, no hot loop, no restart of the relay needed."""
 import collections
-import os
 import signal
 import time
 
 import psycopg2
 
-from harness import DATABASE, Producer, amqp, relay, wait_until
-
-
-def restart_postgres(mode):
-    code = os.system(f"{os.environ['TEST_DEV_SERVERS']} restart {os.environ['TEST_DIR']} postgres {mode} >/dev/null 2>&1")
-    assert code == 0
+from harness import DATABASE, Producer, amqp, relay, restart_server, wait_until
 
 
 def reconnected(database):
@@ -33,7 +27,7 @@ def test_a_restart_in_the_middle_of_a_batch_loses_nothing_and_needs_no_restart(d
     began = time.monotonic()
     wait_until(oracle.ids, what="the first delivery")
     for mode in ("fast", "immediate"):
-        restart_postgres(mode)
+        restart_server("postgres", mode)
         reconnected(database)
         ids |= database.fill(100)
         time.sleep(0.5)

@@ -122,7 +122,7 @@ STATES = {
 }
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
 @pytest.mark.parametrize("state", STATES)
 def test_a_stop_is_bounded_in_every_state(database, start, state, number):
     """shutdown_timeout 1 s: 0, or 70 where something had to be let go of; no transaction is left, no row lost."""

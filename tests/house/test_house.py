@@ -62,6 +62,14 @@ def test_a_wrong_include_is_found(tree, path, included, wanted):
     assert code == 1 and wanted in said
 
 
+@pytest.mark.parametrize("line", ["# include \"store/settle.h\"", "  #include\t<store/settle.h>"])
+def test_an_include_written_otherwise_is_found_as_well(tree, line):
+    file = tree / "relay/base/bytes.c"
+    file.write_text(line + "\n" + file.read_text())
+    code, said = judge(tree)
+    assert code == 1 and "relay/base/bytes.c: base/ may not use store/" in said
+
+
 @pytest.mark.parametrize("path, library", [
     ("relay/store/source.c", "libpq-fe.h"), ("relay/plugin/host.c", "dlfcn.h"), ("relay/config/config.c", "yaml.h"),
     ("relay/machine/pool.c", "jansson.h"), ("relay/base/log.c", "openssl/evp.h"),

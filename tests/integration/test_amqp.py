@@ -8,7 +8,7 @@ import pika
 import pytest
 
 from accounting import Accounting
-from harness import AMQP_URL, amqp, rabbitmqctl, relay, wait_until
+from harness import AMQP_URL, amqp, rabbitmqctl, relay, restart_server, wait_until
 
 PORT = os.environ["TEST_AMQP_PORT"]
 
@@ -271,7 +271,7 @@ def test_messages_survive_a_restart_of_the_broker(database, broker):
     ids = database.fill(100)
     done, _ = drain(database, "amqp.exchange=" + exchange)
     assert done.returncode == 0
-    os.system(f"{os.environ['TEST_DEV_SERVERS']} restart {os.environ['TEST_DIR']} rabbitmq >/dev/null 2>&1")
+    restart_server("rabbitmq")
     broker.connection = pika.BlockingConnection(pika.URLParameters(AMQP_URL + "?heartbeat=0"))
     broker.channel = broker.connection.channel()
     oracle = broker.oracle(queue)

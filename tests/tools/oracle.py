@@ -35,10 +35,10 @@ def main(url, queue, path):
             "exchange": method.exchange,
             "redelivered": method.redelivered,
             "bytes": len(body),
+            "headers": headers,
         }
         if len(body) <= 1000:
             line["body"] = body.decode("utf-8", "replace")
-            line["headers"] = headers
             line["properties"] = {
                 name: getattr(properties, name)
                 for name in ("type", "correlation_id", "reply_to", "content_type", "timestamp", "delivery_mode", "expiration", "app_id")
