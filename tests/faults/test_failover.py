@@ -8,7 +8,6 @@ import uuid
 
 import pika
 import psycopg2
-import pytest
 
 from accounting import Accounting
 from harness import Database, amqp, relay, wait_until

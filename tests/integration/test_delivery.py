@@ -8,7 +8,7 @@ import time
 import psycopg2
 import pytest
 
-from harness import DATABASE, Database, Relay, amqp, clean_environment, relay, wait_until
+from harness import Database, Relay, amqp, clean_environment, relay, wait_until
 
 SIZE = int(os.environ.get("TEST_MESSAGES", "20000"))
 

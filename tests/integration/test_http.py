@@ -386,7 +386,7 @@ def test_an_outage_opens_the_breaker_holds_nothing_and_kills_nothing(database, s
     try:
         ids = database.fill(200)
         done, _ = drain(database, receiver.url, "drain.unavailable_after=2s", "breaker.open_max=1s")
-        assert done.returncode == 69 and f"http://127.0.0.1:{port}" in done.stderr, done.stderr
+        assert done.returncode == 69 and f"http://127.0.0.1:{receiver.port}" in done.stderr, done.stderr
         start("-d", database.conninfo, *http(receiver.url, "breaker.open_max=1s"))
         wait_until(lambda: any(one["state"] == "blocked" for one in status(database)["relays"]), what="BLOCKED")
         assert database.open_transactions() == 0

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from harness import Database, amqp, relay, wait_until
+from harness import amqp, relay, wait_until
 
 ONE_WORKER = ["-b", "stdout", "-o", "workers=1"]  # it asks for retries first
 QUERIES = os.path.join(os.path.dirname(__file__), "../../schema/queries")

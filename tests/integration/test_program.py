@@ -12,7 +12,7 @@ import time
 import psycopg2
 import pytest
 
-from harness import DATABASE, RELAY, Relay, clean_environment, relay, wait_until
+from harness import DATABASE, RELAY, clean_environment, relay, wait_until
 
 
 @pytest.fixture
