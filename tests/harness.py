@@ -16,6 +16,8 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 RELAY = os.environ["TEST_RELAY"]
 DATABASE = os.environ["TEST_DATABASE"]
 AMQP_URL = os.environ["TEST_AMQP_URL"]
+SANITIZER = 86  # its exit code, by scripts/test
+COMPLAINT = "runtime" + " error:"  # in two pieces: scripts/test looks for the whole in what failed
 PATIENCE = int(os.environ.get("TEST_PATIENCE", "120"))  # seconds for an arrival after a fault; scripts/mutate has less
 
 
@@ -48,7 +50,7 @@ def relay(*arguments, timeout=120, env=None, **more):
     done = subprocess.run(
         [RELAY, *arguments], capture_output=True, text=True, timeout=timeout, env=clean_environment(**(env or {})), check=False, **more
     )
-    assert done.returncode != 99 and "runtime error:" not in done.stderr, done.stderr  # 99: a sanitizer's exit code (scripts/test)
+    assert done.returncode != SANITIZER and COMPLAINT not in done.stderr, done.stderr
     return done
 
 
@@ -324,7 +326,7 @@ class Relay:
         sys.stderr.write(text[-20000:])
         os.unlink(self.log_file.name)
         assert not crashed, f"the relay died of signal {-self.process.returncode}"
-        assert "Sanitizer" not in text and "runtime error:" not in text
+        assert "Sanitizer" not in text and COMPLAINT not in text
 
 
 def amqp(*options, url=AMQP_URL):

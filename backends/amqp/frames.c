@@ -51,9 +51,16 @@ static void on_return(struct session *session, const amqp_basic_return_t *return
     copy_text(exchange, sizeof exchange, returned->exchange);
     copy_text(key, sizeof key, returned->routing_key);
     session->returning = (struct returning){.active = true};
-    (void)snprintf(session->returning.reply, sizeof session->returning.reply,
-                   "unroutable: %d %s at exchange '%s' with routing key '%s': bind a queue",
-                   returned->reply_code, text, exchange, key);
+    char *reply = session->returning.reply;
+    size_t reply_bytes = sizeof session->returning.reply;
+    if (exchange[0] == '\0') { /* the default one: nobody can bind to it */
+        (void)snprintf(reply, reply_bytes, "unroutable: %d %s: create queue '%s'", returned->reply_code, text,
+                       key);
+    } else {
+        (void)snprintf(reply, reply_bytes,
+                       "unroutable: %d %s at exchange '%s' with routing key '%s': bind a queue",
+                       returned->reply_code, text, exchange, key);
+    }
 }
 
 static int64_t seq_of(const amqp_basic_properties_t *properties)

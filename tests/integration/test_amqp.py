@@ -89,6 +89,7 @@ def test_an_unroutable_message_is_never_deleted_unless_events_accept_it(database
     database.run("SELECT outbox.send('no-such-queue', 't', '1')")
     done, summary = drain(database, "amqp.unroutable=accept")
     assert done.returncode == 1 and database.left() == 1, "a command without a queue is never accepted"
+    assert "create queue 'no-such-queue'" in done.stderr
 
 
 def test_poison_among_good_rows_is_set_aside_and_a_missing_exchange_holds_its_channel(database, broker, start):

@@ -292,4 +292,4 @@ def main(target, listen="0"):
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    sys.exit(__doc__) if len(sys.argv) not in (2, 3) or sys.argv[1].startswith("-") else main(*sys.argv[1:])

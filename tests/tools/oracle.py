@@ -51,4 +51,4 @@ def main(url, queue, path):
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    sys.exit(__doc__) if len(sys.argv) != 4 else main(*sys.argv[1:])

@@ -39,4 +39,4 @@ def free_port():
 
 
 if __name__ == "__main__":
-    print(*free_ports(int(sys.argv[1])))
+    sys.exit(__doc__) if len(sys.argv) != 2 or sys.argv[1].startswith("-") else print(*free_ports(int(sys.argv[1])))

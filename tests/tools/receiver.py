@@ -207,4 +207,4 @@ def main(port, *statuses):
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    sys.exit(__doc__) if len(sys.argv) < 2 or sys.argv[1].startswith("-") else main(*sys.argv[1:])
