@@ -115,8 +115,10 @@ static int amqp_explain(void *backend, const struct outbox_message *message, cha
 
 static void amqp_library(char *out, size_t out_bytes)
 {
-    char package[64];
-    library_read_package("/var/lib/dpkg/status", package, sizeof package);
+    char package[64] = "";
+    if (library_is_of_system()) {
+        library_read_package("/var/lib/dpkg/status", package, sizeof package);
+    }
     library_describe(amqp_version(), package, out, out_bytes);
 }
 

@@ -1,5 +1,7 @@
+#define _GNU_SOURCE /* dladdr */
 #include "library.h"
 
+#include <dlfcn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -35,23 +37,40 @@ static bool is_mended(size_t fault, int major, int minor, const char *package)
 void library_read_package(const char *path, char *out, size_t out_bytes)
 {
     static const char name[] = "Package: librabbitmq4\n";
+    static const char status[] = "Status: ";
     static const char version[] = "Version: ";
     char *line = NULL;
     size_t capacity = 0;
     bool mine = false;
+    bool installed = false;
     FILE *file = fopen(path, "re");
     out[0] = '\0';
     while (file && out[0] == '\0' && getline(&line, &capacity, file) > 0) {
         mine = strcmp(line, name) == 0 || (mine && line[0] != '\n');
-        if (mine && strncmp(line, version, sizeof version - 1) == 0) {
+        if (strncmp(line, status, sizeof status - 1) == 0) {
+            installed = strstr(line, " installed") != NULL;
+        } else if (mine && installed && strncmp(line, version, sizeof version - 1) == 0) {
             const char *text = line + sizeof version - 1;
-            (void)snprintf(out, out_bytes, "%.*s", (int)strcspn(text, "\n"), text);
+            size_t len = strspn(text, "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.+-~:");
+            (void)snprintf(out, out_bytes, "%.*s", (int)len, text);
         }
     }
     free(line);
     if (file) {
         (void)fclose(file);
     }
+}
+
+bool library_is_of_system(void)
+{
+    const char *(*version)(void) = amqp_version;
+    const void *address = NULL;
+    Dl_info info;
+    memcpy(&address, &version, sizeof address); /* as POSIX wants it for dlsym() */
+    char *path = dladdr(address, &info) != 0 ? realpath(info.dli_fname, NULL) : NULL;
+    bool own = path && (strncmp(path, "/usr/lib/", 9) == 0 || strncmp(path, "/lib/", 5) == 0);
+    free(path);
+    return own;
 }
 
 void library_describe(const char *version, const char *package, char *out, size_t out_bytes)

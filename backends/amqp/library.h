@@ -30,4 +30,7 @@ void library_describe(const char *version, const char *package, char *out, size_
  * file; where it or the package is missing, out is "". */
 void library_read_package(const char *path, char *out, size_t out_bytes);
 
+/* Does the library that runs stand where packages put theirs? */
+bool library_is_of_system(void);
+
 #endif

@@ -7,6 +7,7 @@
 #include "base/clock.h"
 #include "command/cli.h"
 #include "store/dead.h"
+#include "store/limits.h"
 #include "store/schema.h"
 
 enum {
@@ -299,7 +300,7 @@ int cmd_dead(struct cli *cli)
     }
     if (code == 0) {
         const struct pg_options options = {config_text(&config, "database"), "outbox-relay dead", -1};
-        if (pg_open(&dead.pg, &options, clock_now_ms() + CONNECT_MS, &err) != 0 ||
+        if (limits_open(&dead.pg, &options, NULL, clock_now_ms() + CONNECT_MS, &err) != 0 ||
             schema_check(dead.pg, &err) != 0 || act(cli, &dead, &err) != 0) {
             code = cli_fail(&err);
         }

@@ -17,6 +17,8 @@
 
 enum {
     TICK_MS = 1000,
+    LOOK_MS = 30000,
+    LAST_LOOK_MS = 2000,
     LOOK_REST = 9, /* a look at what is left is followed by so many times its own length without one */
     OTHERS_HOLD_AFTER_MS = 1000,
     PROGRESS_EVERY_MS = 10000,
@@ -38,11 +40,13 @@ struct drain {
     int64_t max_messages;
     int64_t progress_at_ms;
     int64_t look_again_ms;
-    unsigned looked_after; /* empty claims at the last look */
+    int64_t blind_since_ms; /* looks have failed since then; 0 = the last one did not */
+    unsigned looked_after;  /* empty claims at the last look */
     int64_t total;
     int64_t unclaimable_since_ms; /* rows are left, and nobody here can claim them; 0 = no */
     int64_t unclaimable;
     unsigned unclaimable_after; /* empty claims when that began: somebody must have tried since */
+    bool looked;                /* the figures of what is left are known */
     bool show_progress;
     bool over;
     bool forced; /* a thread had to be let go of: nothing can be freed */
@@ -59,23 +63,21 @@ static void end(struct drain *drain, int code, const char *result)
 
 /* ---- the database as the supervisor sees it ---- */
 
-/* Connects, again and again while the database is merely away. */
-static int connect_patiently(struct drain *drain, struct err *err)
+/* When a question to the database has to be answered. */
+static int64_t answer_by(const struct drain *drain)
 {
-    int64_t give_up_ms = clock_now_ms() + drain->unavailable_after_ms;
-    for (;;) {
-        err_clear(err);
-        if (program_connect(drain->program, &drain->pg, err) == 0) {
-            return 0;
-        }
-        if (err->class != ERR_CONNECTION || clock_now_ms() + RETRY_CONNECT_MS >= give_up_ms) {
-            return -1;
-        }
-        wake_sleep(&drain->program->wake, clock_now_ms() + RETRY_CONNECT_MS);
-    }
+    int64_t latest_ms = clock_now_ms() + LOOK_MS;
+    return latest_ms < drain->until_ms ? latest_ms : drain->until_ms;
 }
 
-static int look(struct drain *drain, struct err *err)
+static void disconnect(struct drain *drain)
+{
+    pg_close(drain->pg);
+    drain->pg = NULL;
+}
+
+/* What is left; cancel_fd ends the wait for it. */
+static int look(struct drain *drain, int cancel_fd, int64_t deadline_ms, struct err *err)
 {
     struct program *program = drain->program;
     text_clear(&drain->resting);
@@ -86,24 +88,62 @@ static int look(struct drain *drain, struct err *err)
     const struct inspect_filter filter = {program->include.len > 0 ? text_get(&program->include) : NULL,
                                           program->exclude.len > 0 ? text_get(&program->exclude) : NULL,
                                           text_get(&drain->resting), program_is_ordered(program)};
-    if (!drain->pg && program_connect(program, &drain->pg, err) != 0) {
+    if (!drain->pg && program_connect(program, cancel_fd, &drain->pg, err) != 0) {
         return -1;
     }
-    if (inspect_drain_left(drain->pg, &drain->target, &filter, &drain->left, err) != 0) {
-        pg_close(drain->pg);
-        drain->pg = NULL;
+    pg_cancel_on(drain->pg, cancel_fd);
+    if (inspect_drain_left(drain->pg, &drain->target, &filter, &drain->left, deadline_ms, err) != 0) {
+        disconnect(drain);
         return -1;
     }
+    drain->looked = true;
     return 0;
 }
 
+/* Where to aim, and how much that is. */
+static int aim(struct drain *drain, struct err *err)
+{
+    struct program *program = drain->program;
+    int stop_fd = program->wake.stop_fd;
+    int64_t promoted = 0;
+    if ((!drain->pg && program_connect(program, stop_fd, &drain->pg, err) != 0) ||
+        program_check_order(program, drain->pg, err) != 0 ||
+        inspect_promote_all(drain->pg, &promoted, answer_by(drain), err) != 0 ||
+        inspect_drain_target(drain->pg, &drain->target, answer_by(drain), err) != 0) {
+        disconnect(drain);
+        return -1;
+    }
+    return look(drain, stop_fd, answer_by(drain), err);
+}
+
+/* Is this a fault that may be over at the next attempt? */
+static bool may_pass(const struct err *err)
+{
+    return err->class == ERR_CONNECTION || err->class == ERR_RETRY;
+}
+
+/* Aims, again and again while the database is merely away or busy. */
 static int prepare(struct drain *drain, struct err *err)
 {
-    int64_t promoted = 0;
-    if (connect_patiently(drain, err) != 0 || program_check_order(drain->program, drain->pg, err) != 0 ||
-        inspect_promote_all(drain->pg, &promoted, err) != 0 ||
-        inspect_drain_target(drain->pg, &drain->target, err) != 0 || look(drain, err) != 0) {
-        return -1;
+    struct program *program = drain->program;
+    int64_t give_up_ms = clock_now_ms() + drain->unavailable_after_ms;
+    bool told = false;
+    while (aim(drain, err) != 0) {
+        int64_t next_ms = clock_now_ms() + RETRY_CONNECT_MS;
+        if (!may_pass(err) || wake_is_stopping(&program->wake) || next_ms >= give_up_ms) {
+            return -1;
+        }
+        if (!told) {
+            LOG(&program->log, LOG_WARNING, "the database is away or busy; trying on",
+                log_text("error", err->text), log_number("for_s", (give_up_ms - clock_now_ms()) / 1000));
+            told = true;
+        }
+        if (next_ms >= drain->until_ms) {
+            wake_sleep(&program->wake, drain->until_ms);
+            return -1;
+        }
+        err_clear(err);
+        wake_sleep(&program->wake, next_ms);
     }
     drain->total = drain->left.messages + drain->left.due;
     return 0;
@@ -158,15 +198,22 @@ static void judge_unclaimable(struct drain *drain)
     }
 }
 
-/* The workers notice a database that is away, and judge_health() how long. What is only wrong with the
- * question nobody else notices: it ends a drain that has nothing else to do. */
+/*
+ * The workers notice a database that is away, and judge_health() how long. What is wrong with the question
+ * alone nobody else notices: it ends a drain that has nothing else to do, at once or when it lasts.
+ */
 static void judge_failed_look(struct drain *drain, const struct err *err, bool working)
 {
-    if (err->class == ERR_CONNECTION || err->class == ERR_STOPPED) {
+    int64_t now_ms = clock_now_ms();
+    if (err->class == ERR_STOPPED) {
         return;
     }
-    LOG(&drain->program->log, LOG_WARNING, "cannot tell what is left", log_text("error", err->text));
-    if (!working) {
+    if (err->class != ERR_CONNECTION) {
+        LOG(&drain->program->log, LOG_WARNING, "cannot tell what is left", log_text("error", err->text));
+    }
+    drain->blind_since_ms = drain->blind_since_ms > 0 ? drain->blind_since_ms : now_ms;
+    bool lasts = now_ms - drain->blind_since_ms > drain->unavailable_after_ms;
+    if (!working && (lasts || !may_pass(err))) {
         end(drain, err_exit_code(err->class), err->text);
     }
 }
@@ -183,9 +230,10 @@ static void judge_left(struct drain *drain)
         return;
     }
     drain->looked_after = empty_claims;
-    bool failed = look(drain, &err) != 0;
+    bool failed = look(drain, drain->program->wake.stop_fd, answer_by(drain), &err) != 0;
     int64_t rest_ms = LOOK_REST * (clock_now_ms() - began_ms);
     drain->look_again_ms = clock_after(clock_now_ms(), rest_ms > TICK_MS ? rest_ms : TICK_MS);
+    drain->blind_since_ms = failed ? drain->blind_since_ms : 0;
     if (failed) {
         judge_failed_look(drain, &err, working);
     } else if (drain->left.messages == 0 && drain->left.due == 0) {
@@ -197,20 +245,30 @@ static void judge_left(struct drain *drain)
     }
 }
 
+/* By a signal, or because its time is over. */
+static bool ends_by_request(struct drain *drain)
+{
+    if (atomic_load(&drain->program->signals.terminate)) {
+        end(drain, 75, "stopped by a signal");
+        return true;
+    }
+    if (clock_now_ms() >= drain->until_ms) {
+        end(drain, 75, "stopped by --max-time");
+        return true;
+    }
+    return false;
+}
+
 static void judge_limits(struct drain *drain)
 {
     struct shared *shared = pool_shared(drain->program->pool);
     int64_t settled =
         (int64_t)(metrics_get(&shared->metrics.published) + metrics_get(&shared->metrics.dead_lettered));
-    if (atomic_load(&drain->program->signals.terminate)) {
-        end(drain, 75, "stopped by a signal");
-    } else if (metrics_get(&shared->metrics.kept) > 0) {
+    if (metrics_get(&shared->metrics.kept) > 0) {
         end(drain, err_exit_code(ERR_CONFIG),
             "confirmed messages stay in the outbox: "
             "does a trigger, a rule or a policy on outbox.message keep them from being deleted?");
-    } else if (clock_now_ms() >= drain->until_ms) {
-        end(drain, 75, "stopped by --max-time");
-    } else if (drain->max_messages > 0 && atomic_load(&shared->working) == 0 &&
+    } else if (!ends_by_request(drain) && drain->max_messages > 0 && atomic_load(&shared->working) == 0 &&
                settled >= drain->max_messages) {
         end(drain, 75, "stopped by --max-messages");
     }
@@ -244,6 +302,39 @@ static void show_progress(struct drain *drain)
     }
 }
 
+static void tell_text(const struct drain *drain, const struct metrics *metrics, double seconds)
+{
+    char left[120] = "";
+    if (drain->looked) {
+        (void)snprintf(left, sizeof left, ", %" PRId64 " left, %" PRId64 " on hold, %" PRId64 " wait",
+                       drain->left.messages + drain->left.due, drain->left.resting, drain->left.waiting);
+    }
+    (void)fprintf(stderr, "outbox-relay: drained %" PRIu64 " in %.1f s, %" PRIu64 " dead-lettered%s: %s\n",
+                  metrics_get(&metrics->published), seconds, metrics_get(&metrics->dead_lettered), left,
+                  drain->result);
+}
+
+/* A figure of what is left: null where nobody could look. */
+static json_t *figure(const struct drain *drain, int64_t number)
+{
+    return drain->looked ? json_integer((json_int_t)number) : json_null();
+}
+
+static void tell_json(const struct drain *drain, const struct metrics *metrics, double seconds)
+{
+    json_t *summary = json_pack(
+        "{s:I, s:I, s:I, s:I, s:o, s:o, s:o, s:f, s:s, s:i}", "published",
+        (json_int_t)metrics_get(&metrics->published), "retried", (json_int_t)metrics_get(&metrics->retried),
+        "dead_lettered", (json_int_t)metrics_get(&metrics->dead_lettered), "possible_duplicates",
+        (json_int_t)metrics_get(&metrics->possible_duplicates), "left",
+        figure(drain, drain->left.messages + drain->left.due), "on_hold", figure(drain, drain->left.resting),
+        "waiting", figure(drain, drain->left.waiting), "seconds", seconds, "result", drain->result,
+        "exit_code", drain->code);
+    (void)json_dumpf(summary, stdout, JSON_COMPACT | JSON_REAL_PRECISION(6));
+    (void)printf("\n");
+    json_decref(summary);
+}
+
 static void tell(struct drain *drain, bool json)
 {
     static const struct metrics none;
@@ -253,26 +344,7 @@ static void tell(struct drain *drain, bool json)
     if (drain->show_progress && isatty(STDERR_FILENO)) {
         (void)fprintf(stderr, "\n");
     }
-    if (!json) {
-        (void)fprintf(stderr,
-                      "outbox-relay: drained %" PRIu64 " in %.1f s, %" PRIu64 " dead-lettered, %" PRId64
-                      " left, %" PRId64 " on hold, %" PRId64 " wait: %s\n",
-                      metrics_get(&metrics->published), seconds, metrics_get(&metrics->dead_lettered),
-                      drain->left.messages + drain->left.due, drain->left.resting, drain->left.waiting,
-                      drain->result);
-        return;
-    }
-    json_t *summary = json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:s, s:i}", "published",
-                                (json_int_t)metrics_get(&metrics->published), "retried",
-                                (json_int_t)metrics_get(&metrics->retried), "dead_lettered",
-                                (json_int_t)metrics_get(&metrics->dead_lettered), "possible_duplicates",
-                                (json_int_t)metrics_get(&metrics->possible_duplicates), "left",
-                                (json_int_t)drain->left.messages + (json_int_t)drain->left.due, "on_hold",
-                                (json_int_t)drain->left.resting, "waiting", (json_int_t)drain->left.waiting,
-                                "seconds", seconds, "result", drain->result, "exit_code", drain->code);
-    (void)json_dumpf(summary, stdout, JSON_COMPACT);
-    (void)printf("\n");
-    json_decref(summary);
+    (json ? tell_json : tell_text)(drain, metrics, seconds);
 }
 
 /* ---- the run
@@ -304,7 +376,8 @@ static void judge_outcome(struct drain *drain)
     if (drain->code != 0 && drain->code != 1 && drain->code != 75) {
         return;
     }
-    (void)!look(drain, &err); /* for the summary; the figures before it stay if the database is away now */
+    /* For the summary; the figures before it stay if the database is away or busy now. */
+    (void)!look(drain, drain->program->wake.halt_fd, clock_now_ms() + LAST_LOOK_MS, &err);
     uint64_t dead =
         drain->program->pool ? metrics_get(&pool_shared(drain->program->pool)->metrics.dead_lettered) : 0;
     if (drain->code == 0 && dead > 0) {
@@ -336,7 +409,9 @@ static void run(struct drain *drain, struct err *err)
     if (something && start(drain, err) == 0) {
         supervise(drain);
     } else if (err_is_set(err)) {
-        end(drain, err_exit_code(err->class), err->text);
+        if (!ends_by_request(drain)) {
+            end(drain, err_exit_code(err->class), err->text);
+        }
     } else if (drain->left.messages + drain->left.due > 0) {
         end(drain, 1, ON_HOLD);
     } else {

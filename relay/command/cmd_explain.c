@@ -118,7 +118,7 @@ static int explain(struct program *program, const char *id, bool json, struct er
     }
     int result = program_open(program, err);
     if (result == 0) {
-        result = program_connect(program, &pg, err);
+        result = program_connect(program, program->wake.stop_fd, &pg, err);
     }
     if (result == 0) {
         result = inspect_message(pg, id, &batch, &explained.place, &found, err);

@@ -5,6 +5,7 @@
 #include "base/clock.h"
 #include "command/cli.h"
 #include "postgres/pg.h"
+#include "store/limits.h"
 #include "store/schema.h"
 
 enum { CONNECT_MS = 30000, SQL_MAX_BYTES = 4 << 20 };
@@ -15,7 +16,7 @@ static int ask_installed(const char *conninfo, int *installed, struct err *err)
     const struct pg_options options = {conninfo, "outbox-relay migrate", -1};
     struct pg *pg = NULL;
     *installed = 0;
-    int result = pg_open(&pg, &options, clock_now_ms() + CONNECT_MS, err) == 0
+    int result = limits_open(&pg, &options, NULL, clock_now_ms() + CONNECT_MS, err) == 0
                      ? schema_installed(pg, installed, err)
                      : -1;
     bool strangers = result != 0 && pg && err->class == ERR_CONFIG;
@@ -108,7 +109,7 @@ static int migrate(const char *conninfo, const struct schema_order *order, struc
     const struct pg_options options = {conninfo, "outbox-relay migrate", -1};
     struct schema_report report;
     struct pg *pg = NULL;
-    int result = pg_open(&pg, &options, clock_now_ms() + CONNECT_MS, err);
+    int result = limits_open(&pg, &options, NULL, clock_now_ms() + CONNECT_MS, err);
     if (result == 0) {
         result = schema_migrate(pg, &report, err);
     }

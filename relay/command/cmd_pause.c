@@ -6,6 +6,7 @@
 
 #include "base/clock.h"
 #include "command/cli.h"
+#include "store/limits.h"
 #include "store/pause.h"
 #include "store/schema.h"
 
@@ -106,8 +107,8 @@ static int with_database(struct cli *cli, int (*act)(struct pg *, const struct r
         return code;
     }
     const struct pg_options options = {config_text(&config, "database"), "outbox-relay pause", -1};
-    if (pg_open(&pg, &options, clock_now_ms() + CONNECT_MS, &err) != 0 || schema_check(pg, &err) != 0 ||
-        act(pg, &request, &err) != 0) {
+    if (limits_open(&pg, &options, NULL, clock_now_ms() + CONNECT_MS, &err) != 0 ||
+        schema_check(pg, &err) != 0 || act(pg, &request, &err) != 0) {
         code = cli_fail(&err);
     }
     pg_close(pg);

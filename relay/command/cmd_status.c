@@ -6,6 +6,7 @@
 #include "base/clock.h"
 #include "command/cli.h"
 #include "store/inspect.h"
+#include "store/limits.h"
 #include "store/schema.h"
 
 enum { CONNECT_MS = 10000, JSON_MAX_BYTES = 8 << 20 };
@@ -149,8 +150,8 @@ int cmd_status(struct cli *cli)
         return code;
     }
     const struct pg_options options = {config_text(&config, "database"), "outbox-relay status", -1};
-    if (pg_open(&pg, &options, clock_now_ms() + CONNECT_MS, &err) != 0 || schema_check(pg, &err) != 0 ||
-        show(pg, cli_has(cli, CLI_JSON), &err) != 0) {
+    if (limits_open(&pg, &options, NULL, clock_now_ms() + CONNECT_MS, &err) != 0 ||
+        schema_check(pg, &err) != 0 || show(pg, cli_has(cli, CLI_JSON), &err) != 0) {
         code = cli_fail(&err);
     }
     pg_close(pg);

@@ -219,11 +219,6 @@ int pg_end(struct pg *pg, int64_t deadline_ms, struct err *err)
     return err_is_set(err) ? -1 : 0;
 }
 
-bool pg_in_transaction(const struct pg *pg)
-{
-    return PQtransactionStatus(pg->conn) != PQTRANS_IDLE;
-}
-
 int pg_query(struct pg *pg, const char *sql, size_t count, const char *const *values, struct pg_rows **out,
              int64_t deadline_ms, struct err *err)
 {

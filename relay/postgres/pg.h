@@ -50,9 +50,6 @@ void pg_cancel_on(struct pg *pg, int cancel_fd);
 /* The socket, for a watcher that looks for its death; -1 without one. */
 int pg_socket(const struct pg *pg);
 
-/* Is a transaction open that an own BEGIN began? As of the last group that has ended. */
-bool pg_in_transaction(const struct pg *pg);
-
 /* Queues a statement; values are texts, NULL is NULL. binary: its columns come in binary format. */
 int pg_send(struct pg *pg, const char *sql, size_t count, const char *const *values, bool binary,
             struct err *err) MUST_CHECK;

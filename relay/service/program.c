@@ -198,18 +198,15 @@ void program_finish(struct program *program)
     config_finish(&program->config);
 }
 
-int program_connect(struct program *program, struct pg **out, struct err *err)
+int program_connect(struct program *program, int cancel_fd, struct pg **out, struct err *err)
 {
     const struct pg_options options = {config_text(&program->config, "database"), program->client_name,
-                                       program->wake.stop_fd};
-    bool pooled = false;
+                                       cancel_fd};
     int64_t deadline_ms = clock_now_ms() + CONNECT_MS;
-    if (pg_open(out, &options, deadline_ms, err) != 0) {
+    if (limits_open(out, &options, NULL, deadline_ms, err) != 0) {
         return -1;
     }
-    pg_cancel_on(*out, program->wake.halt_fd); /* a stop must not keep us from telling how far we came */
-    if (pg_is_pooled(*out, &pooled, deadline_ms, err) != 0 ||
-        limits_begin(*out, pooled, deadline_ms, err) != 0 || schema_check(*out, err) != 0) {
+    if (limits_check(*out, deadline_ms, err) != 0 || schema_check(*out, err) != 0) {
         pg_close(*out);
         *out = NULL;
         return -1;

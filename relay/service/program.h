@@ -49,8 +49,9 @@ void program_finish(struct program *program);
 /* order: key */
 bool program_is_ordered(const struct program *program);
 
-/* A connection of the main thread's own, checked to hold the right schema. */
-int program_connect(struct program *program, struct pg **out, struct err *err) MUST_CHECK;
+/* A connection of the main thread's own, checked to hold the right schema; its waits end by cancel_fd, one of
+ * program->wake's. */
+int program_connect(struct program *program, int cancel_fd, struct pg **out, struct err *err) MUST_CHECK;
 
 /* Is this outbox ordered as we are configured? */
 int program_check_order(const struct program *program, struct pg *pg, struct err *err) MUST_CHECK;

@@ -9,10 +9,10 @@
 
 enum { WITHIN_MS = 30000 };
 
-int inspect_drain_target(struct pg *pg, struct inspect_target *target, struct err *err)
+int inspect_drain_target(struct pg *pg, struct inspect_target *target, int64_t deadline_ms, struct err *err)
 {
     struct pg_rows *rows = NULL;
-    if (limits_query(pg, sql_drain_target, 0, NULL, &rows, clock_now_ms() + WITHIN_MS, err) != 0) {
+    if (limits_query(pg, sql_drain_target, 0, NULL, &rows, deadline_ms, err) != 0) {
         return -1;
     }
     target->seq = pg_number(rows, 0, 0, 0);
@@ -22,14 +22,15 @@ int inspect_drain_target(struct pg *pg, struct inspect_target *target, struct er
 }
 
 int inspect_drain_left(struct pg *pg, const struct inspect_target *target,
-                       const struct inspect_filter *filter, struct inspect_left *left, struct err *err)
+                       const struct inspect_filter *filter, struct inspect_left *left, int64_t deadline_ms,
+                       struct err *err)
 {
     struct pg_rows *rows = NULL;
     char seq[24];
     (void)snprintf(seq, sizeof seq, "%lld", (long long)target->seq);
     const char *const values[] = {
         seq, filter->include, filter->exclude, filter->resting, target->now, filter->ordered ? "t" : "f"};
-    if (limits_query(pg, sql_drain_left, 6, values, &rows, clock_now_ms() + WITHIN_MS, err) != 0) {
+    if (limits_query(pg, sql_drain_left, 6, values, &rows, deadline_ms, err) != 0) {
         return -1;
     }
     *left = (struct inspect_left){pg_number(rows, 0, 0, 0), pg_number(rows, 0, 1, 0),
@@ -38,14 +39,14 @@ int inspect_drain_left(struct pg *pg, const struct inspect_target *target,
     return 0;
 }
 
-int inspect_promote_all(struct pg *pg, int64_t *promoted, struct err *err)
+int inspect_promote_all(struct pg *pg, int64_t *promoted, int64_t deadline_ms, struct err *err)
 {
     static const char *const values[] = {"1000"};
     size_t moved = 0;
     *promoted = 0;
     do {
         struct pg_rows *rows = NULL;
-        if (limits_query(pg, sql_promote, 1, values, &rows, clock_now_ms() + WITHIN_MS, err) != 0) {
+        if (limits_query(pg, sql_promote, 1, values, &rows, deadline_ms, err) != 0) {
             return -1;
         }
         moved = pg_rows_affected(rows);

@@ -30,13 +30,14 @@ struct inspect_filter {
     bool ordered;        /* rows behind a waiting one of their key count as resting */
 };
 
-int inspect_drain_target(struct pg *pg, struct inspect_target *target, struct err *err) MUST_CHECK;
+int inspect_drain_target(struct pg *pg, struct inspect_target *target, int64_t deadline_ms,
+                         struct err *err) MUST_CHECK;
 int inspect_drain_left(struct pg *pg, const struct inspect_target *target,
-                       const struct inspect_filter *filter, struct inspect_left *left,
+                       const struct inspect_filter *filter, struct inspect_left *left, int64_t deadline_ms,
                        struct err *err) MUST_CHECK;
 
-/* Moves delayed messages that are due into outbox.message, all of them. */
-int inspect_promote_all(struct pg *pg, int64_t *promoted, struct err *err) MUST_CHECK;
+/* Moves delayed messages that are due into outbox.message, all of them; the deadline is each statement's. */
+int inspect_promote_all(struct pg *pg, int64_t *promoted, int64_t deadline_ms, struct err *err) MUST_CHECK;
 
 /* The status document, JSON text. */
 int inspect_status(struct pg *pg, struct text *json, struct err *err) MUST_CHECK;

@@ -55,15 +55,9 @@ static bool connect_if_due(struct ledger *ledger)
     const struct pg_options options = {ledger->options.conninfo, ledger->options.client_name,
                                        ledger->options.stop_fd};
     struct err err = {0};
-    bool pooled = false;
-    int64_t deadline_ms = clock_now_ms() + CONNECT_MS;
-    if (pg_open(&ledger->pg, &options, deadline_ms, &err) != 0 ||
-        pg_is_pooled(ledger->pg, &pooled, deadline_ms, &err) != 0 ||
-        limits_begin(ledger->pg, pooled, deadline_ms, &err) != 0) {
+    if (limits_open(&ledger->pg, &options, NULL, clock_now_ms() + CONNECT_MS, &err) != 0) {
         /* The workers tell what is wrong with the database; once is enough. */
         LOG(ledger->options.log, LOG_DEBUG, "cannot write to outbox.relay", log_text("error", err.text));
-        pg_close(ledger->pg);
-        ledger->pg = NULL;
         return false;
     }
     pg_cancel_on(ledger->pg, -1);

@@ -5,13 +5,36 @@
 #include "base/clock.h"
 #include "store/sql.h"
 
-enum { NUMBER_BYTES = 24 };
+enum {
+    NUMBER_BYTES = 24,
+    EARLIER_MS = 500,         /* so long before us the server gives up */
+    TRANSACTION_MS = 3600000, /* migrations may take long; each of their statements has its own limit */
+};
 
 /* Those of guards.sql, limits_set.sql and limits_session.sql. */
 static const char ours[] = "{statement_timeout,lock_timeout,idle_in_transaction_session_timeout,"
                            "transaction_timeout,idle_session_timeout}";
 
-static int refuse_unknown(struct pg *pg, int64_t deadline_ms, struct err *err)
+int limits_open(struct pg **out, const struct pg_options *options, bool *pooled, int64_t deadline_ms,
+                struct err *err)
+{
+    bool is_pooled = false;
+    if (pg_open(out, options, deadline_ms, err) != 0) {
+        return -1;
+    }
+    if (pg_is_pooled(*out, &is_pooled, deadline_ms, err) != 0 ||
+        (!is_pooled && pg_query(*out, sql_limits_session, 0, NULL, NULL, deadline_ms, err) != 0)) {
+        pg_close(*out);
+        *out = NULL;
+        return -1;
+    }
+    if (pooled) {
+        *pooled = is_pooled;
+    }
+    return 0;
+}
+
+int limits_check(struct pg *pg, int64_t deadline_ms, struct err *err)
 {
     static const char *const values[] = {ours};
     struct pg_rows *rows = NULL;
@@ -29,14 +52,6 @@ static int refuse_unknown(struct pg *pg, int64_t deadline_ms, struct err *err)
     return result;
 }
 
-int limits_begin(struct pg *pg, bool pooled, int64_t deadline_ms, struct err *err)
-{
-    if (refuse_unknown(pg, deadline_ms, err) != 0) {
-        return -1;
-    }
-    return pooled ? 0 : pg_query(pg, sql_limits_session, 0, NULL, NULL, deadline_ms, err);
-}
-
 static int skip_answer(struct pg *pg, int64_t deadline_ms, struct err *err)
 {
     struct pg_rows *rows = NULL;
@@ -45,20 +60,32 @@ static int skip_answer(struct pg *pg, int64_t deadline_ms, struct err *err)
     return result;
 }
 
+/* What limits_set.sql takes. */
+struct limits {
+    char statement[NUMBER_BYTES];
+    char transaction[NUMBER_BYTES];
+};
+
+static int send_limits(struct pg *pg, int64_t deadline_ms, struct err *err)
+{
+    struct limits limits;
+    int64_t left_ms = deadline_ms - clock_now_ms();
+    left_ms = left_ms > 2 * EARLIER_MS ? left_ms - EARLIER_MS : left_ms / 2;
+    (void)snprintf(limits.statement, NUMBER_BYTES, "%lld", (long long)(left_ms > 1 ? left_ms : 1));
+    (void)snprintf(limits.transaction, NUMBER_BYTES, "%d", (int)TRANSACTION_MS);
+    const char *const values[] = {limits.statement, limits.transaction};
+    return pg_send(pg, sql_limits_set, 2, values, false, err);
+}
+
 static int ask(struct pg *pg, const char *sql, size_t count, const char *const *values, bool binary,
                struct pg_rows **out, int64_t deadline_ms, struct err *err)
 {
-    bool set = !pg_in_transaction(pg);
-    int64_t left_ms = deadline_ms - clock_now_ms();
-    char limit[NUMBER_BYTES];
-    (void)snprintf(limit, sizeof limit, "%lld", (long long)(left_ms > 1 ? left_ms : 1));
-    const char *const limits[] = {limit};
     struct pg_rows *rows = NULL;
-    if ((set && pg_send(pg, sql_limits_set, 1, limits, false, err) != 0) ||
-        pg_send(pg, sql, count, values, binary, err) != 0 || pg_sync(pg, err) != 0) {
+    if (send_limits(pg, deadline_ms, err) != 0 || pg_send(pg, sql, count, values, binary, err) != 0 ||
+        pg_sync(pg, err) != 0) {
         return -1;
     }
-    int result = set ? skip_answer(pg, deadline_ms, err) : 0;
+    int result = skip_answer(pg, deadline_ms, err);
     result = result == 0 ? pg_result(pg, &rows, deadline_ms, err) : -1;
     if (pg_end(pg, deadline_ms, err) != 0 || result != 0 || !rows) {
         pg_rows_free(rows);
@@ -84,13 +111,24 @@ int limits_query_binary(struct pg *pg, const char *sql, size_t count, const char
     return ask(pg, sql, count, values, true, out, deadline_ms, err);
 }
 
-int limits_begin_transaction(struct pg *pg, int64_t statement_ms, int64_t deadline_ms, struct err *err)
+int limits_begin(struct pg *pg, int64_t deadline_ms, struct err *err)
 {
-    char limit[NUMBER_BYTES];
-    (void)snprintf(limit, sizeof limit, "%lld", (long long)statement_ms);
-    const char *const limits[] = {limit};
-    if (pg_query(pg, "BEGIN ISOLATION LEVEL READ COMMITTED", 0, NULL, NULL, deadline_ms, err) != 0) {
+    if (pg_send(pg, "BEGIN ISOLATION LEVEL READ COMMITTED", 0, NULL, false, err) != 0 ||
+        send_limits(pg, deadline_ms, err) != 0 || pg_sync(pg, err) != 0) {
         return -1;
     }
-    return pg_query(pg, sql_limits_set, 1, limits, NULL, deadline_ms, err);
+    int result = skip_answer(pg, deadline_ms, err) == 0 ? skip_answer(pg, deadline_ms, err) : -1;
+    return pg_end(pg, deadline_ms, err) != 0 ? -1 : result;
+}
+
+int limits_script(struct pg *pg, const char *sql, int64_t deadline_ms, struct err *err)
+{
+    if (send_limits(pg, deadline_ms, err) != 0 || pg_sync(pg, err) != 0) {
+        return -1;
+    }
+    int result = skip_answer(pg, deadline_ms, err);
+    if (pg_end(pg, deadline_ms, err) != 0 || result != 0) {
+        return -1;
+    }
+    return pg_script(pg, sql, deadline_ms, err);
 }

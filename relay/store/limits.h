@@ -13,15 +13,17 @@
 #include "postgres/pg.h"
 
 /*
- * Makes a new connection ours: refuses one that a limit may end in the middle of a batch, if it is none that
- * we set (ERR_CONFIG, with its name), and lets it be idle, where no pooler would give that to others.
+ * pg_open(), and where no pooler would give that to others, the session may be idle for as long as it likes.
+ * *pooled (may be NULL): whether there is one. *out is the caller's, NULL after -1.
  */
-int limits_begin(struct pg *pg, bool pooled, int64_t deadline_ms, struct err *err) MUST_CHECK;
+int limits_open(struct pg **out, const struct pg_options *options, bool *pooled, int64_t deadline_ms,
+                struct err *err) MUST_CHECK;
 
-/*
- * pg_query() under our own limit: the server ends the statement when we give it up. In a transaction, its
- * limits stay: those of limits_begin_transaction().
- */
+/* Refuses a session that a limit may end in the middle of a batch, if it is none that we set (ERR_CONFIG,
+ * with its name). */
+int limits_check(struct pg *pg, int64_t deadline_ms, struct err *err) MUST_CHECK;
+
+/* pg_query() under our own limit: the server gives the statement up just before we do. */
 int limits_query(struct pg *pg, const char *sql, size_t count, const char *const *values,
                  struct pg_rows **out, int64_t deadline_ms, struct err *err) MUST_CHECK;
 
@@ -29,8 +31,10 @@ int limits_query(struct pg *pg, const char *sql, size_t count, const char *const
 int limits_query_binary(struct pg *pg, const char *sql, size_t count, const char *const *values,
                         struct pg_rows **out, int64_t deadline_ms, struct err *err) MUST_CHECK;
 
-/* Begins a transaction in which each statement may take so long. */
-int limits_begin_transaction(struct pg *pg, int64_t statement_ms, int64_t deadline_ms,
-                             struct err *err) MUST_CHECK;
+/* BEGIN, with limits from its first moment on. */
+int limits_begin(struct pg *pg, int64_t deadline_ms, struct err *err) MUST_CHECK;
+
+/* pg_script() under our own limit, within such a transaction. */
+int limits_script(struct pg *pg, const char *sql, int64_t deadline_ms, struct err *err) MUST_CHECK;
 
 #endif

@@ -128,13 +128,13 @@ static int apply(struct pg *pg, void *context, struct err *err)
         return refuse_newer(report->before, err);
     }
     for (int at = report->before; at < NEWEST; at++) {
-        if (pg_script(pg, migrations[at], clock_now_ms() + WITHIN_MS, err) != 0) {
+        if (limits_script(pg, migrations[at], clock_now_ms() + WITHIN_MS, err) != 0) {
             return err_prefix(err, "migration %d", at + 1);
         }
     }
     static const char *const values[] = {RELAY_VERSION};
-    return pg_query(pg, "UPDATE outbox.schema_version SET relay_version = $1 WHERE relay_version IS NULL", 1,
-                    values, NULL, clock_now_ms() + QUESTION_MS, err);
+    return limits_query(pg, "UPDATE outbox.schema_version SET relay_version = $1 WHERE relay_version IS NULL",
+                        1, values, NULL, clock_now_ms() + QUESTION_MS, err);
 }
 
 /* Under an advisory lock that ends with the transaction: a session's would not survive a pooler. */
@@ -142,25 +142,27 @@ static int in_transaction(struct pg *pg, int (*work)(struct pg *, void *, struct
                           struct err *err)
 {
     static const char lock[] = "SELECT pg_advisory_xact_lock(hashtext('outbox-relay migrate'))";
-    if (limits_begin_transaction(pg, WITHIN_MS, clock_now_ms() + QUESTION_MS, err) != 0) {
+    if (limits_begin(pg, clock_now_ms() + QUESTION_MS, err) != 0) {
         return -1;
     }
-    if (pg_query(pg, lock, 0, NULL, NULL, clock_now_ms() + WITHIN_MS, err) != 0 ||
-        work(pg, context, err) != 0) {
-        struct err ignored = {0}; /* the first error is the one to tell */
+    if (limits_query(pg, lock, 0, NULL, NULL, clock_now_ms() + WITHIN_MS, err) == 0 &&
+        work(pg, context, err) == 0) {
+        return limits_query(pg, "COMMIT", 0, NULL, NULL, clock_now_ms() + QUESTION_MS, err);
+    }
+    if (err->class != ERR_CONNECTION) { /* else the connection is good for closing only */
+        struct err ignored = {0};       /* the first error is the one to tell */
         (void)!pg_query(pg, "ROLLBACK", 0, NULL, NULL, clock_now_ms() + QUESTION_MS, &ignored);
-        return -1;
     }
-    return pg_query(pg, "COMMIT", 0, NULL, NULL, clock_now_ms() + QUESTION_MS, err);
+    return -1;
 }
 
 static int grant(struct pg *pg, void *context, struct err *err)
 {
     (void)context;
-    if (pg_script(pg, sql_roles, clock_now_ms() + QUESTION_MS, err) != 0) {
+    if (limits_script(pg, sql_roles, clock_now_ms() + QUESTION_MS, err) != 0) {
         return -1;
     }
-    return pg_script(pg, sql_grants, clock_now_ms() + QUESTION_MS, err);
+    return limits_script(pg, sql_grants, clock_now_ms() + QUESTION_MS, err);
 }
 
 int schema_migrate(struct pg *pg, struct schema_report *report, struct err *err)
@@ -264,7 +266,7 @@ static int change_order(struct pg *pg, void *context, struct err *err)
     struct text sql;
     text_init(&sql, ORDER_MAX_BYTES);
     schema_print_order(&sql, &change->wanted);
-    int result = pg_script(pg, text_get(&sql), clock_now_ms() + WITHIN_MS, err);
+    int result = limits_script(pg, text_get(&sql), clock_now_ms() + WITHIN_MS, err);
     text_finish(&sql);
     return result;
 }

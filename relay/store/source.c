@@ -28,9 +28,8 @@ int source_open(struct source **out, const struct source_options *options, int s
     source_put_number(source->idle_timeout, options->transaction_ms);
     source_put_number(source->transaction_timeout, options->transaction_ms + STATEMENTS_MS);
     const struct pg_options connection = {options->conninfo, options->client_name, stop_fd};
-    if (pg_open(&source->pg, &connection, deadline_ms, err) != 0 ||
-        pg_is_pooled(source->pg, &source->pooled, deadline_ms, err) != 0 ||
-        limits_begin(source->pg, source->pooled, deadline_ms, err) != 0 ||
+    if (limits_open(&source->pg, &connection, &source->pooled, deadline_ms, err) != 0 ||
+        limits_check(source->pg, deadline_ms, err) != 0 ||
         schema_read_order(source->pg, &source->order, err) != 0 ||
         schema_check_order(&source->order, options->ordered, err) != 0) {
         source_close(source);

@@ -160,3 +160,49 @@ def test_what_the_drawing_allows_and_nothing_uses_is_found(tree):
 def test_a_build_without_objects_proves_nothing(tree):
     code, said = judge(tree, str(tree / "nothing"))
     assert code == 1 and "holds no objects of the rooms" in said
+
+
+def test_a_call_without_an_include_is_found(tree):
+    build = compiled(tree, {
+        "relay/base/log.c": "const char *in_batch(void); const char *in_log(void) { return in_batch(); }",
+        "relay/message/batch.c": "const char *in_batch(void) { return 0; }",
+        "relay/machine/breaker.c": "int PQlibVersion(void); int in_breaker(void) { return PQlibVersion(); }",
+    })
+    code, said = judge(tree, build)
+    assert code == 1 and "relay/base/log.c: base/ may not use message/, says relay/README.md, but it calls in_batch" in said
+    assert "relay/machine/breaker.c: calls PQlibVersion, of a library that its room may not know" in said
+
+
+@pytest.mark.parametrize("path, line, wanted", [
+    ("relay/base/log.c", '#define ROOM "store/settle.h"\n#include ROOM', "base may not use store/, but the compiler read store/settle.h for it"),
+    ("relay/machine/suspect.c", '#define ROOM "store/source_state.h"\n#include ROOM', "read store/source_state.h for it: a *_state.h is for its own room"),
+    ("relay/machine/breaker.c", '#define LIBRARY <dlfcn.h>\n#include LIBRARY', "which only plugin/loader.c may include"),
+    ("backends/http/url.c", '#define ROOM "store/settle.h"\n#include ROOM', "a backend may not use store/"),
+])
+def test_what_the_compiler_reads_is_found_however_it_is_spelled(tree, path, line, wanted):
+    (tree / path).write_text(line + "\n")
+    for header in ("store/settle.h", "store/source_state.h"):
+        (tree / "relay" / header).write_text("\n")
+    kind = f"room_{path.split('/')[1]}" if path.startswith("relay/") else f"backend_{path.split('/')[1]}"
+    build = tree / "build"
+    build.mkdir()
+    (build / "build.ninja").write_text(
+        f"rule cc\n command = cc -I{tree}/relay -MD -MF $out.d -c $in -o $out\n deps = gcc\n depfile = $out.d\n"
+        f"build CMakeFiles/{kind}.dir/{path}.o: cc {tree}/{path}\n")
+    subprocess.run(["ninja", "-C", str(build)], check=True, stdout=subprocess.DEVNULL)
+    code, said = judge(tree, str(build))
+    assert code == 1 and wanted in said
+
+
+@pytest.mark.parametrize("path", ["relay/base/log.inc", "relay/base/log.cc", "backends/http/http.hpp", "backends/stray.c"])
+def test_a_file_of_another_kind_is_found(tree, path):
+    (tree / path).write_text("\n")
+    code, said = judge(tree)
+    assert code == 1 and (f"{path}: is none of" in said or f"{path}: stands" in said)
+
+
+def test_a_room_that_is_linked_past_its_drawing_is_found(tree):
+    with open(tree / "CMakeLists.txt", "a", encoding="utf-8") as file:
+        file.write("target_link_libraries(room_base PUBLIC room_store)\n")
+    code, said = judge(tree)
+    assert code == 1 and "only add_room() says what a room links" in said

@@ -3,6 +3,7 @@ import fcntl
 import json
 import os
 import re
+import shutil
 import signal
 import struct
 import subprocess
@@ -342,3 +343,16 @@ def test_sessions_use_the_instance_as_application_name(database, start):
     start("-d", database.conninfo, "-b", "null", "--instance", "named", "-o", "workers=3")
     wait_until(lambda: database.value("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'outbox-relay/named'") == 4,
                what="three workers and the ledger")
+
+
+def test_a_librabbitmq_that_is_no_packages_is_not_taken_for_debians_mended_one(tmp_path):
+    linked = subprocess.run(["ldd", RELAY], capture_output=True, text=True, check=True).stdout
+    found = re.search(r"librabbitmq\.so\.4 => (\S+)", linked)
+    if not found:  # the backend is a .so of its own
+        plugin = os.path.join(os.path.dirname(RELAY), "backends", "amqp.so")
+        found = re.search(r"librabbitmq\.so\.4 => (\S+)", subprocess.run(["ldd", plugin], capture_output=True, text=True, check=True).stdout)
+    shutil.copy(os.path.realpath(found[1]), tmp_path / "librabbitmq.so.4")
+    words = ["backends", "show", "amqp"]
+    ours, theirs = relay(*words).stdout, relay(*words, env={"LD_LIBRARY_PATH": str(tmp_path)}).stdout
+    assert "librabbitmq" in ours and "(Debian " in ours
+    assert "librabbitmq" in theirs and "(Debian " not in theirs

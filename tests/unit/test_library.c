@@ -63,17 +63,21 @@ static const char *package_of(const char *status)
     return out;
 }
 
+#define INSTALLED "Status: install ok installed\n"
+
 Test(library, finds_its_package_among_others)
 {
+    cr_assert_str_eq(package_of("Package: a\nVersion: 1\n\nPackage: librabbitmq4\n" INSTALLED
+                                "Source: librabbitmq\nVersion: 0.11.0-1+deb12u3\n\nPackage: z\nVersion: 2\n"),
+                     "0.11.0-1+deb12u3");
     cr_assert_str_eq(
-        package_of("Package: a\nVersion: 1\n\nPackage: librabbitmq4\nStatus: install ok installed\n"
-                   "Source: librabbitmq\nVersion: 0.11.0-1+deb12u3\n\nPackage: z\nVersion: 2\n"),
-        "0.11.0-1+deb12u3");
-    cr_assert_str_eq(package_of("Package: librabbitmq4\nArchitecture: amd64\nVersion: 0.11.0-1\n\n"
-                                "Package: librabbitmq4\nArchitecture: i386\nVersion: 0.11.0-1\n"),
-                     "0.11.0-1", "one of them: dpkg keeps them equal");
-    cr_assert_str_eq(package_of("Package: librabbitmq4-dbg\nVersion: 1\n\nPackage: z\nVersion: 2\n"), "");
-    cr_assert_str_eq(package_of("Package: librabbitmq4\n\nVersion: 2\n"), "");
+        package_of("Package: librabbitmq4\nStatus: deinstall ok config-files\nVersion: 0.11.0-1\n\n"
+                   "Package: librabbitmq4\n" INSTALLED "Architecture: i386\nVersion: 0.11.0-2\n"),
+        "0.11.0-2", "what is installed, not what was");
+    cr_assert_str_eq(package_of("Package: librabbitmq4\n" INSTALLED "Version: 1\033[2J\n"), "1",
+                     "no escapes");
+    cr_assert_str_eq(package_of("Package: librabbitmq4-dbg\n" INSTALLED "Version: 1\n"), "");
+    cr_assert_str_eq(package_of("Package: librabbitmq4\n" INSTALLED "\nVersion: 2\n"), "");
     cr_assert_str_eq(package_of(""), "");
 }
 
