@@ -70,7 +70,7 @@ static int send_limits(struct pg *pg, int64_t deadline_ms, struct err *err)
 {
     struct limits limits;
     int64_t left_ms = deadline_ms - clock_now_ms();
-    left_ms = left_ms > 2 * EARLIER_MS ? left_ms - EARLIER_MS : left_ms / 2;
+    left_ms -= left_ms > 2 * (int64_t)EARLIER_MS ? EARLIER_MS : left_ms / 2;
     (void)snprintf(limits.statement, NUMBER_BYTES, "%lld", (long long)(left_ms > 1 ? left_ms : 1));
     (void)snprintf(limits.transaction, NUMBER_BYTES, "%d", (int)TRANSACTION_MS);
     const char *const values[] = {limits.statement, limits.transaction};
