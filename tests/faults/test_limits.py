@@ -57,6 +57,7 @@ def test_a_migrate_that_is_cut_off_before_its_commit_holds_its_locks_for_seconds
     producer = database.connect()
     began = time.monotonic()
     with producer.cursor() as cursor:
+        cursor.execute("SET statement_timeout = '30s'")
         cursor.execute("SELECT outbox.publish('orders', 't', '{}')")
     assert time.monotonic() - began < IDLE_S + 5
     assert migrate.wait(40) == 69
@@ -148,7 +149,7 @@ def cancel_looks(database, until):
 
 def test_a_look_that_is_cancelled_once_is_taken_again(database):
     database.fill(10)
-    with locked(database, "outbox.scheduled", 2):
+    with locked(database, "outbox.paused", 2):
         over = threading.Event()
         canceller = threading.Thread(target=cancel_looks, args=(database, over))
         stop = threading.Timer(1.5, over.set)
