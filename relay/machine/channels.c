@@ -147,6 +147,15 @@ bool channels_hold(struct channels *channels, struct bytes name, const char *rea
     return began;
 }
 
+bool channels_rests(struct channels *channels, struct bytes name, int64_t now_ms)
+{
+    (void)pthread_mutex_lock(&channels->lock);
+    struct channel *channel = channels->last_rest_ends_ms > now_ms ? find(channels, name) : NULL;
+    bool rests = channel && channel->rests_until_ms > now_ms;
+    (void)pthread_mutex_unlock(&channels->lock);
+    return rests;
+}
+
 bool channels_has_evidence(struct channels *channels, struct bytes name, int64_t since_ms)
 {
     (void)pthread_mutex_lock(&channels->lock);

@@ -32,6 +32,9 @@ void channels_confirmed(struct channels *channels, struct bytes channel, int64_t
 bool channels_hold(struct channels *channels, struct bytes channel, const char *reason,
                    int64_t retry_after_ms, int64_t now_ms);
 
+/* Does it rest? */
+bool channels_rests(struct channels *channels, struct bytes channel, int64_t now_ms);
+
 /* Was a message of the channel confirmed after `since_ms`? */
 bool channels_has_evidence(struct channels *channels, struct bytes channel, int64_t since_ms);
 

@@ -56,6 +56,25 @@ enum suspect_answer suspect_ask(struct suspect *suspect, int worker, bool must_p
     return answer;
 }
 
+static bool is_among(const int64_t *seqs, size_t from, size_t count, int64_t seq)
+{
+    for (size_t at = from; at < count; at++) {
+        if (seqs[at] == seq) {
+            return true;
+        }
+    }
+    return false;
+}
+
+bool suspect_includes(struct suspect *suspect, int64_t seq)
+{
+    (void)pthread_mutex_lock(&suspect->lock);
+    bool includes = is_on(suspect) && (is_among(suspect->seqs, suspect->next, suspect->count, seq) ||
+                                       is_among(suspect->again, 0, suspect->again_count, seq));
+    (void)pthread_mutex_unlock(&suspect->lock);
+    return includes;
+}
+
 bool suspect_let_go(struct suspect *suspect, int worker)
 {
     (void)pthread_mutex_lock(&suspect->lock);

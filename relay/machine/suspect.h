@@ -41,6 +41,9 @@ void suspect_begin(struct suspect *suspect, const int64_t *seqs, size_t count);
  */
 enum suspect_answer suspect_ask(struct suspect *suspect, int worker, bool must_probe, int64_t *seq);
 
+/* Is this row still to be tried alone? */
+bool suspect_includes(struct suspect *suspect, int64_t seq);
+
 /* The worker holds no batch any more. True if others may wait for that. */
 bool suspect_let_go(struct suspect *suspect, int worker);
 

@@ -83,6 +83,7 @@ static enum outbox_session_state publish_wave(struct worker *worker, int64_t dea
 {
     struct watchdog *watchdog = &worker->shared->watchdog;
     worker_beat(worker);
+    worker_withhold(worker);
     watchdog_begin(watchdog, (size_t)worker->number, worker->session, deadline_ms,
                    source_socket(worker->source));
     enum outbox_session_state state =

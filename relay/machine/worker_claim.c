@@ -1,5 +1,6 @@
 /* worker_claim - what to claim and when; waiting while there is nothing. */
 #include "base/clock.h"
+#include "base/failpoint.h"
 #include "machine/worker_state.h"
 
 /* How long rows without a key may wait unasked for while rows with one keep coming. */
@@ -114,6 +115,7 @@ bool worker_claim(struct worker *worker)
         return false;
     }
     worker_set_working(worker, true); /* rows may be locked from now on, however long the answer takes */
+    (void)failpoint("before_claim");
     if (source_claim(worker->source, &worker->request, &worker->batch, &err) != 0) {
         worker_return_budget(worker->shared, worker->request.max_messages);
         worker_lose_source(worker, &err);

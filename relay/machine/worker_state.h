@@ -60,6 +60,9 @@ void worker_set_working(struct worker *worker, bool working);
 /* No batch in hand, and none to be claimed at once: who waits for that may go on. */
 void worker_let_go(struct worker *worker);
 
+/* Keeps back what must not be sent now: rows of a channel that rests meanwhile, rows that became suspects. */
+void worker_withhold(struct worker *worker);
+
 /* worker_session.c: the session to the broker. */
 
 /* May this worker connect now, and go on to claim? The breaker answers; if not, it has waited a while. */

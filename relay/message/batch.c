@@ -151,7 +151,7 @@ int batch_order_by_key(struct batch *batch, struct err *err)
 
 static bool may_lend(const struct batch *batch, const struct row *row)
 {
-    return row->verdict == OUTBOX_UNSETTLED && !row->lent &&
+    return row->verdict == OUTBOX_UNSETTLED && !row->lent && !row->withheld &&
            (row->before == 0 || batch->rows[row->before - 1].verdict == OUTBOX_CONFIRMED);
 }
 

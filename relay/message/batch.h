@@ -35,6 +35,7 @@ struct row {
     bool solo;            /* a session died on it before: sent alone */
 
     enum outbox_verdict verdict;
+    bool withheld; /* it may not be sent now: it stays */
     bool lent;     /* a backend was asked to send it */
     bool spoiled;  /* settled twice: whatever else is said of it, nothing is known */
     bool not_sent; /* UNSETTLED in the backend's own words: it cannot have arrived */
@@ -92,8 +93,8 @@ void batch_set_headers(struct batch *batch, struct row *row, struct outbox_bytes
 int batch_order_by_key(struct batch *batch, struct err *err) MUST_CHECK;
 
 /*
- * Lends a wave to a backend: the unsettled rows that were not lent yet and whose predecessors are confirmed.
- * Without order that is all of them. The view is valid until batch_take_back().
+ * Lends a wave to a backend: the unsettled rows that were neither lent nor withheld and whose predecessors
+ * are confirmed. Without order that is all of them. The view is valid until batch_take_back().
  */
 struct outbox_batch *batch_lend(struct batch *batch);
 void batch_take_back(struct batch *batch);

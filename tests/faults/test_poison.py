@@ -1,6 +1,7 @@
 """A message at which the broker ends the session every time: it is found, set aside, and its neighbours are spared."""
 import collections
 import threading
+import time
 
 import pytest
 
@@ -83,4 +84,28 @@ def test_one_poison_message_dies_and_no_neighbour_arrives_more_than_three_times(
     assert max(counts.values()) <= TIMES
     running.process.terminate()
     assert running.wait() == 0
+    broker.close()
+
+
+def test_a_claim_that_was_planned_before_the_suspects_were_known_does_not_send_them_together(database, start):
+    """Else one poison message ends as many sessions as there are workers, and its neighbours arrive once more each time."""
+    def play(session, message):
+        if b"poison" not in message.body:
+            session.ack(message.tag)
+        else:
+            if session.broker.ids().count(message.id) == 1:
+                time.sleep(1)  # until the other worker has planned its claim, and sleeps in front of it
+            session.cut()
+
+    broker = ScriptedBroker(on_message=play)
+    for body in ('{"is": "poison"}', "{}", "{}"):
+        database.run("INSERT INTO outbox.message (channel, type, payload) VALUES ('orders', 't', %s)", body)
+    running = start("-d", database.conninfo, "-b", "amqp", "-o", f"amqp.url={broker.url}", "-o", "workers=2", "-o", "retry.max_attempts=2", "-o",
+                    "retry.backoff_min=10ms", "-o", "retry.backoff_max=50ms", env={"RELAY_FAIL": "before_claim:sleep:2"})
+    feeder = Feeder(database)
+    try:
+        wait_until(lambda: database.value("SELECT count(*) FROM outbox.dead_letter"), PATIENCE, "the poison's death")
+    finally:
+        feeder.stop()
+    assert running.log().count("at_most=3") == 1
     broker.close()

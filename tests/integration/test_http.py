@@ -378,6 +378,17 @@ def test_an_excerpt_that_is_no_text_is_stored_all_the_same(database, receiver):
     assert done.returncode == 1 and "answered 400" in database.value("SELECT last_error FROM outbox.dead_letter"), done.stderr
 
 
+def test_what_was_claimed_before_its_channel_began_to_rest_is_not_sent_within_the_rest(database, receiver, start):
+    """The other worker has the second row in hand when the receiver asks for a pause over the first."""
+    receiver.answer = lambda request: time.sleep(1) or Answer(429, headers={"Retry-After": "60"})
+    database.fill(2)
+    running = start("-d", database.conninfo, *http(receiver.url, "workers=2", "batch.max_messages=1"), env={"RELAY_FAIL": "after_claim:sleep:2"})
+    running.await_log("on hold")
+    wait_until(lambda: database.idle_in_transaction_s() > 1, what="the row in hand")
+    wait_until(lambda: database.open_transactions() == 0, what="its return")
+    assert len(receiver.requests) == 1 and database.left() == 2
+
+
 # ---- outages ----
 
 

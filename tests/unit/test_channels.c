@@ -33,6 +33,14 @@ Test(channels, a_held_channel_rests_and_is_listed_as_an_array_literal)
     cr_expect_str_eq(text_get(&resting), "{}");
 }
 
+Test(channels, one_rests_until_its_rest_is_over_and_others_do_not)
+{
+    cr_expect(!channels_rests(channels, bytes_of("a"), 100));
+    cr_expect(channels_hold(channels, bytes_of("a"), "x", 5000, 100));
+    cr_expect(channels_rests(channels, bytes_of("a"), 5099) && !channels_rests(channels, bytes_of("b"), 101));
+    cr_expect(!channels_rests(channels, bytes_of("a"), 5100));
+}
+
 Test(channels, holding_a_resting_channel_again_neither_prolongs_nor_repeats_it)
 {
     cr_expect(channels_hold(channels, bytes_of("a"), "x", 5000, 0));

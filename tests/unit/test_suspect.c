@@ -100,3 +100,15 @@ Test(suspect, a_second_loss_adds_its_rows_as_far_as_there_is_room)
     cr_expect_eq(suspect.count, SUSPECT_MAX_ROWS);
     cr_expect_eq(single(), 10, "who was there first comes first");
 }
+
+Test(suspect, includes_what_is_still_to_be_tried_and_what_is_tried_again)
+{
+    cr_expect(!suspect_includes(&suspect, 10));
+    suspect_begin(&suspect, rows, 3);
+    cr_expect(suspect_includes(&suspect, 10) && suspect_includes(&suspect, 12) &&
+              !suspect_includes(&suspect, 13));
+    cr_expect(!suspect_tried(&suspect, 1, single(), false));
+    cr_expect(!suspect_includes(&suspect, 10), "it was no fault of this row");
+    cr_expect(!suspect_tried(&suspect, 1, single(), true));
+    cr_expect(suspect_includes(&suspect, 11), "it ended a session alone, and comes once more");
+}
