@@ -100,11 +100,13 @@ static void start(struct run *run, struct transfer *transfer, size_t index)
     give_back(session, transfer);
 }
 
-/* The first requests may start in any case: a timeout as long as the batch's would allow none. */
+/* The first requests may start later than the others: a timeout as long as the batch's would allow none. But
+ * large ones take their time to be prepared, and the deadline is everybody's. */
 static bool may_start(const struct run *run)
 {
-    bool in_time =
-        session_now_ms() < run->last_start_ms || run->started < run->session->settings->max_in_flight;
+    bool first = run->started < run->session->settings->max_in_flight &&
+                 session_left_ms(run->deadline_ms) > SETTLE_MARGIN_MS;
+    bool in_time = session_now_ms() < run->last_start_ms || first;
     return in_time && !run->lost && run->lanes.ready_count > 0;
 }
 
