@@ -219,13 +219,9 @@ int pg_end(struct pg *pg, int64_t deadline_ms, struct err *err)
     return err_is_set(err) ? -1 : 0;
 }
 
-int pg_query(struct pg *pg, const char *sql, size_t count, const char *const *values, struct pg_rows **out,
-             int64_t deadline_ms, struct err *err)
+int pg_last(struct pg *pg, struct pg_rows **out, int64_t deadline_ms, struct err *err)
 {
     struct pg_rows *rows = NULL;
-    if (pg_send(pg, sql, count, values, false, err) != 0 || pg_sync(pg, err) != 0) {
-        return -1;
-    }
     int result = pg_result(pg, &rows, deadline_ms, err);
     if (pg_end(pg, deadline_ms, err) != 0 || result != 0 || !rows) {
         pg_rows_free(rows);
@@ -237,6 +233,15 @@ int pg_query(struct pg *pg, const char *sql, size_t count, const char *const *va
         pg_rows_free(rows);
     }
     return 0;
+}
+
+int pg_query(struct pg *pg, const char *sql, size_t count, const char *const *values, struct pg_rows **out,
+             int64_t deadline_ms, struct err *err)
+{
+    if (pg_send(pg, sql, count, values, false, err) != 0 || pg_sync(pg, err) != 0) {
+        return -1;
+    }
+    return pg_last(pg, out, deadline_ms, err);
 }
 
 int pg_is_pooled(struct pg *pg, bool *pooled, int64_t deadline_ms, struct err *err)

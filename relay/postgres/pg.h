@@ -61,6 +61,9 @@ int pg_result(struct pg *pg, struct pg_rows **out, int64_t deadline_ms, struct e
 /* Reads on to the end of the group, whatever is left of it; keeps the first error in *err. */
 int pg_end(struct pg *pg, int64_t deadline_ms, struct err *err) MUST_CHECK;
 
+/* The answer of a group's last statement, and its end. out may be NULL. */
+int pg_last(struct pg *pg, struct pg_rows **out, int64_t deadline_ms, struct err *err) MUST_CHECK;
+
 /* One statement as its own group. out may be NULL. */
 int pg_query(struct pg *pg, const char *sql, size_t count, const char *const *values, struct pg_rows **out,
              int64_t deadline_ms, struct err *err) MUST_CHECK;

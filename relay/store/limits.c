@@ -5,11 +5,11 @@
 #include "base/clock.h"
 #include "store/sql.h"
 
-enum {
-    NUMBER_BYTES = 24,
-    EARLIER_MS = 500,         /* so long before us the server gives up */
-    TRANSACTION_MS = 3600000, /* migrations may take long; each of their statements has its own limit */
-};
+/* EARLIER_MS: so long before us the server gives up. */
+enum { NUMBER_BYTES = 24, EARLIER_MS = 500 };
+
+/* In ms: migrations may take long, and each of their statements has its own limit. */
+static const char transaction[] = "3600000";
 
 /* Those of guards.sql, limits_set.sql and limits_session.sql. */
 static const char ours[] = "{statement_timeout,lock_timeout,idle_in_transaction_session_timeout,"
@@ -60,43 +60,28 @@ static int skip_answer(struct pg *pg, int64_t deadline_ms, struct err *err)
     return result;
 }
 
-/* What limits_set.sql takes. */
-struct limits {
-    char statement[NUMBER_BYTES];
-    char transaction[NUMBER_BYTES];
-};
-
 static int send_limits(struct pg *pg, int64_t deadline_ms, struct err *err)
 {
-    struct limits limits;
     int64_t left_ms = deadline_ms - clock_now_ms();
+    char statement[NUMBER_BYTES];
     left_ms -= left_ms > 2 * (int64_t)EARLIER_MS ? EARLIER_MS : left_ms / 2;
-    (void)snprintf(limits.statement, NUMBER_BYTES, "%lld", (long long)(left_ms > 1 ? left_ms : 1));
-    (void)snprintf(limits.transaction, NUMBER_BYTES, "%d", (int)TRANSACTION_MS);
-    const char *const values[] = {limits.statement, limits.transaction};
+    (void)snprintf(statement, sizeof statement, "%lld", (long long)(left_ms > 1 ? left_ms : 1));
+    const char *const values[] = {statement, transaction};
     return pg_send(pg, sql_limits_set, 2, values, false, err);
 }
 
 static int ask(struct pg *pg, const char *sql, size_t count, const char *const *values, bool binary,
                struct pg_rows **out, int64_t deadline_ms, struct err *err)
 {
-    struct pg_rows *rows = NULL;
     if (send_limits(pg, deadline_ms, err) != 0 || pg_send(pg, sql, count, values, binary, err) != 0 ||
         pg_sync(pg, err) != 0) {
         return -1;
     }
-    int result = skip_answer(pg, deadline_ms, err);
-    result = result == 0 ? pg_result(pg, &rows, deadline_ms, err) : -1;
-    if (pg_end(pg, deadline_ms, err) != 0 || result != 0 || !rows) {
-        pg_rows_free(rows);
+    if (skip_answer(pg, deadline_ms, err) != 0) {
+        (void)!pg_end(pg, deadline_ms, err); /* the first error stays */
         return -1;
     }
-    if (out) {
-        *out = rows;
-    } else {
-        pg_rows_free(rows);
-    }
-    return 0;
+    return pg_last(pg, out, deadline_ms, err);
 }
 
 int limits_query(struct pg *pg, const char *sql, size_t count, const char *const *values,
@@ -117,17 +102,17 @@ int limits_begin(struct pg *pg, int64_t deadline_ms, struct err *err)
         send_limits(pg, deadline_ms, err) != 0 || pg_sync(pg, err) != 0) {
         return -1;
     }
-    int result = skip_answer(pg, deadline_ms, err) == 0 ? skip_answer(pg, deadline_ms, err) : -1;
-    return pg_end(pg, deadline_ms, err) != 0 ? -1 : result;
+    if (skip_answer(pg, deadline_ms, err) != 0) {
+        (void)!pg_end(pg, deadline_ms, err);
+        return -1;
+    }
+    return pg_last(pg, NULL, deadline_ms, err);
 }
 
 int limits_script(struct pg *pg, const char *sql, int64_t deadline_ms, struct err *err)
 {
-    if (send_limits(pg, deadline_ms, err) != 0 || pg_sync(pg, err) != 0) {
-        return -1;
-    }
-    int result = skip_answer(pg, deadline_ms, err);
-    if (pg_end(pg, deadline_ms, err) != 0 || result != 0) {
+    if (send_limits(pg, deadline_ms, err) != 0 || pg_sync(pg, err) != 0 ||
+        pg_last(pg, NULL, deadline_ms, err) != 0) {
         return -1;
     }
     return pg_script(pg, sql, deadline_ms, err);
