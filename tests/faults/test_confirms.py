@@ -282,8 +282,8 @@ def test_a_block_in_mid_batch_ends_the_transaction_in_time_and_sends_on_by_itsel
     running = start("-d", database.conninfo, *options(broker, "breaker.open_max=1s"))
     running.await_log("the broker blocks publishers: low on memory")
     running.await_log("possible duplicates", PUBLISH_TIMEOUT + 2)
-    wait_until(lambda: database.left() == COUNT - 5, 2, "deletion of what was confirmed")
-    wait_until(lambda: database.open_transactions() == 0, 1, "the end of the transaction")
+    wait_until(lambda: database.left() == COUNT - 5, what="deletion of what was confirmed")
+    wait_until(lambda: database.open_transactions() == 0, 5, "the end of the transaction")
     broker.sessions[0].ack(COUNT, multiple=True)  # late
     broker.sessions[0].unblock()
     wait_until(lambda: database.left() == 0, 15, "an empty outbox: it resumes by itself")
@@ -305,8 +305,8 @@ def test_a_publish_that_hangs_in_a_full_socket_is_interrupted_at_its_deadline(da
     running = start("-d", database.conninfo, *options(broker, "batch.max_bytes=64MiB", "breaker.open_max=1s"))
     wait_until(lambda: broker.sessions and not broker.sessions[0].reading.is_set(), what="the end of reading")
     running.await_log("possible duplicates", PUBLISH_TIMEOUT + 0.5 + 2)
-    wait_until(lambda: database.left() <= COUNT - 5, 1, "deletion of what was confirmed")
-    wait_until(lambda: database.left() == 0, 15, "an empty outbox")
+    wait_until(lambda: database.left() <= COUNT - 5, what="deletion of what was confirmed")
+    wait_until(lambda: database.left() == 0, what="an empty outbox")
     account(database, broker, ids, bound=COUNT - 5).check()
 
 

@@ -50,7 +50,7 @@ def test_a_plugin_that_crashes_takes_the_process_along_and_no_row(database, stub
     ids = database.fill(COUNT)
     done = relay("drain", "-q", *options(database, stubborn, "crash"), env={"ASAN_OPTIONS": "handle_segv=0"}, timeout=30)
     assert done.returncode == -signal.SIGSEGV
-    wait_until(lambda: database.open_transactions() == 0, 2, "the end of its transaction")
+    wait_until(lambda: database.open_transactions() == 0, 5, "the end of its transaction")
     assert database.ids_left() == ids
     assert relay("drain", "-q", "-b", "null", "-d", database.conninfo).returncode == 0
     assert database.left() == 0
