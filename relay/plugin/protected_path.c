@@ -3,11 +3,45 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <grp.h>
+#include <pwd.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+static bool has_only_this_member(gid_t id, const char *user)
+{
+    const struct group *group = getgrgid(id);
+    bool only = group && strcmp(group->gr_name, user) == 0;
+    for (size_t at = 0; only && group->gr_mem[at]; at++) {
+        only = strcmp(group->gr_mem[at], user) == 0;
+    }
+    return only;
+}
+
+/*
+ * The group that a user has for himself (Debian's and Red Hat's way, login.defs(5) USERGROUPS_ENAB): its
+ * umask is 002, and its right to write is nobody else's. It bears his name, and nobody else is in it, by
+ * either way.
+ */
+static bool is_private_group(gid_t id, uid_t owner)
+{
+    char name[256] = "";
+    const struct passwd *user = owner != 0 ? getpwuid(owner) : NULL;
+    if (!user || user->pw_gid != id || strlen(user->pw_name) >= sizeof name) {
+        return false;
+    }
+    memcpy(name, user->pw_name, strlen(user->pw_name) + 1);
+    bool is_private = has_only_this_member(id, name);
+    setpwent();
+    while (is_private && (user = getpwent()) != NULL) {
+        is_private = user->pw_gid != id || user->pw_uid == owner;
+    }
+    endpwent();
+    return is_private;
+}
 
 static int check_part(const char *part, const struct stat *status, struct err *err)
 {
@@ -17,7 +51,8 @@ static int check_part(const char *part, const struct stat *status, struct err *e
         return err_set(err, ERR_CONFIG, "%s %s belongs to user %u: chown it to root or to the relay's user",
                        what, part, (unsigned)status->st_uid);
     }
-    if ((status->st_mode & (S_IWGRP | S_IWOTH)) && !sticky) {
+    bool by_group = (status->st_mode & S_IWGRP) && !is_private_group(status->st_gid, status->st_uid);
+    if ((by_group || (status->st_mode & S_IWOTH)) && !sticky) {
         return err_set(err, ERR_CONFIG, "%s %s may be written by others (mode %04o): chmod go-w it", what,
                        part, (unsigned)status->st_mode & 07777U);
     }

@@ -4,11 +4,12 @@ import os
 import shutil
 import struct
 import subprocess
+import tempfile
 
 import pytest
 
 import plugins
-from harness import DATABASE, relay
+from harness import DATABASE, RELAY, relay
 
 
 @pytest.fixture
@@ -115,13 +116,53 @@ def test_a_file_that_others_may_write_is_refused(own_directory, trace):
     os.chmod(path, 0o777)
     assert f"file {path} may be written by others (mode 0777): chmod go-w it" in refusal(path)
     os.chmod(path, 0o755)
-    os.chmod(own_directory, 0o775)
-    assert f"directory {own_directory} may be written by others (mode 0775): chmod go-w it" in refusal(path)
+    os.chmod(own_directory, 0o757)
+    assert f"directory {own_directory} may be written by others (mode 0757): chmod go-w it" in refusal(path)
     os.chmod(own_directory, 0o755)
     link = own_directory / "link.so"
     os.symlink(path, link)
     assert not trace.exists()
     assert relay("backends", "show", str(link)).returncode == 0
+
+
+@pytest.fixture
+def of_rabbitmq():
+    """A directory with the relay and a plugin, of a user whose umask is 002: his group may write, and it is his alone."""
+    as_root = [] if os.geteuid() == 0 else ["sudo"]
+    directory = tempfile.mkdtemp(dir="/tmp")
+    shutil.copy(RELAY, directory)
+    plugins.build(directory, "sample")
+    subprocess.run([*as_root, "chmod", "-R", "0775", directory], check=True)
+    subprocess.run([*as_root, "chown", "-R", "rabbitmq:rabbitmq", directory], check=True)
+
+    def show(group="/etc/group"):
+        script = 'mount --bind "$1" /etc/group && exec setpriv --reuid rabbitmq --regid rabbitmq --clear-groups "$2/outbox-relay" backends show "$2/sample.so"'
+        return subprocess.run([*as_root, "unshare", "--mount", "sh", "-c", script, "sh", group, directory],
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+
+    yield directory, show, as_root
+    subprocess.run([*as_root, "rm", "-r", directory], check=True)
+
+
+def test_the_group_that_its_owner_has_for_himself_may_write_it(of_rabbitmq):
+    _, show, _ = of_rabbitmq
+    done = show()
+    assert done.returncode == 0 and "sample 1.0.0" in done.stdout, done.stderr
+
+
+def test_a_group_with_another_member_may_not(of_rabbitmq, tmp_path):
+    directory, show, as_root = of_rabbitmq
+    with open("/etc/group", encoding="utf-8") as group:
+        lines = [line.rstrip() + ("daemon" if line.startswith("rabbitmq:") else "") for line in group]
+    assert "daemon" in next(line for line in lines if line.startswith("rabbitmq:"))
+    shared = tmp_path / "group"
+    shared.write_text("\n".join(lines) + "\n")
+    refused = f"file {directory}/sample.so may be written by others (mode 0775): chmod go-w it"
+    done = show(str(shared))
+    assert done.returncode == 78 and refused in done.stderr, done.stderr
+    subprocess.run([*as_root, "chgrp", "daemon", directory + "/sample.so"], check=True)
+    done = show()
+    assert done.returncode == 78 and refused in done.stderr, done.stderr
 
 
 def test_a_file_of_somebody_else_is_refused(own_directory, trace):
