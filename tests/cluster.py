@@ -1,4 +1,5 @@
 """Three RabbitMQ nodes as one cluster, started by scripts/dev-servers for the tests of one file; nodes are numbered from 1."""
+import concurrent.futures
 import contextlib
 import json
 import os
@@ -108,6 +109,30 @@ class Cluster:
         """Waits for a node that was cut off or begun anew."""
         wait_until(lambda: self.listens(node), 60, f"the return of node {node}")
 
+    def together(self):
+        """Does each node see all of them at work? One that was frozen listens at first, finds out, and stops for a while."""
+        def seen(node):
+            try:
+                return len(json.loads(self.ctl(node, "cluster_status", "--formatter", "json"))["running_nodes"])
+            except subprocess.CalledProcessError:
+                return 0  # it has stopped, as a minority does
+
+        with concurrent.futures.ThreadPoolExecutor(len(NODES)) as pool:
+            return list(pool.map(seen, NODES)) == [len(NODES)] * len(NODES)
+
+    def forget(self, queue):
+        """Deletes the queue, by whichever node is at work."""
+        def deleted():
+            for node in NODES:
+                with contextlib.suppress(pika.exceptions.AMQPError, OSError):
+                    connection = self.connect(node)
+                    connection.channel().queue_delete(queue)
+                    connection.close()
+                    return True
+            return False
+
+        wait_until(deleted, 60, "a node that deletes the queue")
+
     def heal(self):
         """All nodes up, thawed and together again."""
         for node in list(self.frozen):
@@ -119,6 +144,7 @@ class Cluster:
                 self.up(node)
         for node in NODES:
             self.back(node)
+        wait_until(self.together, 120, "three nodes that see each other")
 
     def close(self):
         for node in list(self.frozen):

@@ -73,8 +73,7 @@ class Life:
             accounting = Accounting.of_oracle(committed, oracle, attempted={PROBE}, bound=self.faults * IN_FLIGHT).check(ordered=True)
         finally:
             oracle.stop()
-            with contextlib.closing(self.cluster.connect(1)) as connection:
-                connection.channel().queue_delete(self.name)
+            self.cluster.forget(self.name)
         return accounting
 
 
