@@ -228,18 +228,31 @@ static int open_one(struct session *session, const char *url, int64_t deadline_m
     return result;
 }
 
+/*
+ * The next of several brokers has its turn where the last one took a login and answered for nothing: a node
+ * that is cut off from its cluster does (RabbitMQ 4.3 does not pause it), and so does an alarm.
+ */
+static size_t first_to_try(const struct session *session)
+{
+    bool idle = session->logged_in && !session->answered;
+    return (session->url + idle) % session->settings->url_count;
+}
+
 int connection_open(struct session *session, int64_t deadline_ms, struct outbox_error *error)
 {
     size_t count = session->settings->url_count;
+    size_t first = first_to_try(session);
+    session->logged_in = session->answered = false;
     set_interrupted(session, false);
     for (size_t tried = 0; tried < count && !is_interrupted(session); tried++) {
-        size_t url = (session->url + tried) % count;
+        size_t url = (first + tried) % count;
         int64_t now_ms = session_now_ms();
         int64_t share_ms = now_ms + (deadline_ms - now_ms) / (int64_t)(count - tried);
         error->text[0] = '\0';
         error->kind = OUTBOX_ERROR_UNAVAILABLE;
         if (open_one(session, session->settings->urls[url], share_ms, error) == 0) {
             session->url = url;
+            session->logged_in = true;
             return 0;
         }
         connection_close(session);

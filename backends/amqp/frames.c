@@ -39,6 +39,7 @@ static enum frames_result on_confirm(struct session *session, uint64_t tag, bool
                             (unsigned long long)tag);
         return FRAMES_LOST;
     }
+    session->answered = true;
     return FRAMES_SOME;
 }
 

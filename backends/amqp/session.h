@@ -27,7 +27,9 @@ struct returning {
 struct session {
     const struct settings *settings;
     amqp_connection_state_t connection; /* NULL = not connected */
-    size_t url;                         /* index of the one that last worked */
+    size_t url;                         /* index of the one that last took a login */
+    bool logged_in;                     /* it did */
+    bool answered;                      /* and has answered for a message since */
     int frame_max;
     struct broker broker; /* what it said when we logged in */
     struct confirms confirms;

@@ -412,3 +412,15 @@ def test_refusals_that_last_on_a_channel_with_open_answers_end_its_connection(da
     assert running.log().count("possible duplicates") == 1, "of the block; at the end of the connection nothing had been sent"
     assert {message.id for message in broker.received if message.acked} == ids
     assert database.value("SELECT (SELECT count(*) FROM outbox.scheduled) + (SELECT count(*) FROM outbox.dead_letter)") == 0
+
+
+def test_a_broker_that_takes_logins_and_answers_for_nothing_is_left_for_the_next(database, scripted, start):
+    """As a node does that is cut off from its cluster, and that nothing pauses (RabbitMQ 4.3)."""
+    silent, good = scripted(lambda session, message: None), scripted(lambda session, message: session.ack(message.tag))
+    ids = database.fill(COUNT)
+    start("-d", database.conninfo, *amqp("amqp.exchange=orders", "workers=1", f"batch.max_messages={COUNT}", f"publish_timeout={PUBLISH_TIMEOUT}s",
+                                         "breaker.open_min=50ms", "breaker.open_max=1s", url=f"{silent.url},{good.url}"))
+    wait_until(lambda: database.left() == 0, what="an empty outbox")
+    assert silent.connects, "the first one has its turn first"
+    account(database, good, ids, bound=COUNT).check()
+    assert not database.dead()
