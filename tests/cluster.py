@@ -48,7 +48,10 @@ class Cluster:
                               check=True).stdout
 
     def connect(self, node):
-        return pika.BlockingConnection(pika.URLParameters(self.urls[node - 1] + "?heartbeat=0"))
+        try:
+            return pika.BlockingConnection(pika.URLParameters(self.urls[node - 1] + "?heartbeat=0"))
+        except ValueError as gone:  # pika's word for a socket that the other side has closed meanwhile
+            raise ConnectionError(f"node {node} hung up") from gone
 
     # ---- faults ----
 
