@@ -230,7 +230,7 @@ static int open_one(struct session *session, const char *url, int64_t deadline_m
 
 /*
  * The next of several brokers has its turn where the last one took a login and answered for nothing: a node
- * that is cut off from its cluster does (RabbitMQ 4.3 does not pause it), and so does an alarm.
+ * that is cut off from its cluster does (RabbitMQ 4.3 does not pause it), and so may one in an alarm.
  */
 static size_t first_to_try(const struct session *session)
 {

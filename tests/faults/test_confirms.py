@@ -305,8 +305,7 @@ def test_a_publish_that_hangs_in_a_full_socket_is_interrupted_at_its_deadline(da
     running = start("-d", database.conninfo, *options(broker, "batch.max_bytes=64MiB", "breaker.open_max=1s"))
     wait_until(lambda: broker.sessions and not broker.sessions[0].reading.is_set(), what="the end of reading")
     running.await_log("possible duplicates", PUBLISH_TIMEOUT + 0.5 + 2)
-    wait_until(lambda: database.left() <= COUNT - 5, what="deletion of what was confirmed")
-    wait_until(lambda: database.left() == 0, what="an empty outbox")
+    wait_until(lambda: database.left() == 0, what="an empty outbox")  # the acks that nobody read while it hung do not count
     account(database, broker, ids, bound=COUNT - 5).check()
 
 
