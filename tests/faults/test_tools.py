@@ -10,6 +10,7 @@ import pytest
 
 import harness
 from accounting import Accounting
+from fault_proxy import FaultProxy
 
 
 def test_the_fault_proxy_does_what_it_says(proxied):
@@ -165,3 +166,10 @@ def test_the_receiver_answers_in_turn_from_the_command_line(database):
     told = [json.loads(process.stdout.readline()) for _ in range(2)]
     assert [line["status"] for line in told] == [503, 204] and told[0]["headers"]["webhook-id"] == told[1]["headers"]["webhook-id"]
     ended(process)
+
+
+def test_a_proxy_whose_thread_is_gone_before_the_bell_is_rung_is_closed_all_the_same():
+    proxy = FaultProxy(1)
+    proxy.done = True  # as close() does it first
+    proxy.thread.join(10)
+    proxy.close()

@@ -184,6 +184,8 @@ class FaultProxy:
         self.ringer.send(b"!")
         self.thread.join(10)
         assert self.ended_well, "the proxy's thread failed"
+        for end in (self.bell, self.ringer):  # not before: its thread may see `done` first, and be gone when the bell is rung
+            end.close()
 
     # ---- its thread ----
 
@@ -240,8 +242,7 @@ class FaultProxy:
                 else:
                     self.serve(readers.get(fd), writers.get(fd), events)
         self.end_all("reset")
-        for end in (self.listener, self.bell, self.ringer):
-            end.close()
+        self.listener.close()
         self.ended_well = True
 
     @staticmethod
