@@ -56,7 +56,8 @@ class Life:
         return time.monotonic() - began
 
     def await_since_quorum(self, within=RECOVERY):
-        """The same since the last moment without a quorum: nodes that were frozen find out that they were, and pause, some time after they are back."""
+        """The same since the last moment without a quorum: nodes that were frozen or cut off find out some time after they are back, and pause; and
+        a queue whose member on a node that is back is not yet one of the others has no leader for a while."""
         seq, since, give_up = self.highest(), None, time.monotonic() + 300
         while True:
             if not self.cluster.takes(self.name):
@@ -122,11 +123,11 @@ def test_a_node_that_is_cut_off_is_left_and_what_it_took_is_not_lost(life, clust
         life.faults += 1
         if pauses:
             wait_until(lambda: not cluster.listens(node), 30, "the pause of the minority")
-        print(f"node {node} cut off: what waited was delivered within {life.await_what_waits():.1f} s")
+        print(f"node {node} cut off: what waited was delivered within {life.await_since_quorum():.1f} s of a quorum")
         cluster.join(node)
         cluster.back(node)
         life.faults += 1
-        life.await_what_waits()
+        life.await_since_quorum()
     print(life.finish())
 
 
