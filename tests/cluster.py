@@ -106,11 +106,32 @@ class Cluster:
                     return True
         return False
 
+    def look(self, queue, ask):
+        """What a node that is up knows of a queue: its leader, and the members that are online."""
+        found = json.loads(self.ctl(ask, "list_queues", "name", "leader", "online", "--formatter", "json"))
+        return next((entry for entry in found if entry["name"] == queue), {})
+
     def leader(self, queue, ask):
         """The number of the node that leads the queue; None while there is none. ask: a node that is up."""
-        found = {entry["name"]: entry for entry in json.loads(self.ctl(ask, "list_queues", "name", "leader", "--formatter", "json"))}
-        name = found.get(queue, {}).get("leader")
+        name = self.look(queue, ask).get("leader")
         return self.names.index(name) + 1 if name in self.names else None
+
+    def await_members(self, queue, node):
+        """A node that is back is of no use to a queue before its member there is: in front of the next fault an operator waits for that, and begins
+        the node anew where it does not come by itself. How often that was."""
+        def whole():
+            with contextlib.suppress(subprocess.CalledProcessError):  # it may stop once more when it finds out that it was alone
+                return len(self.look(queue, node % len(NODES) + 1).get("online", ())) == len(NODES)
+            return False
+
+        try:
+            wait_until(whole, 45)
+            return 0
+        except AssertionError:
+            self.down(node)
+            self.up(node)
+            wait_until(whole, 90, "all members of the queue")
+            return 1
 
     def back(self, node):
         """Waits for a node that was cut off or begun anew."""
