@@ -29,10 +29,10 @@ static void format_time(char *out, size_t out_bytes, int64_t unix_us)
     int64_t fraction = unix_us % 1000000;
     time_t seconds = (time_t)(unix_us / 1000000 - (fraction < 0));
     struct tm utc;
-    char whole[32];
+    char whole[20];
     out[0] = '\0';
-    if (gmtime_r(&seconds, &utc) && strftime(whole, sizeof whole, "%Y-%m-%dT%H:%M:%S", &utc) > 0) {
-        (void)snprintf(out, out_bytes, "%s.%06dZ", whole,
+    if (gmtime_r(&seconds, &utc) && strftime(whole, sizeof whole, "-%m-%dT%H:%M:%S", &utc) > 0) {
+        (void)snprintf(out, out_bytes, "%04d%s.%06dZ", utc.tm_year + 1900, whole,
                        (int)(fraction < 0 ? fraction + 1000000 : fraction));
     }
 }
@@ -42,6 +42,14 @@ static int64_t wall_us(void)
     struct timespec now;
     (void)clock_gettime(CLOCK_REALTIME, &now);
     return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
+}
+
+/* RFC 3339 has four digits for the year: what lives longer than 9999 lives until then. */
+static int64_t expiry_us(int64_t ttl_ms)
+{
+    const int64_t last_us = INT64_C(253402300799999999);
+    int64_t now_us = wall_us();
+    return ttl_ms >= (last_us - now_us) / 1000 ? last_us : now_us + ttl_ms * 1000;
 }
 
 int cloudevent_make(struct cloudevent *event, const struct settings *settings,
@@ -56,7 +64,7 @@ int cloudevent_make(struct cloudevent *event, const struct settings *settings,
     }
     format_time(event->time, sizeof event->time, message->created_at_us);
     if (message->ttl_ms >= 0) {
-        format_time(event->expiry, sizeof event->expiry, wall_us() + message->ttl_ms * 1000);
+        format_time(event->expiry, sizeof event->expiry, expiry_us(message->ttl_ms));
     }
     add(event, "specversion", bytes_of("1.0"));
     add(event, "id", message->id);

@@ -42,6 +42,7 @@ static void http_session_free(void *object)
         transfer_finish(&session->transfers[at]);
     }
     (void)curl_multi_cleanup(session->multi);
+    sockets_finish(&session->sockets);
     (void)pthread_mutex_destroy(&session->lock);
     free(session->transfers);
     free(session);
@@ -124,6 +125,7 @@ static int http_connect(void *object, int64_t deadline_ms, struct outbox_error *
     int result = -1;
     if (set_base_url(transfer.easy, session->settings->url) != 0 ||
         curl_easy_setopt(transfer.easy, CURLOPT_CONNECT_ONLY, 1L) != CURLE_OK ||
+        curl_easy_setopt(transfer.easy, CURLOPT_PREREQFUNCTION, NULL) != CURLE_OK || /* nothing is asked */
         curl_multi_add_handle(session->multi, transfer.easy) != CURLM_OK) {
         (void)settings_error(error, OUTBOX_ERROR_UNAVAILABLE,
                              "the connection could not be started: out of memory");

@@ -10,12 +10,14 @@
 #include "status.h"
 #include "transfer.h"
 
-enum { WAIT_MS = 1000, SETTLE_MARGIN_MS = 20 };
+/* Six of the last eight answers of a channel: the rest of it would meet the same wall. */
+enum { WAIT_MS = 1000, SETTLE_MARGIN_MS = 20, LAST_ANSWERS = 8, WALL_HOLDS = 6 };
 
-/* Why the rest of a channel is not sent in this batch: its destination said so about a message of it. */
+/* Why the rest of a channel is not sent in this batch: its destination said so about messages of it. */
 struct rest {
     char *reason; /* NULL = it does not rest */
     int64_t retry_after_ms;
+    unsigned held; /* its last answers, a bit each */
 };
 
 struct run {
@@ -24,6 +26,7 @@ struct run {
     struct outbox_error *error;
     struct lanes lanes;
     struct rest *rests; /* by the number of the channel */
+    int64_t began_ms;
     int64_t deadline_ms;
     int64_t last_start_ms; /* no request starts later */
     size_t started;
@@ -41,12 +44,25 @@ static void settle(struct run *run, size_t index, enum outbox_verdict verdict, c
     lanes_done(&run->lanes, index);
 }
 
-/* The rest of the channel would meet the same wall. */
-static void hold(struct run *run, size_t index, const char *reason, int64_t retry_after_ms)
+/* True if most of the last answers of its channel said so. */
+static bool note_answer(struct run *run, size_t index, bool held)
 {
     struct rest *rest = &run->rests[run->lanes.channel[index]];
-    if (!rest->reason) {
-        *rest = (struct rest){strdup(reason), retry_after_ms};
+    unsigned holds = 0;
+    rest->held = (rest->held << 1 | held) & ((1U << LAST_ANSWERS) - 1);
+    for (unsigned bits = rest->held; bits != 0; bits &= bits - 1) {
+        holds++;
+    }
+    return holds >= WALL_HOLDS;
+}
+
+/* wall: the rest of the channel is held likewise, unsent. */
+static void hold(struct run *run, size_t index, const char *reason, int64_t retry_after_ms, bool wall)
+{
+    struct rest *rest = &run->rests[run->lanes.channel[index]];
+    if (wall && !rest->reason) {
+        rest->reason = strdup(reason);
+        rest->retry_after_ms = retry_after_ms;
     }
     settle(run, index, OUTBOX_HOLD, reason, retry_after_ms);
 }
@@ -78,14 +94,27 @@ static void give_back(struct session *session, struct transfer *transfer)
     session->free_list = transfer;
 }
 
+/* Its time ran out while others were on their way: the core sees to that. */
+static bool is_expired(const struct run *run, size_t index)
+{
+    int64_t ttl_ms = run->batch->messages[index]->ttl_ms;
+    return ttl_ms >= 0 && session_now_ms() - run->began_ms >= ttl_ms;
+}
+
+static int64_t timeout_of(const struct run *run)
+{
+    int64_t timeout_ms = run->session->settings->timeout_ms;
+    int64_t left_ms = session_left_ms(run->deadline_ms) - SETTLE_MARGIN_MS;
+    timeout_ms = timeout_ms < left_ms ? timeout_ms : left_ms;
+    return timeout_ms > 1 ? timeout_ms : 1;
+}
+
 static void start(struct run *run, struct transfer *transfer, size_t index)
 {
     struct session *session = run->session;
     char reason[REASON_BYTES];
-    int64_t left_ms = session_left_ms(run->deadline_ms) - SETTLE_MARGIN_MS;
-    int64_t timeout_ms = session->settings->timeout_ms < left_ms ? session->settings->timeout_ms : left_ms;
     enum outbox_verdict verdict =
-        request_prepare(transfer, run->batch->messages[index], timeout_ms > 1 ? timeout_ms : 1, reason);
+        request_prepare(transfer, run->batch->messages[index], timeout_of(run), reason);
     transfer->index = index;
     if (verdict == OUTBOX_UNSETTLED && curl_multi_add_handle(session->multi, transfer->easy) == CURLM_OK) {
         run->in_flight++;
@@ -123,6 +152,10 @@ static void start_more(struct run *run)
         if (rest->reason) {
             settle(run, index, OUTBOX_HOLD, rest->reason, rest->retry_after_ms);
             give_back(run->session, transfer);
+        } else if (is_expired(run, index)) {
+            settle(run, index, OUTBOX_UNSETTLED, "it expired before it could be sent", 0);
+            run->answered++;
+            give_back(run->session, transfer);
         } else {
             start(run, transfer, index);
         }
@@ -146,7 +179,7 @@ static void not_connected(struct run *run, size_t index, CURLcode result, const 
     } else if (settings->host_per_message) {
         settle(run, index, OUTBOX_RETRY, reason, 0);
     } else {
-        hold(run, index, reason, 0);
+        hold(run, index, reason, 0, true);
     }
 }
 
@@ -169,6 +202,10 @@ static void finish(struct run *run, struct transfer *transfer, CURLcode result)
         transfer->final_status = transfer->status;
     }
     enum outbox_verdict verdict = verdict_of(transfer);
+    bool wall = transfer->final_status > 0 && note_answer(run, index, verdict == OUTBOX_HOLD);
+    if (transfer->final_status > 0) {
+        transfer_note_version(transfer);
+    }
     if (verdict == OUTBOX_CONFIRMED) {
         settle(run, index, verdict, NULL, 0);
         return;
@@ -177,11 +214,28 @@ static void finish(struct run *run, struct transfer *transfer, CURLcode result)
     if (transfer->final_status == 0 && transfer_never_connected(transfer, result)) {
         not_connected(run, index, result, reason);
     } else if (verdict == OUTBOX_HOLD) {
-        hold(run, index, reason, status_retry_after_ms(transfer->retry_after, (int64_t)time(NULL)));
+        int64_t retry_after_ms = status_retry_after_ms(transfer->retry_after, (int64_t)time(NULL));
+        hold(run, index, reason, retry_after_ms, wall || retry_after_ms > 0);
     } else {
         run->silent += transfer->final_status == 0;
         settle(run, index, verdict, reason, 0);
     }
+}
+
+/* The connection had something to say before it was asked, and is given up. Where it had served before, the
+ * request, of which nothing was sent, goes on a new one. */
+static bool ask_again(struct run *run, struct transfer *transfer)
+{
+    CURLM *multi = run->session->multi;
+    bool in_time = session_left_ms(run->deadline_ms) > SETTLE_MARGIN_MS && !is_expired(run, transfer->index);
+    if (!transfer->spoken_to || !transfer->used || run->lost || !in_time ||
+        curl_easy_setopt(transfer->easy, CURLOPT_FRESH_CONNECT, 1L) != CURLE_OK ||
+        curl_easy_setopt(transfer->easy, CURLOPT_TIMEOUT_MS, (long)timeout_of(run)) != CURLE_OK ||
+        curl_multi_remove_handle(multi, transfer->easy) != CURLM_OK) {
+        return false;
+    }
+    transfer->spoken_to = transfer->used = false;
+    return curl_multi_add_handle(multi, transfer->easy) == CURLM_OK;
 }
 
 static void take_back(struct run *run, struct transfer *transfer)
@@ -200,6 +254,9 @@ static void finish_done(struct run *run)
         if (message->msg == CURLMSG_DONE &&
             curl_easy_getinfo(message->easy_handle, CURLINFO_PRIVATE, &private) == CURLE_OK) {
             struct transfer *transfer = (struct transfer *)(void *)private;
+            if (ask_again(run, transfer)) {
+                continue;
+            }
             finish(run, transfer, result);
             take_back(run, transfer);
         }
@@ -288,6 +345,7 @@ enum outbox_session_state publish_batch(struct session *session, struct outbox_b
     struct run run = {.session = session,
                       .batch = batch,
                       .error = error,
+                      .began_ms = now_ms,
                       .deadline_ms = deadline_ms,
                       .last_start_ms = deadline_ms - session->settings->timeout_ms};
     if (deadline_ms <= now_ms) {

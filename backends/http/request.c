@@ -219,7 +219,9 @@ static enum outbox_verdict set_url(struct transfer *transfer, const struct outbo
                        "the URL of this message is not http:// or https://, and no other is followed");
         return OUTBOX_RETRY;
     }
-    if (curl_easy_setopt(transfer->easy, CURLOPT_URL, url.text) != CURLE_OK) {
+    transfer->tls = url.text[4] == 's';
+    if (curl_easy_setopt(transfer->easy, CURLOPT_URL, url.text) != CURLE_OK ||
+        curl_easy_setopt(transfer->easy, CURLOPT_FRESH_CONNECT, 0L) != CURLE_OK) {
         (void)snprintf(reason, REASON_BYTES, "out of memory");
         return OUTBOX_RETRY;
     }

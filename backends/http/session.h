@@ -11,6 +11,7 @@
 
 #include "outbox_backend.h"
 #include "settings.h"
+#include "sockets.h"
 
 enum { EXCERPT_BYTES = 200, RETRY_AFTER_BYTES = 64, REASON_BYTES = 500 };
 
@@ -29,6 +30,9 @@ struct transfer {
     char excerpt[EXCERPT_BYTES + 1];
     size_t excerpt_len;
     char denied[64]; /* an address that deny_private refused */
+    bool tls;
+    bool spoken_to; /* something had arrived before the request was sent: it was not */
+    bool used;      /* on a connection that had served before */
     struct transfer *next_free;
 };
 
@@ -36,6 +40,7 @@ struct session {
     const struct settings *settings;
     CURLM *multi; /* replaced only under the lock: interrupt() comes from another thread */
     pthread_mutex_t lock;
+    struct sockets sockets;
     struct transfer *transfers;
     struct transfer *free_list;
     size_t created; /* transfers with a curl handle */

@@ -115,6 +115,11 @@ static int check_url(struct settings *settings, struct outbox_error *error)
         return bad(error, "url", "must begin with https:// or http://");
     }
     size_t host_len = strcspn(authority + 3, "/?#");
+    for (size_t at = 0; at < host_len; at++) {
+        if ((unsigned char)authority[3 + at] > 0x7e) {
+            return bad(error, "url", "the host's name holds letters beyond ASCII: write it as xn--...");
+        }
+    }
     for (const char *at = variable; at && at < authority + 3 + host_len; at = strstr(at + 1, "${")) {
         settings->host_per_message = settings->host_per_message || strncmp(at, "${channel}", 10) != 0;
     }

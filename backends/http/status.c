@@ -30,6 +30,9 @@ enum outbox_verdict status_verdict(long code)
     case 425:
     case 429:
     case 451:
+    case 503:
+    case 504:
+    case 507:
         return OUTBOX_HOLD;
     default:
         break;
@@ -37,8 +40,9 @@ enum outbox_verdict status_verdict(long code)
     if (code >= 200 && code <= 299) {
         return OUTBOX_CONFIRMED;
     }
-    bool destination =
-        (code >= 100 && code <= 199) || (code >= 300 && code <= 399) || (code >= 500 && code <= 599);
+    /* 500, and 502, a proxy's word for it, among what is left: it may be this message that breaks the
+     * receiver. */
+    bool destination = (code >= 100 && code <= 199) || (code >= 300 && code <= 399);
     return destination ? OUTBOX_HOLD : OUTBOX_RETRY;
 }
 

@@ -23,7 +23,34 @@ static curl_socket_t open_socket(void *object, curlsocktype purpose, struct curl
         return CURL_SOCKET_BAD;
     }
     transfer->denied[0] = '\0'; /* a name may have several addresses, and this one will do */
-    return socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
+    curl_socket_t fd = socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
+    if (fd >= 0 && sockets_add(&transfer->session->sockets, fd) != 0) {
+        (void)close(fd);
+        return CURL_SOCKET_BAD;
+    }
+    return fd;
+}
+
+/* Of a connection that may outlive the transfer that made it. */
+static int close_socket(void *object, curl_socket_t fd)
+{
+    struct session *session = object;
+    sockets_remove(&session->sockets, fd);
+    return close(fd);
+}
+
+/* The connection is there, and the request is about to be sent. An answer that is there already is none to
+ * it. */
+/* NOLINTNEXTLINE(readability-non-const-parameter): the prototype is libcurl's, curl_prereq_callback */
+static int look_before_asking(void *object, char *peer_ip, char *local_ip, int peer_port, int local_port)
+{
+    struct transfer *transfer = object;
+    (void)peer_ip;
+    (void)local_ip;
+    (void)peer_port;
+    transfer->spoken_to =
+        !sockets_are_quiet(&transfer->session->sockets, local_port, transfer->tls, &transfer->used);
+    return transfer->spoken_to ? CURL_PREREQFUNC_ABORT : CURL_PREREQFUNC_OK;
 }
 
 /* "HTTP/1.1 503 Service Unavailable" -> 503; 0 if it is no status line. */
@@ -144,6 +171,10 @@ static CURLcode set_callbacks(CURL *easy, struct transfer *transfer)
     CURLcode result = curl_easy_setopt(easy, CURLOPT_PRIVATE, transfer);
     result = result ? result : curl_easy_setopt(easy, CURLOPT_OPENSOCKETFUNCTION, open_socket);
     result = result ? result : curl_easy_setopt(easy, CURLOPT_OPENSOCKETDATA, transfer);
+    result = result ? result : curl_easy_setopt(easy, CURLOPT_CLOSESOCKETFUNCTION, close_socket);
+    result = result ? result : curl_easy_setopt(easy, CURLOPT_CLOSESOCKETDATA, transfer->session);
+    result = result ? result : curl_easy_setopt(easy, CURLOPT_PREREQFUNCTION, look_before_asking);
+    result = result ? result : curl_easy_setopt(easy, CURLOPT_PREREQDATA, transfer);
     result = result ? result : curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, see_header);
     result = result ? result : curl_easy_setopt(easy, CURLOPT_HEADERDATA, transfer);
     result = result ? result : curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, see_body);
@@ -226,6 +257,17 @@ bool transfer_never_connected(const struct transfer *transfer, CURLcode result)
     }
 }
 
+void transfer_note_version(const struct transfer *transfer)
+{
+    long version = 0;
+    long port = 0;
+    if (transfer->tls && curl_easy_getinfo(transfer->easy, CURLINFO_HTTP_VERSION, &version) == CURLE_OK &&
+        version == CURL_HTTP_VERSION_2_0 &&
+        curl_easy_getinfo(transfer->easy, CURLINFO_LOCAL_PORT, &port) == CURLE_OK) {
+        sockets_set_multiplexed(&transfer->session->sockets, (int)port);
+    }
+}
+
 bool transfer_sent_all(const struct transfer *transfer)
 {
     curl_off_t sent = 0;
@@ -241,6 +283,9 @@ void transfer_describe(const struct transfer *transfer, CURLcode result, char ou
         (void)snprintf(out, REASON_BYTES,
                        "%s: its address %s is not of the public internet, and http.deny_private refuses such",
                        place, transfer->denied);
+    } else if (transfer->spoken_to) {
+        (void)snprintf(out, REASON_BYTES,
+                       "%s sent something before it was asked: that would have passed for its answer", place);
     } else if (transfer->final_status >= 300 && transfer->final_status <= 399) {
         (void)snprintf(out, REASON_BYTES,
                        "%s answered %ld, a redirect, and none is followed: set http.url to the new place",

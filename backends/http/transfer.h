@@ -11,6 +11,9 @@ void transfer_finish(struct transfer *transfer); /* accepts a zeroed one */
 /* Forgets the last request. */
 void transfer_reset(struct transfer *transfer);
 
+/* After an answer: connections of HTTP/2 may speak at any time. */
+void transfer_note_version(const struct transfer *transfer);
+
 /* Was the whole body sent? A receiver may answer, and end a request, sooner (RFC 9113, section 8.1). */
 bool transfer_sent_all(const struct transfer *transfer);
 
