@@ -13,7 +13,9 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { FRAME_MAX_BYTES = 131072 };
+#include "dial.h"
+
+enum { FRAME_MAX_BYTES = 131072, FIRST_SLICE_MS = 1000 };
 
 /* ---- interrupting ---- */
 
@@ -28,14 +30,6 @@ static int allow_interrupt(struct session *session, struct outbox_error *error)
                              interrupted ? "interrupted while connecting" : "no descriptor is left");
     }
     return 0;
-}
-
-static bool is_interrupted(struct session *session)
-{
-    (void)pthread_mutex_lock(&session->interrupt_lock);
-    bool interrupted = session->interrupted;
-    (void)pthread_mutex_unlock(&session->interrupt_lock);
-    return interrupted;
 }
 
 static void set_interrupted(struct session *session, bool interrupted)
@@ -55,9 +49,7 @@ void connection_interrupt(struct session *session)
     (void)pthread_mutex_unlock(&session->interrupt_lock);
 }
 
-/* ---- socket
- * ---------------------------------------------------------------------------------------------------------
- */
+/* ---- socket ---- */
 
 static int configure_tls(struct session *session, amqp_socket_t *socket, struct outbox_error *error)
 {
@@ -90,6 +82,26 @@ static void bound_silence(const struct session *session)
                      sizeof timeout_ms);
 }
 
+/* librabbitmq takes no socket of ours for TLS, and cannot be interrupted: so it gets short times first, then
+ * longer ones. */
+static int open_tls(struct session *session, amqp_socket_t *socket, const struct amqp_connection_info *broker,
+                    int64_t deadline_ms, struct outbox_error *error)
+{
+    int status = AMQP_STATUS_TIMEOUT;
+    int64_t slice_ms = FIRST_SLICE_MS;
+    while (status == AMQP_STATUS_TIMEOUT && session_now_ms() < deadline_ms &&
+           !session_is_interrupted(session)) {
+        int64_t until_ms = session_now_ms() + slice_ms;
+        struct timeval left = session_left(until_ms < deadline_ms ? until_ms : deadline_ms);
+        status = amqp_socket_open_noblock(socket, broker->host, broker->port, &left);
+        slice_ms *= 2;
+    }
+    return status == AMQP_STATUS_OK
+               ? 0
+               : session_error(error, OUTBOX_ERROR_UNAVAILABLE, "cannot connect to %s:%d: %s", broker->host,
+                               broker->port, amqp_error_string2(status));
+}
+
 static int open_socket(struct session *session, const struct amqp_connection_info *broker,
                        int64_t deadline_ms, struct outbox_error *error)
 {
@@ -101,19 +113,20 @@ static int open_socket(struct session *session, const struct amqp_connection_inf
     if (broker->ssl && configure_tls(session, socket, error) != 0) {
         return -1;
     }
-    struct timeval left = session_left(deadline_ms);
-    int status = amqp_socket_open_noblock(socket, broker->host, broker->port, &left);
-    if (status != AMQP_STATUS_OK) {
-        return session_error(error, OUTBOX_ERROR_UNAVAILABLE, "cannot connect to %s:%d: %s", broker->host,
-                             broker->port, amqp_error_string2(status));
+    if (!broker->ssl) {
+        int fd = dial(session, broker->host, broker->port, deadline_ms, error);
+        if (fd < 0) {
+            return -1;
+        }
+        amqp_tcp_socket_set_sockfd(socket, fd);
+    } else if (open_tls(session, socket, broker, deadline_ms, error) != 0) {
+        return -1;
     }
     bound_silence(session);
     return allow_interrupt(session, error);
 }
 
-/* ---- login
- * -----------------------------------------------------------------------------------------------------------
- */
+/* ---- login ---- */
 
 static amqp_table_entry_t entry_text(const char *key, const char *value)
 {
@@ -200,6 +213,13 @@ static int log_in(struct session *session, const struct amqp_connection_info *br
         return login_failed(broker, reply, error);
     }
     session->frame_max = amqp_get_frame_max(session->connection);
+    int channels = amqp_get_channel_max(session->connection);
+    if (channels > 0 && channels < CHANNEL_DECLARE) {
+        return session_error(
+            error, OUTBOX_ERROR_CONFIG,
+            "%s:%d allows %d channel on a connection, and two are needed: raise its channel_max",
+            broker->host, broker->port, channels);
+    }
     broker_read(&session->broker, amqp_get_server_properties(session->connection));
     return open_channel(session, deadline_ms) == 0
                ? 0
@@ -244,7 +264,7 @@ int connection_open(struct session *session, int64_t deadline_ms, struct outbox_
     size_t first = first_to_try(session);
     session->logged_in = session->answered = false;
     set_interrupted(session, false);
-    for (size_t tried = 0; tried < count && !is_interrupted(session); tried++) {
+    for (size_t tried = 0; tried < count && !session_is_interrupted(session); tried++) {
         size_t url = (first + tried) % count;
         int64_t now_ms = session_now_ms();
         int64_t share_ms = now_ms + (deadline_ms - now_ms) / (int64_t)(count - tried);
@@ -278,7 +298,8 @@ static void say_goodbye(struct session *session)
     amqp_connection_close_t goodbye = {.reply_code = AMQP_REPLY_SUCCESS,
                                        .reply_text = amqp_cstring_bytes("bye")};
     struct pollfd socket = {.fd = session->interrupt_fd, .events = POLLOUT};
-    if (socket.fd >= 0 && !is_interrupted(session) && poll(&socket, 1, 0) == 1 && socket.revents == POLLOUT) {
+    if (socket.fd >= 0 && !session_is_interrupted(session) && poll(&socket, 1, 0) == 1 &&
+        socket.revents == POLLOUT) {
         (void)amqp_send_method(session->connection, 0, AMQP_CONNECTION_CLOSE_METHOD, &goodbye);
     }
 }

@@ -31,8 +31,8 @@ static bool render(const struct settings *settings, const char *pattern, const s
     return settings->host->render(settings->host, pattern, message, out, SHORT_STRING_MAX + 1) >= 0;
 }
 
-static bool address(const struct settings *settings, const struct outbox_message *message,
-                    struct envelope *envelope, char reason[256])
+bool envelope_address(const struct settings *settings, const struct outbox_message *message,
+                      struct envelope *envelope, char reason[256])
 {
     bool event = message->kind == OUTBOX_EVENT;
     bool reply = message->kind == OUTBOX_REPLY && message->reply_to.len > 0;
@@ -47,9 +47,7 @@ static bool address(const struct settings *settings, const struct outbox_message
     return true;
 }
 
-/* ---- headers
- * ---------------------------------------------------------------------------------------------------------
- */
+/* ---- headers ---- */
 
 static bool is_allowed(const struct settings *settings, struct outbox_bytes name)
 {
@@ -189,7 +187,7 @@ static bool fill_properties(struct session *session, const struct outbox_message
     *properties = (amqp_basic_properties_t){
         ._flags = AMQP_BASIC_DELIVERY_MODE_FLAG | AMQP_BASIC_TIMESTAMP_FLAG | AMQP_BASIC_HEADERS_FLAG,
         .delivery_mode = 2, /* persistent */
-        .timestamp = (uint64_t)(message->created_at_us / 1000000),
+        .timestamp = message->created_at_us > 0 ? (uint64_t)(message->created_at_us / 1000000) : 0,
     };
     if (!set_text(properties, &properties->message_id, AMQP_BASIC_MESSAGE_ID_FLAG, message->id) ||
         !set_text(properties, &properties->type, AMQP_BASIC_TYPE_FLAG, message->type) ||
@@ -204,8 +202,9 @@ static bool fill_properties(struct session *session, const struct outbox_message
     if (message->key.len > SHORT_STRING_MAX || message->causation_id.len > SHORT_STRING_MAX) {
         return refuse(reason, "key or causation_id", "is longer than 255 bytes");
     }
-    if (message->ttl_ms >= 0 && message->ttl_ms <= EXPIRATION_MAX_MS) {
-        (void)snprintf(envelope->expiration, sizeof envelope->expiration, "%lld", (long long)message->ttl_ms);
+    int64_t ttl_ms = session_ttl_ms(session, message);
+    if (ttl_ms >= 0 && ttl_ms <= EXPIRATION_MAX_MS) {
+        (void)snprintf(envelope->expiration, sizeof envelope->expiration, "%lld", (long long)ttl_ms);
         properties->expiration = amqp_cstring_bytes(envelope->expiration);
         properties->_flags |= AMQP_BASIC_EXPIRATION_FLAG;
     }
@@ -242,7 +241,7 @@ enum outbox_verdict envelope_seal(struct session *session, const struct outbox_m
         (void)snprintf(reason, 256, "memory was short for the message's headers");
         return OUTBOX_HOLD;
     }
-    bool sealed = address(session->settings, message, envelope, reason) &&
+    bool sealed = envelope_address(session->settings, message, envelope, reason) &&
                   fill_properties(session, message, envelope, reason);
     return sealed ? OUTBOX_UNSETTLED : OUTBOX_REJECTED;
 }

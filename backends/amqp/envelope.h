@@ -12,6 +12,10 @@ struct envelope {
     amqp_basic_properties_t properties; /* borrows from the message and from the session's entries */
 };
 
+/* Fills exchange and routing_key; false, with *reason (256 bytes), if one of them cannot be. */
+bool envelope_address(const struct settings *settings, const struct outbox_message *message,
+                      struct envelope *envelope, char reason[256]);
+
 /* OUTBOX_UNSETTLED when the message is sealed. Else its verdict, with *reason (256 bytes) filled: REJECTED
  * when AMQP cannot carry it, HOLD when memory is short. */
 enum outbox_verdict envelope_seal(struct session *session, const struct outbox_message *message,

@@ -3,6 +3,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "envelope.h"
+
 static const char seq_header[] = "outbox-seq";
 
 static void copy_text(char *out, size_t out_bytes, amqp_bytes_t text)
@@ -116,23 +118,63 @@ static enum frames_result on_content(struct session *session, const amqp_frame_t
     return returning->body_left == 0 ? end_return(session, error) : FRAMES_SOME;
 }
 
-/* ---- closes
- * ----------------------------------------------------------------------------------------------------------
- */
+/* ---- closes ---- */
 
-/* The channel died of the one message in flight, and the broker says that it never will take it. */
-static void blame_single(struct session *session, int code, const char *text, const char *reason)
+/* Is it this exchange that the broker's text is about? "... exchange 'name' in vhost ...", cut off at 255
+ * bytes. */
+static bool is_about(const char *text, const char *exchange)
+{
+    static const char before[] = "exchange '";
+    const char *name = strstr(text, before);
+    if (!name || exchange[0] == '\0') {
+        return false;
+    }
+    name += sizeof before - 1;
+    size_t same = 0;
+    while (exchange[same] != '\0' && exchange[same] == name[same]) {
+        same++;
+    }
+    return exchange[same] == '\0' ? name[same] == '\'' || name[same] == '\0' : name[same] == '\0';
+}
+
+/* The broker names the exchange that it does not let us publish to: none of what is in flight to it was
+ * taken. Others of their outbox channel may have another exchange. */
+static bool blame_exchange(struct session *session, const char *text, const char *reason)
+{
+    struct confirms *confirms = &session->confirms;
+    struct outbox_batch *batch = session->batch;
+    bool found = false;
+    for (size_t at = confirms->lowest; at < confirms->count; at++) {
+        struct confirm_entry *entry = &confirms->entries[at];
+        struct envelope envelope;
+        char unused[256];
+        if (!entry->settled &&
+            envelope_address(session->settings, batch->messages[entry->index], &envelope, unused) &&
+            is_about(text, envelope.exchange)) {
+            entry->settled = true;
+            confirms->outstanding--;
+            batch->settle(batch, entry->index, OUTBOX_RETRY, reason, 0);
+            found = true;
+        }
+    }
+    return found;
+}
+
+/* The channel died of a message in flight. The broker says which exchange it was, or it can only be the one
+ * that was on its way alone. */
+static void blame(struct session *session, int code, const char *text, const char *reason)
 {
     size_t index = 0;
+    bool refused = code == AMQP_ACCESS_REFUSED || code == AMQP_NOT_FOUND;
     struct outbox_batch *batch = session->batch;
-    if (!batch || !confirms_only_one(&session->confirms, &index)) {
+    if (!batch || (refused && blame_exchange(session, text, reason)) ||
+        !confirms_only_one(&session->confirms, &index)) {
         return;
     }
     if (code == AMQP_PRECONDITION_FAILED && strstr(text, "size")) {
         batch->settle(batch, index, OUTBOX_REJECTED, reason, 0);
-    } else if (code == AMQP_ACCESS_REFUSED || code == AMQP_NOT_FOUND) {
-        batch->settle(batch, index, OUTBOX_RETRY, reason,
-                      0); /* others of its channel may have another exchange */
+    } else if (refused) {
+        batch->settle(batch, index, OUTBOX_RETRY, reason, 0);
     }
 }
 
@@ -146,13 +188,19 @@ static enum frames_result on_channel_close(struct session *session, amqp_channel
     amqp_channel_close_ok_t ok = {0};
     int status = amqp_send_method(session->connection, channel, AMQP_CHANNEL_CLOSE_OK_METHOD, &ok);
     if (channel == CHANNEL_DECLARE && status == AMQP_STATUS_OK) {
-        bool is_missing = close->reply_code == AMQP_NOT_FOUND && !session->settings->declare_ensures;
+        bool passive = !session->settings->declare_ensures;
+        bool is_missing = close->reply_code == AMQP_NOT_FOUND && passive;
+        session->declare_channel_open = false; /* the broker has closed it */
+        if (close->reply_code == AMQP_ACCESS_REFUSED && passive) {
+            exchange_declared(
+                &session->exchanges); /* RabbitMQ 4 lets not everybody ask: publishing will show */
+            return FRAMES_SOME;
+        }
         exchange_refused(&session->exchanges, close->reply_code, text,
                          is_missing ? ": create it, or set amqp.declare: ensure" : "");
-        session->declare_channel_open = false; /* the broker has closed it */
         return FRAMES_SOME;
     }
-    blame_single(session, close->reply_code, text, reason);
+    blame(session, close->reply_code, text, reason);
     (void)session_error(error, OUTBOX_ERROR_UNAVAILABLE, "%s", reason);
     return FRAMES_LOST;
 }
@@ -206,6 +254,7 @@ static enum frames_result on_method(struct session *session, const amqp_frame_t 
     case AMQP_CONNECTION_CLOSE_METHOD:
         return on_connection_close(session, decoded, error);
     case AMQP_CONNECTION_BLOCKED_METHOD:
+        session->blocked_at_ms = session->blocked ? session->blocked_at_ms : session_now_ms();
         session->blocked = true;
         copy_text(session->blocked_reason, sizeof session->blocked_reason,
                   ((const amqp_connection_blocked_t *)decoded)->reason);

@@ -1,5 +1,6 @@
 #include "publish.h"
 
+#include <poll.h>
 #include <stdio.h>
 
 #include "connection.h"
@@ -9,7 +10,13 @@
 
 /* How many messages go out before we look whether something came in; how long after a refusal the channel is
  * opened anew. */
-enum { LOOK_EVERY = 64, RENEW_AFTER_MS = 2000 };
+enum {
+    LOOK_EVERY = 64,
+    RENEW_AFTER_MS = 2000,
+    BLOCKED_WAIT_MS = 500,
+    FULL_WAIT_MS = 20,
+    LARGE_BYTES = 64 << 10
+};
 
 /* Whether sending may go on after a step. */
 enum step { STEP_GO_ON = 0, STEP_BLOCKED, STEP_LOST };
@@ -33,12 +40,21 @@ static enum step late(struct session *session, struct outbox_error *error)
     return STEP_LOST;
 }
 
+/* A broker that blocks us may still confirm what it had read; it does not read the rest, and nobody knows for
+ * how long. */
+static int64_t patient_until(const struct session *session, int64_t deadline_ms)
+{
+    int64_t until_ms = session->blocked_at_ms + BLOCKED_WAIT_MS;
+    return session->blocked && until_ms < deadline_ms ? until_ms : deadline_ms;
+}
+
 /* Waits until at most `most` messages are unconfirmed. */
 static enum step await_confirms(struct session *session, size_t most, int64_t deadline_ms,
                                 struct outbox_error *error)
 {
     while (session->confirms.outstanding > most) {
-        enum frames_result result = frames_pump(session, deadline_ms, error);
+        int64_t until_ms = patient_until(session, deadline_ms);
+        enum frames_result result = frames_pump(session, until_ms, error);
         if (result == FRAMES_LOST) {
             return STEP_LOST;
         }
@@ -49,13 +65,26 @@ static enum step await_confirms(struct session *session, size_t most, int64_t de
     return STEP_GO_ON;
 }
 
-/* Also finds a dead peer before librabbitmq 0.11 would hang on it: its publish waits without a limit then. */
-static enum step look(struct session *session, struct outbox_error *error)
+/* Can more be written without waiting? */
+static bool is_writable(const struct session *session)
 {
-    if (frames_drain(session, error) == FRAMES_LOST) {
-        return STEP_LOST;
+    struct pollfd socket = {.fd = session->interrupt_fd, .events = POLLOUT};
+    return poll(&socket, 1, 0) != 0;
+}
+
+/* Also finds a dead peer, and an alarm, before librabbitmq would hang on them: its publish waits without a
+ * limit where the socket is full. */
+static enum step look(struct session *session, int64_t deadline_ms, struct outbox_error *error)
+{
+    enum frames_result result = frames_drain(session, error);
+    while (result != FRAMES_LOST && !session->blocked && !is_writable(session)) {
+        int64_t slice_ms = session_now_ms() + FULL_WAIT_MS;
+        if (session_now_ms() >= deadline_ms) {
+            return late(session, error);
+        }
+        result = frames_pump(session, slice_ms < deadline_ms ? slice_ms : deadline_ms, error);
     }
-    return session->blocked ? STEP_BLOCKED : STEP_GO_ON;
+    return result == FRAMES_LOST ? STEP_LOST : session->blocked ? STEP_BLOCKED : STEP_GO_ON;
 }
 
 static enum step send_one(struct session *session, size_t index, const struct envelope *envelope,
@@ -76,6 +105,17 @@ static enum step send_one(struct session *session, size_t index, const struct en
     return STEP_GO_ON;
 }
 
+/* Settled, then. */
+static bool is_expired(struct session *session, size_t index)
+{
+    struct outbox_batch *batch = session->batch;
+    bool expired = session_ttl_ms(session, batch->messages[index]) == 0;
+    if (expired) {
+        batch->settle(batch, index, OUTBOX_UNSETTLED, "it expired before it could be sent", 0);
+    }
+    return expired;
+}
+
 static enum step publish_one(struct session *session, size_t index, int64_t deadline_ms,
                              struct outbox_error *error)
 {
@@ -83,6 +123,9 @@ static enum step publish_one(struct session *session, size_t index, int64_t dead
     char reason[256];
     const char *missing = NULL;
     struct outbox_batch *batch = session->batch;
+    if (is_expired(session, index)) {
+        return STEP_GO_ON;
+    }
     enum outbox_verdict verdict = envelope_seal(session, batch->messages[index], &envelope, reason);
     if (verdict != OUTBOX_UNSETTLED) {
         batch->settle(batch, index, verdict, reason, 0);
@@ -101,14 +144,27 @@ static enum step publish_one(struct session *session, size_t index, int64_t dead
     }
     enum step step =
         await_confirms(session, (size_t)session->settings->max_unconfirmed - 1, deadline_ms, error);
-    return step == STEP_GO_ON ? send_one(session, index, &envelope, error) : step;
+    if (step != STEP_GO_ON) {
+        return step;
+    }
+    if (is_expired(session, index) ||
+        (batch->messages[index]->ttl_ms >= 0 &&
+         envelope_seal(session, batch->messages[index], &envelope, reason) != OUTBOX_UNSETTLED)) {
+        return STEP_GO_ON;
+    }
+    return send_one(session, index, &envelope, error);
+}
+
+static bool is_large(const struct session *session, size_t index)
+{
+    return index < session->batch->count && session->batch->messages[index]->payload.len > LARGE_BYTES;
 }
 
 /* Sends messages from *next on, until the end, an alarm or a loss; *next is the first that was not sent. */
 static enum step publish_from(struct session *session, size_t *next, int64_t deadline_ms,
                               struct outbox_error *error)
 {
-    enum step step = look(session, error);
+    enum step step = look(session, deadline_ms, error);
     while (*next < session->batch->count && step == STEP_GO_ON) {
         if (session_now_ms() >= deadline_ms) {
             return late(session, error);
@@ -116,8 +172,8 @@ static enum step publish_from(struct session *session, size_t *next, int64_t dea
         size_t in_flight = session->confirms.count;
         step = publish_one(session, *next, deadline_ms, error);
         *next += step == STEP_GO_ON || session->confirms.count > in_flight;
-        if (step == STEP_GO_ON && *next % LOOK_EVERY == 0) {
-            step = look(session, error);
+        if (step == STEP_GO_ON && (*next % LOOK_EVERY == 0 || is_large(session, *next))) {
+            step = look(session, deadline_ms, error);
         }
     }
     return step;
@@ -154,7 +210,7 @@ static enum step renew_if_refused(struct session *session, int64_t deadline_ms, 
     if (session->refused_at_ms == 0 || session_now_ms() - session->refused_at_ms < RENEW_AFTER_MS) {
         return STEP_GO_ON;
     }
-    enum step step = look(session, error);
+    enum step step = look(session, deadline_ms, error);
     if (step != STEP_GO_ON) {
         return step;
     }
@@ -169,6 +225,7 @@ static enum step renew_if_refused(struct session *session, int64_t deadline_ms, 
 enum outbox_session_state publish_batch(struct session *session, struct outbox_batch *batch,
                                         int64_t deadline_ms, struct outbox_error *error)
 {
+    session->began_ms = session_now_ms();
     exchanges_forget_failures(&session->exchanges);
     if (confirms_begin(&session->confirms, batch->count) != 0) {
         (void)session_error(error, OUTBOX_ERROR_UNAVAILABLE, "out of memory");

@@ -36,11 +36,13 @@ struct session {
     struct exchanges exchanges;
     struct returning returning;
     struct outbox_batch *batch; /* during publish() */
+    int64_t began_ms;           /* when publish() was called */
     int64_t refused_at_ms;      /* the first nack on this channel; 0 = none */
     amqp_table_entry_t *entries;
     size_t entry_capacity;
     bool declare_channel_open;
     bool blocked;
+    int64_t blocked_at_ms;
     char blocked_reason[256];
 
     pthread_mutex_t interrupt_lock;
@@ -54,6 +56,12 @@ int64_t session_now_ms(void);
 
 /* What is left until the deadline, at least 0. */
 struct timeval session_left(int64_t deadline_ms);
+
+/* What is left of the message's life, counted down since publish() was called; -1 = it never expires. */
+int64_t session_ttl_ms(const struct session *session, const struct outbox_message *message);
+
+/* Has connection_interrupt() been called since connection_open() began? */
+bool session_is_interrupted(struct session *session);
 
 /* Fills error->text; always returns -1. */
 int session_error(struct outbox_error *error, enum outbox_error_kind kind, const char *format, ...)

@@ -75,6 +75,15 @@ static int check_urls(const struct settings *settings, struct outbox_error *erro
         char *copy = strdup(settings->urls[at]); /* the parser writes into it */
         int status = copy ? amqp_parse_url(copy, &info) : AMQP_STATUS_NO_MEMORY;
         free(copy);
+        if (strchr(settings->urls[at], '?')) {
+            char text[200];
+            (void)snprintf(text, sizeof text,
+                           "amqp.url: entry %zu has a query ('?...'), which means nothing here: such "
+                           "settings are options "
+                           "of their own, as amqp.heartbeat",
+                           at + 1);
+            return bad(error, text);
+        }
         if (status != AMQP_STATUS_OK) {
             char text[160];
             (void)snprintf(text, sizeof text,

@@ -204,12 +204,13 @@ static bool login(struct session *session, struct outbox_error *error)
 
 static void converse(struct session *session, struct script *script, unsigned flags, int peer)
 {
-    struct outbox_message message = {.size = sizeof message, .kind = OUTBOX_EVENT};
+    const struct outbox_message kinds[] = {{.size = sizeof kinds[0], .kind = OUTBOX_EVENT},
+                                           {.size = sizeof kinds[0], .kind = OUTBOX_COMMAND}};
     const struct outbox_message *messages[MESSAGES];
     struct outbox_batch batch = {sizeof batch, MESSAGES, messages, settle};
     struct outbox_error error = {.size = sizeof error};
     for (size_t at = 0; at < MESSAGES; at++) {
-        messages[at] = &message;
+        messages[at] = &kinds[at % 2];
     }
     if (flags & 1) {
         size_t len = script->left < WIRE_BYTES - 4096 ? script->left : WIRE_BYTES - 4096;
@@ -246,10 +247,25 @@ static void converse(struct session *session, struct script *script, unsigned fl
     PROMISE(!(flags & 4) || result == FRAMES_LOST, "an end of the connection is a loss");
 }
 
+/* The settings have no variables in their templates. */
+static int render(const struct outbox_host *host, const char *pattern, const struct outbox_message *message,
+                  char *out, size_t out_bytes)
+{
+    (void)host;
+    (void)message;
+    return snprintf(out, out_bytes, "%s", pattern);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 {
-    static const struct outbox_host host = {.size = sizeof host, .client_name = "fuzz"};
-    static const struct settings settings = {.host = &host, .heartbeat_s = 10, .exchange_type = "topic"};
+    static const struct outbox_host host = {.size = sizeof host, .client_name = "fuzz", .render = render};
+    static const struct settings settings = {.host = &host,
+                                             .heartbeat_s = 10,
+                                             .exchange_type = "topic",
+                                             .exchange = "events",
+                                             .routing_key = "type",
+                                             .command_exchange = "c",
+                                             .command_routing_key = "channel"};
     static struct script script;
     struct session session = {.settings = &settings, .interrupt_fd = -1};
     uint8_t *copy = calloc(1, bytes + 8);

@@ -1,0 +1,14 @@
+/*
+ * dial - a TCP connection that is made within a deadline, and given up at once when somebody else says so:
+ * librabbitmq's own can only wait.
+ */
+#ifndef AMQP_DIAL_H
+#define AMQP_DIAL_H
+
+#include "session.h"
+
+/* A connected socket, the caller's; -1 with *error filled. Tries the addresses of the name in turn. */
+int dial(struct session *session, const char *host, int port, int64_t deadline_ms,
+         struct outbox_error *error);
+
+#endif
