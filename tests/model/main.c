@@ -20,18 +20,21 @@ const char *const model_design = TEXT(DESIGN);
 /* clang-format off */
 enum { no = false, yes = true };
 static const struct config configs[] = {
-    /*                                         key of        lane of  run  seria- by     cut at                   stran-
-     *                          workers  rows  each row      each key max  lised  lanes  gaps  faults  refusals   gers  looks */
-    {"lanes alone",              2,      3,   {0, 0, 1},    {0, 1},  2,   yes,   yes,   no,   1,      1,         0,     0},
-    {"row locks alone",          2,      3,   {0, 0, 0},    {0, 0},  2,   yes,   no,    yes,  2,      1,         1,     0},
-    {"overlapping",              2,      3,   {0, 0, 0},    {0, 0},  3,   no,    yes,   yes,  2,      1,         1,     0},
-    {"mark",                     2,      3,   {0, 0, 1},    {0, 0},  2,   yes,   yes,   yes,  0,      1,         0,     2},
-    {"one key",                  2,      3,   {0, 0, 0},    {0, 0},  2,   yes,   yes,   yes,  2,      2,         2,     0},
-    {"one lane",                 2,      3,   {0, 0, 1},    {0, 0},  2,   yes,   yes,   yes,  2,      1,         1,     0},
-    {"row locks, overlapping",   2,      3,   {0, 0, 0},    {0, 0},  3,   no,    no,    yes,  1,      1,         1,     0},
-    {"three workers",            3,      3,   {0, 0, 1},    {0, 1},  2,   yes,   yes,   yes,  1,      1,         0,     0},
-    {"two lanes",                2,      3,   {0, 0, 1},    {0, 1},  2,   yes,   yes,   yes,  1,      1,         1,     0},
-    {"mark and faults",          1,      3,   {0, 0, 1},    {0, 0},  2,   yes,   yes,   yes,  1,      1,         0,     2},
+    /*                                         key of        lane of  run  seria- by     cut at                   stran-       de-
+     *                          workers  rows  each row      each key max  lised  lanes  gaps  faults  refusals   gers  looks  layed */
+    {"lanes alone",              2,      3,   {0, 0, 1},    {0, 1},  2,   yes,   yes,   no,   1,      1,         0,     0,     0},
+    {"row locks alone",          2,      3,   {0, 0, 0},    {0, 0},  2,   yes,   no,    yes,  2,      1,         1,     0,     0},
+    {"overlapping",              2,      3,   {0, 0, 0},    {0, 0},  3,   no,    yes,   yes,  2,      1,         1,     0,     0},
+    {"mark",                     2,      3,   {0, 0, 1},    {0, 0},  2,   yes,   yes,   yes,  0,      1,         0,     2,     0},
+    {"one key",                  2,      3,   {0, 0, 0},    {0, 0},  2,   yes,   yes,   yes,  2,      2,         2,     0,     0},
+    {"one lane",                 2,      3,   {0, 0, 1},    {0, 0},  2,   yes,   yes,   yes,  2,      1,         1,     0,     0},
+    {"row locks, overlapping",   2,      3,   {0, 0, 0},    {0, 0},  3,   no,    no,    yes,  1,      1,         1,     0,     0},
+    {"three workers",            3,      3,   {0, 0, 1},    {0, 1},  2,   yes,   yes,   yes,  1,      1,         0,     0,     0},
+    {"two lanes",                2,      3,   {0, 0, 1},    {0, 1},  2,   yes,   yes,   yes,  1,      1,         1,     0,     0},
+    {"mark and faults",          1,      3,   {0, 0, 1},    {0, 0},  2,   yes,   yes,   yes,  1,      1,         0,     2,     0},
+    {"delayed",                  2,      3,   {0, 0, 0},    {0, 0},  2,   yes,   yes,   yes,  1,      1,         0,     0,     2},
+    {"delayed, two lanes",       2,      3,   {0, 0, 1},    {0, 1},  2,   yes,   yes,   yes,  1,      1,         0,     0,     5},
+    {"delayed, and a mark",      1,      3,   {0, 0, 0},    {0, 0},  2,   yes,   yes,   yes,  1,      0,         0,     2,     2},
 };
 /* clang-format on */
 
@@ -45,6 +48,8 @@ static const char *const step_names[] = {
     [STRANGER_LOCKS] = "stranger_locks",
     [STRANGER_LETS_GO] = "stranger_lets_go",
     [TIME_PASSES] = "becomes due",
+    [SOURCE_PROMOTES] = "source_claim: promotes",
+    [PROMOTE_COMMITS] = "source_claim: promotion is there",
     [SOURCE_TAKE_LANES] = "source_claim: lanes",
     [SOURCE_CLAIM_READS] = "source_claim: snapshot",
     [SOURCE_CLAIM_LOCKS] = "source_claim: row locks",
@@ -64,9 +69,10 @@ static const char *const step_names[] = {
 };
 
 static const char *const place_names[] = {
-    [ROW_ABSENT] = "absent",   [ROW_BEGUN] = "begun",        [ROW_UNCOMMITTED] = "uncommitted",
-    [ROW_MESSAGE] = "message", [ROW_WAITING] = "waiting",    [ROW_DUE] = "due",
-    [ROW_DELETED] = "deleted", [ROW_ROLLED_BACK] = "undone",
+    [ROW_ABSENT] = "absent",     [ROW_BEGUN] = "begun",        [ROW_UNCOMMITTED] = "uncommitted",
+    [ROW_MESSAGE] = "message",   [ROW_WAITING] = "waiting",    [ROW_DUE] = "due",
+    [ROW_DELETED] = "deleted",   [ROW_ROLLED_BACK] = "undone", [ROW_DELAYED] = "delayed",
+    [ROW_PROMOTED] = "promoted",
 };
 
 /* Rows are called by their key and their place among its rows: a1, a2, b1. */
@@ -118,13 +124,13 @@ static void print_row(FILE *out, const struct config *config, const struct state
 
 static bool is_of_a_row(unsigned what)
 {
-    return what <= TIME_PASSES || what == PUBLISH_CONFIRMED || what == PUBLISH_REFUSED ||
+    return what <= SOURCE_PROMOTES || what == PUBLISH_CONFIRMED || what == PUBLISH_REFUSED ||
            what == BROKER_TAKES;
 }
 
 static bool is_of_a_worker(unsigned what)
 {
-    return what >= SOURCE_TAKE_LANES && what <= CRASH && what != BROKER_TAKES;
+    return what >= SOURCE_PROMOTES && what <= CRASH && what != BROKER_TAKES;
 }
 
 void print_step(FILE *out, const struct config *config, const struct step *step, const struct state *after)

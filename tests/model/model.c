@@ -174,6 +174,70 @@ static void source_claim_locks(const struct scene *scene, unsigned who)
     search_add(scene->search, &move);
 }
 
+/* ---- promote: a transaction of its own, in front of a claim from outbox.scheduled ---- */
+
+static void end_xid(struct state *state, struct row *row)
+{
+    state->completed_xid = row->xid > state->completed_xid ? row->xid : state->completed_xid;
+    row->xid = 0;
+}
+
+/* The lane, then the xid, then the seq. */
+static void source_promotes(const struct scene *scene, unsigned who, unsigned row)
+{
+    struct move move = move_of(scene, SOURCE_PROMOTES, who, row, true);
+    struct row *mine = &move.after.rows[row];
+    struct worker *worker = &move.after.workers[who];
+    unsigned lane = bit(scene->config->lane_of_key[scene->config->key_of_row[row]]);
+    if (must_wait_for_key(scene, row)) {
+        return; /* in truth it does not: README.md, "Not modelled" */
+    }
+    if (DESIGN != BAD_PROMOTE_WITHOUT_LANES) {
+        if (!(lane & free_lanes(scene->config, scene->before))) {
+            return;
+        }
+        worker->lanes = (uint8_t)lane;
+    }
+    if (scene->config->looks > 0) {
+        mine->xid = ++move.after.last_xid;
+    }
+    mine->seq = ++move.after.last_seq;
+    mine->locker = (uint8_t)locker_of(who);
+    mine->place = ROW_PROMOTED;
+    worker->phase = WORKER_PROMOTING;
+    search_add(scene->search, &move);
+}
+
+/* The row of its open promotion becomes what it says, or is undone. */
+static void end_promotion(struct state *state, unsigned who, bool commits)
+{
+    for (unsigned row = 0; row < ROWS_MAX; row++) {
+        struct row *mine = &state->rows[row];
+        if (mine->place == ROW_PROMOTED && mine->locker == locker_of(who)) {
+            mine->place = commits ? ROW_MESSAGE : ROW_DELAYED;
+            mine->seq = commits ? mine->seq : 0;
+            end_xid(state, mine);
+        }
+    }
+}
+
+static void promote_commits(const struct scene *scene, unsigned who)
+{
+    struct move move = move_of(scene, PROMOTE_COMMITS, who, 0, true);
+    end_promotion(&move.after, who, true);
+    end_transaction(&move.after, who);
+    search_add(scene->search, &move);
+}
+
+static void promote_steps(const struct scene *scene, unsigned who)
+{
+    for (unsigned row = 0; row < scene->config->rows; row++) {
+        if (scene->before->rows[row].place == ROW_DELAYED) {
+            source_promotes(scene, who, row);
+        }
+    }
+}
+
 /* ---- backend_publish ---- */
 
 /* What may be in flight now: of each key the first message that is not confirmed, unless it was refused. */
@@ -308,6 +372,7 @@ static void crash(const struct scene *scene, unsigned who)
     struct move move = move_of(scene, CRASH, who, 0, false);
     const struct worker *worker = &scene->before->workers[who];
     set_adrift(&move.after, worker->phase == WORKER_PUBLISHING ? wave(scene, worker) : 0);
+    end_promotion(&move.after, who, false);
     end_transaction(&move.after, who);
     if (DESIGN == BAD_LEASE_OUTLIVES_SESSION) {
         move.after.workers[who].lanes = worker->lanes;
@@ -346,6 +411,7 @@ static void worker_steps(const struct scene *scene, unsigned who)
     const struct worker *worker = &scene->before->workers[who];
     switch (worker->phase) {
     case WORKER_IDLE:
+        promote_steps(scene, who);
         claim_steps(scene, who);
         return;
     case WORKER_HAS_LANES:
@@ -353,6 +419,9 @@ static void worker_steps(const struct scene *scene, unsigned who)
         break;
     case WORKER_HAS_READ:
         source_claim_locks(scene, who);
+        break;
+    case WORKER_PROMOTING:
+        promote_commits(scene, who);
         break;
     case WORKER_PUBLISHING:
         backend_publish(scene, who);

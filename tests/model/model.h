@@ -15,6 +15,7 @@ enum design {
     BAD_UNLOCKED_RUN,                    /* no lanes: a key's head is locked, what follows it is just read */
     BAD_CLAIM_NOT_CONDITIONAL,           /* claims from the lanes it asked for, got or not */
     BAD_NO_GAP_CUT,                      /* claims on behind a row that a stranger has locked */
+    BAD_PROMOTE_WITHOUT_LANES,           /* a delayed message gets its seq while others claim its key */
     BAD_SCHEDULED_DOES_NOT_BLOCK,        /* a key goes on while its head waits in outbox.scheduled */
     BAD_RETRY_BLOCKS_FOR_EVER,           /* a row in outbox.scheduled blocks its key, and is never claimed */
     BAD_NO_WAVES,                        /* all messages of a key in flight at once */
@@ -40,6 +41,8 @@ enum row_place {
     ROW_MESSAGE,     /* in outbox.message */
     ROW_WAITING,     /* in outbox.scheduled, not due */
     ROW_DUE,         /* in outbox.scheduled, due */
+    ROW_DELAYED,     /* in outbox.scheduled, due, and without a seq yet */
+    ROW_PROMOTED,    /* on its way from there to outbox.message; nobody else sees it */
     ROW_DELETED,
     ROW_ROLLED_BACK
 };
@@ -49,6 +52,7 @@ enum worker_phase {
     WORKER_HAS_LANES,  /* BEGIN, and the statement that tries the lane locks */
     WORKER_HAS_READ,   /* the claim's snapshot is taken, its rows are not locked yet */
     WORKER_PUBLISHING, /* the batch is open */
+    WORKER_PROMOTING,  /* a delayed message has its seq, COMMIT is not yet */
     WORKER_SETTLED     /* DELETE and the moves are done, COMMIT is not */
 };
 
@@ -112,6 +116,7 @@ struct config {
     uint8_t refusals;  /* messages that have to wait in outbox.scheduled */
     uint8_t strangers; /* times somebody else locks a row */
     uint8_t looks;     /* times the low watermark is asked for; 0 = without mark and xids */
+    uint8_t delayed;   /* the rows that are delayed messages */
 };
 
 enum what {
@@ -122,6 +127,8 @@ enum what {
     STRANGER_LOCKS,
     STRANGER_LETS_GO,
     TIME_PASSES,
+    SOURCE_PROMOTES,
+    PROMOTE_COMMITS,
     SOURCE_TAKE_LANES,
     SOURCE_CLAIM_READS,
     SOURCE_CLAIM_LOCKS,
@@ -172,6 +179,9 @@ void broker_takes(const struct scene *scene, struct move *move, unsigned row);
 struct move move_of(const struct scene *scene, enum what what, unsigned who, unsigned row, bool calm);
 bool is_stored(const struct row *row);
 bool is_running(const struct row *row); /* its producer */
+
+/* A producer of the row's key is under way, and producers wait for each other. */
+bool must_wait_for_key(const struct scene *scene, unsigned row);
 
 /* The next of `rows` with this key in the order of seq, behind `seq`; ROWS_MAX = none. */
 unsigned next_of_key(const struct config *config, const struct state *state, unsigned rows, unsigned key,

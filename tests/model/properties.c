@@ -63,7 +63,8 @@ bool model_is_done(const struct config *config, const struct state *state)
 {
     for (unsigned row = 0; row < config->rows; row++) {
         const struct row *mine = &state->rows[row];
-        if (is_stored(mine) || is_running(mine) || mine->locker != LOCKER_NONE) {
+        bool on_its_way = mine->place == ROW_DELAYED || mine->place == ROW_PROMOTED;
+        if (is_stored(mine) || is_running(mine) || on_its_way || mine->locker != LOCKER_NONE) {
             return false;
         }
     }

@@ -79,7 +79,7 @@ static void broker_steps(const struct scene *scene)
 /* ---- producers, strangers, time ---- */
 
 /* The producers' side of the order: who holds the key's lock, or may hold it, makes the others wait. */
-static bool must_wait_for_key(const struct scene *scene, unsigned row)
+bool must_wait_for_key(const struct scene *scene, unsigned row)
 {
     if (!scene->config->serialised || DESIGN == BAD_SEQ_BEFORE_KEY_LOCK) {
         return false;
@@ -101,10 +101,11 @@ static void producer_insert(const struct scene *scene, unsigned row)
     struct move move = move_of(scene, xids && !begun ? PRODUCER_BEGIN : PRODUCER_INSERT, 0, row, false);
     struct row *mine = &move.after.rows[row];
     bool takes_xid = DESIGN == BAD_SEQ_BEFORE_XID ? begun : !begun;
+    bool delayed = scene->config->delayed & bit(row);
     if (xids && takes_xid) {
         mine->xid = ++move.after.last_xid;
     }
-    if (!xids || !takes_xid) {
+    if ((!xids || !takes_xid) && !delayed) {
         if (must_wait_for_key(scene, row)) {
             return;
         }
@@ -125,7 +126,8 @@ static void producer_end(const struct scene *scene, unsigned row, bool commits)
     }
     mine->xid = 0;
     mine->seq = commits ? mine->seq : 0;
-    mine->place = commits ? ROW_MESSAGE : ROW_ROLLED_BACK;
+    bool delayed = scene->config->delayed & bit(row);
+    mine->place = !commits ? ROW_ROLLED_BACK : delayed ? ROW_DELAYED : ROW_MESSAGE;
     search_add(scene->search, &move);
 }
 
