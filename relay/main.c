@@ -14,7 +14,7 @@ static const struct cli_command commands[] = {
     {"status", "", "What waits, since when, and who carries it", BIT(CLI_JSON), cmd_status},
     {"dead", "list|show|retry|discard|export [ID...]", "The dead letters: look, send again, throw away",
      BIT(CLI_REASON) | BIT(CLI_CHANNEL) | BIT(CLI_SINCE) | BIT(CLI_LIMIT) | BIT(CLI_RATE) | BIT(CLI_DRY_RUN) |
-         BIT(CLI_YES) | BIT(CLI_JSON),
+         BIT(CLI_YES) | BIT(CLI_JSON) | BIT(CLI_ALL),
      cmd_dead},
     {"pause", "[CHANNEL]", "Claim nothing of a channel, or of all, until it is resumed",
      BIT(CLI_FOR) | BIT(CLI_WAIT) | BIT(CLI_REASON), cmd_pause},
@@ -45,7 +45,7 @@ int main(int argc, char **argv)
         code = cli.command->run(&cli);
     }
     cli_finish(&cli);
-    if (fflush(stdout) != 0 && code == 0) {
+    if ((fflush(stdout) != 0 || ferror(stdout)) && code == 0) {
         code = 70; /* the result did not reach whoever asked for it */
     }
     return code;

@@ -202,14 +202,27 @@ void bytes_copy_printable(char *out, size_t out_bytes, struct bytes from)
     out[used] = '\0';
 }
 
+static void add_like_byte(struct text *text, char byte)
+{
+    bool special = byte == '%' || byte == '_' || byte == '\\';
+    text_add_bytes(text, (struct bytes){"\\", special});
+    text_add_bytes(text, (struct bytes){&byte, 1});
+}
+
 void text_add_like(struct text *text, const char *pattern)
 {
     for (; *pattern; pattern++) {
         if (*pattern == '*' || *pattern == '?') {
             text_add(text, *pattern == '*' ? "%" : "_");
         } else {
-            bool special = *pattern == '%' || *pattern == '_' || *pattern == '\\';
-            text_addf(text, "%s%c", special ? "\\" : "", *pattern);
+            add_like_byte(text, *pattern);
         }
+    }
+}
+
+void text_add_like_name(struct text *text, struct bytes name)
+{
+    for (size_t at = 0; at < name.len; at++) {
+        add_like_byte(text, name.ptr[at]);
     }
 }

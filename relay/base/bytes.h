@@ -56,4 +56,7 @@ void bytes_copy_printable(char *out, size_t out_bytes, struct bytes from);
 /* A pattern with * and ? as an SQL LIKE pattern. */
 void text_add_like(struct text *text, const char *pattern);
 
+/* A name as an SQL LIKE pattern that matches nothing else. */
+void text_add_like_name(struct text *text, struct bytes name);
+
 #endif

@@ -354,7 +354,7 @@ void option_redact_url(struct text *out, const char *url)
     }
 }
 
-static void show_item(struct text *out, const struct outbox_option *row, const char *item)
+void option_show_item(struct text *out, const struct outbox_option *row, const char *item)
 {
     if (row->flags & OUTBOX_OPT_SECRET) {
         text_add(out, "***");
@@ -371,7 +371,7 @@ void option_show(struct text *out, const struct outbox_option *row, const struct
         return;
     }
     if (row->type != OUTBOX_OPT_LIST && row->type != OUTBOX_OPT_MAP) {
-        show_item(out, row, value->text);
+        option_show_item(out, row, value->text);
         return;
     }
     text_add(out, row->type == OUTBOX_OPT_LIST ? "[" : "{");
@@ -380,7 +380,7 @@ void option_show(struct text *out, const struct outbox_option *row, const struct
         if (value->names) {
             text_addf(out, "%s: ", value->names[at]);
         }
-        show_item(out, row, value->items[at]);
+        option_show_item(out, row, value->items[at]);
     }
     text_add(out, row->type == OUTBOX_OPT_LIST ? "]" : "}");
 }

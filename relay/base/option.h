@@ -72,6 +72,9 @@ int option_parse_bytes(const char *text, int64_t *out_bytes, struct err *err) MU
 /* A value as people may see it: secrets and the credentials of URLs are replaced by ***. */
 void option_show(struct text *out, const struct outbox_option *row, const struct option_value *value);
 
+/* One item of a LIST or MAP, likewise. */
+void option_show_item(struct text *out, const struct outbox_option *row, const char *item);
+
 /* A URL without its user name and password. */
 void option_redact_url(struct text *out, const char *url);
 

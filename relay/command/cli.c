@@ -7,6 +7,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/option.h"
+
 extern char **environ;
 
 static const struct {
@@ -48,6 +50,7 @@ static const struct {
     [CLI_FOR] = {"for", 0, "DURATION", NULL, "the pause ends by itself after this long"},
     [CLI_WAIT] = {"wait", 'w', NULL, NULL, "return when nothing of it is in flight any more"},
     [CLI_ID] = {"id", 0, "ID", NULL, "the message's id"},
+    [CLI_ALL] = {"all", 0, NULL, NULL, "all dead letters, whatever their channel, reason and age"},
 };
 
 static const unsigned global_flags = (1u << CLI_DRY_RUN) - 1;
@@ -69,6 +72,42 @@ static const struct cli_command *find_command(const struct cli_command *commands
         }
     }
     return NULL;
+}
+
+/* The name in reach of a mistyped one; NULL if there is none. */
+static const char *nearer(const char *word, const char *name, const char *best, size_t *best_distance)
+{
+    size_t distance = option_distance(word, name);
+    if (distance >= *best_distance) {
+        return best;
+    }
+    *best_distance = distance;
+    return name;
+}
+
+static int unknown_command(const struct cli_command *commands, const char *word, struct err *err)
+{
+    const char *best = NULL;
+    size_t distance = strlen(word) / 3 + 2;
+    for (; commands->name; commands++) {
+        best = nearer(word, commands->name, best, &distance);
+    }
+    return best ? err_set(err, ERR_USAGE, "unknown command '%s'; did you mean '%s'?", word, best)
+                : err_set(err, ERR_USAGE, "unknown command '%s'; 'outbox-relay --help' lists them", word);
+}
+
+static int unknown_flag(const char *word, struct err *err)
+{
+    char name[64];
+    const char *best = NULL;
+    const char *bare = word + strspn(word, "-");
+    (void)snprintf(name, sizeof name, "%.*s", (int)strcspn(bare, "="), bare);
+    size_t distance = strlen(name) / 3 + 1;
+    for (int flag = 0; flag < CLI_FLAGS && strncmp(word, "--", 2) == 0; flag++) {
+        best = nearer(name, flags[flag].name, best, &distance);
+    }
+    return best ? err_set(err, ERR_USAGE, "unknown option %s; did you mean --%s?", word, best)
+                : err_set(err, ERR_USAGE, "unknown option %s", word);
 }
 
 static int add_override(struct cli *cli, const char *key, const char *value, const char *place,
@@ -142,7 +181,7 @@ static int parse_flags(struct cli *cli, int argc, char **argv, struct err *err)
             return err_set(err, ERR_USAGE, "%s needs a value", argv[optind - 1]);
         }
         if (letter == '?') {
-            return err_set(err, ERR_USAGE, "unknown option %s", argv[optind - 1]);
+            return unknown_flag(argv[optind - 1], err);
         }
         int flag = 0;
         while (code_of(flag) != letter) {
@@ -182,7 +221,7 @@ int cli_parse(struct cli *cli, int argc, char **argv, const struct cli_command *
     const char *word = first_word(argc, argv);
     cli->command = word ? find_command(commands, word) : NULL;
     if (word && !cli->command) {
-        return err_set(err, ERR_USAGE, "unknown command '%s'; 'outbox-relay --help' lists them", word);
+        return unknown_command(commands, word, err);
     }
     if (parse_flags(cli, argc, argv, err) != 0) {
         return -1;
@@ -296,6 +335,7 @@ int cli_load_config(struct cli *cli, struct config *config, enum config_plugins 
     struct err err = {0};
     if (config_load(config, cli->values[CLI_CONFIG], (const char *const *)environ, cli->overrides,
                     cli->override_count, plugins, &err) == 0) {
+        (void)fputs(text_get(&config->faults), stderr); /* warnings */
         return 0;
     }
     (void)fputs(text_get(&config->faults), stderr);

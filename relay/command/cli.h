@@ -40,6 +40,7 @@ enum cli_flag {
     CLI_FOR,
     CLI_WAIT,
     CLI_ID,
+    CLI_ALL,
     CLI_FLAGS
 };
 

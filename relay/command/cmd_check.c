@@ -20,9 +20,9 @@ static int check_database(struct program *program, struct err *err)
     if (program_connect(program, program->wake.stop_fd, &pg, err) != 0) {
         return -1;
     }
-    int result = inspect_privileges(pg, err);
+    int result = program_check_outbox(&program->config, pg, NULL, err);
     if (result == 0) {
-        result = program_check_order(program, pg, err);
+        result = inspect_transaction(pg, err);
     }
     if (result == 0 && program_is_ordered(program)) {
         result = inspect_order_hazards(pg, warn, NULL, err);

@@ -30,6 +30,8 @@ struct dead {
     bool json;
     bool dry_run;
     bool yes;
+    bool all;
+    int (*act)(struct dead *dead, struct err *err);
     json_t *list; /* what --json prints */
     int64_t total;
 };
@@ -72,6 +74,7 @@ static int read_filter(const struct cli *cli, struct dead *dead, struct err *err
     dead->json = cli_has(cli, CLI_JSON);
     dead->dry_run = cli_has(cli, CLI_DRY_RUN);
     dead->yes = cli_has(cli, CLI_YES);
+    dead->all = cli_has(cli, CLI_ALL);
     return read_ids(cli, dead, err);
 }
 
@@ -129,7 +132,10 @@ static int list(struct dead *dead, struct err *err)
                    : err_set(err, ERR_INTERNAL, "the list could not be written");
     }
     if (dead->total == 0) {
-        (void)printf("no dead letters\n");
+        bool some =
+            dead->filter.ids || dead->filter.reason || dead->filter.channel || dead->filter.since_ms >= 0;
+        (void)printf(some ? "no dead letters of that selection; without one, 'dead list' shows all\n"
+                          : "no dead letters\n");
     } else if (dead->total == limit) {
         (void)printf("the newest %lld; --limit shows more\n", (long long)limit);
     }
@@ -163,7 +169,8 @@ static void see_export(void *context, const struct dead_export *letter)
 
 static int export(struct dead *dead, struct err *err)
 {
-    return dead_each(dead->pg, &dead->filter, see_export, dead, err);
+    int64_t limit = dead->limit > 0 ? dead->limit : INT64_MAX;
+    return dead_each(dead->pg, &dead->filter, limit, see_export, dead, err);
 }
 
 static int show(struct dead *dead, struct err *err)
@@ -178,6 +185,11 @@ static int show(struct dead *dead, struct err *err)
 }
 
 /* ---- retry, discard ---- */
+
+static const char *plural(int64_t count)
+{
+    return count == 1 ? "" : "s";
+}
 
 static void see_count(void *context, const struct dead_count *count)
 {
@@ -203,7 +215,8 @@ static int rehearse(struct dead *dead, const char *verb, struct err *err)
                    ? 0
                    : err_set(err, ERR_INTERNAL, "the result could not be written");
     }
-    (void)printf("%lld dead letters would be %s; nothing was done\n", (long long)dead->total, verb);
+    (void)printf("%lld dead letter%s would be %s; nothing was done\n", (long long)dead->total,
+                 plural(dead->total), verb);
     return 0;
 }
 
@@ -248,7 +261,7 @@ static int change(struct dead *dead, change_function *function, const char *verb
     if (dead->json) {
         (void)printf("{\"%s\":%lld}\n", verb, (long long)dead->total);
     } else {
-        (void)printf("%lld dead letters %s\n", (long long)dead->total, verb);
+        (void)printf("%lld dead letter%s %s\n", (long long)dead->total, plural(dead->total), verb);
     }
     return result;
 }
@@ -274,15 +287,36 @@ static const struct {
     int (*act)(struct dead *dead, struct err *err);
 } actions[] = {{"list", list}, {"show", show}, {"retry", retry}, {"discard", discard}, {"export", export}};
 
-static int act(struct cli *cli, struct dead *dead, struct err *err)
+static int find_action(const struct cli *cli, struct dead *dead, struct err *err)
 {
     const char *word = cli->argument_count > 0 ? cli->arguments[0] : "list";
     for (size_t at = 0; at < sizeof actions / sizeof actions[0]; at++) {
-        if (strcmp(actions[at].name, word) == 0) {
-            return actions[at].act(dead, err);
-        }
+        dead->act = strcmp(actions[at].name, word) == 0 ? actions[at].act : dead->act;
     }
-    return err_set(err, ERR_USAGE, "dead %s: write list, show, retry, discard or export", word);
+    return dead->act ? 0
+                     : err_set(err, ERR_USAGE, "dead %s: write list, show, retry, discard or export", word);
+}
+
+/* All of them only if that is said. */
+static int check_selection(const struct dead *dead, struct err *err)
+{
+    const struct dead_filter *filter = &dead->filter;
+    bool some = filter->ids || filter->reason || filter->channel || filter->since_ms >= 0;
+    bool changes = dead->act == retry || dead->act == discard;
+    return !changes || some || dead->all || dead->dry_run
+               ? 0
+               : err_set(err, ERR_USAGE,
+                         "say which dead letters: IDs, --reason, --channel, --since, or --all");
+}
+
+static int with_database(const struct config *config, struct dead *dead, struct err *err)
+{
+    const struct pg_options options = {config_text(config, "database"), "outbox-relay dead", -1};
+    if (limits_open(&dead->pg, &options, NULL, clock_now_ms() + CONNECT_MS, err) != 0 ||
+        schema_check(dead->pg, err) != 0) {
+        return -1;
+    }
+    return dead->act(dead, err);
 }
 
 int cmd_dead(struct cli *cli)
@@ -292,18 +326,12 @@ int cmd_dead(struct cli *cli)
     struct dead dead = {.list = json_array()};
     text_init(&dead.ids, IDS_MAX_BYTES);
     text_init(&dead.pattern, PATTERN_MAX_BYTES);
-    int code = read_filter(cli, &dead, &err) == 0 ? 0 : cli_fail(&err);
-    if (code == 0) {
-        code = cli_load_config(cli, &config, CONFIG_NO_PLUGIN);
-    } else {
-        config = (struct config){0};
-    }
-    if (code == 0) {
-        const struct pg_options options = {config_text(&config, "database"), "outbox-relay dead", -1};
-        if (limits_open(&dead.pg, &options, NULL, clock_now_ms() + CONNECT_MS, &err) != 0 ||
-            schema_check(dead.pg, &err) != 0 || act(cli, &dead, &err) != 0) {
-            code = cli_fail(&err);
-        }
+    int code = find_action(cli, &dead, &err) == 0 && read_filter(cli, &dead, &err) == 0 &&
+                       check_selection(&dead, &err) == 0
+                   ? 0
+                   : cli_fail(&err);
+    if (code == 0 && (code = cli_load_config(cli, &config, CONFIG_NO_PLUGIN)) == 0) {
+        code = with_database(&config, &dead, &err) == 0 ? 0 : cli_fail(&err);
         config_finish(&config);
     }
     pg_close(dead.pg);

@@ -121,7 +121,8 @@ static int explain(struct program *program, const char *id, bool json, struct er
         result = program_connect(program, program->wake.stop_fd, &pg, err);
     }
     if (result == 0) {
-        result = inspect_message(pg, id, &batch, &explained.place, &found, err);
+        result = inspect_message(pg, id, config_number(&program->config, "batch.max_message_bytes"), &batch,
+                                 &explained.place, &found, err);
     }
     if (result == 0 && !found) {
         result = err_set(err, ERR_USAGE,

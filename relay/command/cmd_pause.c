@@ -38,7 +38,13 @@ static int read_request(const struct cli *cli, struct request *request, struct e
 static void name_scope(const struct request *request, char *out, size_t bytes)
 {
     bool all = strcmp(request->scope, ALL) == 0;
-    (void)snprintf(out, bytes, "%s%s", all ? "all channels" : "channel ", all ? "" : request->scope);
+    char clean[256];
+    bytes_copy_printable(clean, sizeof clean, bytes_of(request->scope));
+    (void)snprintf(out, bytes, "%s%s",
+                   all                             ? "all channels"
+                   : strpbrk(request->scope, "*?") ? "channels like "
+                                                   : "channel ",
+                   all ? "" : clean);
 }
 
 /* A transaction's end wakes nobody outside: this looks now and then. What is in flight ends by
@@ -67,6 +73,36 @@ static int await_in_flight(struct pg *pg, struct err *err)
     return result;
 }
 
+/* A name that nothing bears may be mistyped. Only to help: that nobody knows is not told. */
+static void tell_of_unknown(struct pg *pg, const struct request *request)
+{
+    struct err err = {0};
+    struct text in_force;
+    bool known = true;
+    text_init(&in_force, MAX_BYTES);
+    int result = pause_known(pg, request->scope, &known, &in_force, &err);
+    text_finish(&in_force);
+    if (result == 0 && !known) {
+        (void)printf("note: no message that is here concerns that: is the name right?\n");
+    }
+}
+
+/* What else is paused, for whoever mistyped a name. */
+static void tell_in_force(struct pg *pg, const struct request *request)
+{
+    struct err err = {0};
+    struct text in_force;
+    char clean[1024];
+    bool known = true;
+    text_init(&in_force, MAX_BYTES);
+    int result = pause_known(pg, request->scope, &known, &in_force, &err);
+    bytes_copy_printable(clean, sizeof clean, bytes_of(text_get(&in_force)));
+    if (result == 0 && clean[0]) {
+        (void)printf("paused are: %s\n", clean);
+    }
+    text_finish(&in_force);
+}
+
 static int do_pause(struct pg *pg, const struct request *request, struct err *err)
 {
     char scope[300];
@@ -78,6 +114,9 @@ static int do_pause(struct pg *pg, const struct request *request, struct err *er
         return -1;
     }
     (void)printf("%s: paused%s\n", scope, request->wait ? ", and nothing of it is in flight" : "");
+    if (strcmp(request->scope, ALL) != 0) {
+        tell_of_unknown(pg, request);
+    }
     return 0;
 }
 
@@ -90,6 +129,9 @@ static int do_resume(struct pg *pg, const struct request *request, struct err *e
         return -1;
     }
     (void)printf("%s: %s\n", scope, was_paused ? "resumed" : "was not paused");
+    if (!was_paused) {
+        tell_in_force(pg, request);
+    }
     return 0;
 }
 

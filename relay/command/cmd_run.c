@@ -1,5 +1,6 @@
 /* run - the daemon. Ends 0 when a signal stopped it cleanly, 70 when something had to be let go of. */
 #include <stdio.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -18,7 +19,7 @@ static int first_look(struct program *program)
     struct pg *pg = NULL;
     int result = program_connect(program, program->wake.stop_fd, &pg, &err);
     if (result == 0) {
-        result = program_check_order(program, pg, &err);
+        result = program_check_outbox(&program->config, pg, NULL, &err);
     }
     pg_close(pg);
     if (result == 0) {
@@ -31,20 +32,40 @@ static int first_look(struct program *program)
     return 0;
 }
 
-/* Can this configuration be run at all? Tried before the running one is given up. */
-static bool is_usable(struct config *config, const struct log *log)
+static int try_backend(const struct config *config, const struct log *log, struct err *err)
 {
-    struct err err = {0};
     struct backend *backend = NULL;
     const struct outbox_backend *table = config->backend;
-    if (!table ||
-        backend_open(&backend, table, config_section(config, table->name), "outbox-relay", log, &err) != 0) {
-        LOG(log, LOG_ERROR, "the new configuration is not usable, the old one stays",
-            log_text("error", table ? err.text : "backend is not set"));
-        return false;
+    if (!table) {
+        return err_set(err, ERR_CONFIG, "backend is not set");
     }
-    backend_close(backend);
-    return true;
+    int result = backend_open(&backend, table, config_section(config, table->name), "outbox-relay", log, err);
+    if (result == 0) {
+        backend_close(backend);
+    }
+    return result;
+}
+
+/* A database that is merely away is no reason to refuse a configuration, unless it is another than before. */
+static int try_database(const struct config *config, const struct program *running, struct err *err)
+{
+    const char *name = config_text(config, "database");
+    bool same = strcmp(name, config_text(&running->config, "database")) == 0;
+    int result = program_try(config, running->wake.stop_fd, err);
+    bool refused = err->class == ERR_CONFIG || err->class == ERR_REFUSED;
+    return result == 0 || (same && !refused) ? 0 : -1;
+}
+
+/* Can this configuration be run at all? Tried before the running one is given up. */
+static bool is_usable(const struct config *config, const struct program *running)
+{
+    struct err err = {0};
+    if (try_backend(config, &running->log, &err) == 0 && try_database(config, running, &err) == 0) {
+        return true;
+    }
+    LOG(&running->log, LOG_ERROR, "the new configuration is not usable, the old one stays",
+        log_text("error", err.text));
+    return false;
 }
 
 /* HUP: true if there is a good new configuration in *fresh. */
@@ -57,7 +78,7 @@ static bool reload(struct cli *cli, struct program *program, struct config *fres
         LOG_PLAIN(&program->log, LOG_ERROR, "the configuration has mistakes, the old one stays");
         return false;
     }
-    if (!is_usable(fresh, &program->log)) {
+    if (!is_usable(fresh, program)) {
         config_finish(fresh);
         return false;
     }

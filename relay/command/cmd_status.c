@@ -9,7 +9,7 @@
 #include "store/limits.h"
 #include "store/schema.h"
 
-enum { CONNECT_MS = 10000, JSON_MAX_BYTES = 8 << 20 };
+enum { CONNECT_MS = 10000, STRANGERS_MS = 10000, JSON_MAX_BYTES = 8 << 20 };
 
 static const char *text_at(const json_t *object, const char *name)
 {
@@ -55,6 +55,19 @@ static bool tell_pauses(const json_t *status)
     return json_array_size(pauses) > 0;
 }
 
+/* Whoever else stands in the way. */
+static bool tell_strangers(const json_t *status)
+{
+    size_t at = 0;
+    json_t *sentence = NULL;
+    const json_t *strangers = json_object_get(status, "strangers");
+    json_array_foreach(strangers, at, sentence)
+    {
+        (void)printf("IN THE WAY: %s\n", json_string_value(sentence));
+    }
+    return json_array_size(strangers) > 0;
+}
+
 /* With order by key, rows behind these wait, too. */
 static bool tell_retries(const json_t *status)
 {
@@ -63,9 +76,10 @@ static bool tell_retries(const json_t *status)
     const json_t *retries = json_object_get(status, "retrying");
     json_array_foreach(retries, at, retry)
     {
-        (void)printf("RETRYING: channel %s: %lld messages were refused: %s; next try in %lld s\n",
+        (void)printf("RETRYING: channel %s: %lld message%s refused: %s; next try in %lld s\n",
                      text_at(retry, "channel"),
                      (long long)json_integer_value(json_object_get(retry, "messages")),
+                     json_integer_value(json_object_get(retry, "messages")) == 1 ? " was" : "s were",
                      text_at(retry, "last_error"),
                      (long long)json_integer_value(json_object_get(retry, "next_try_in_s")));
     }
@@ -75,7 +89,8 @@ static bool tell_retries(const json_t *status)
 /* A sentence each: what is wrong, and that nothing is lost; the worst first. */
 static void tell_verdict(const json_t *status)
 {
-    json_int_t backlog = json_integer_value(json_object_get(status, "backlog"));
+    json_int_t waiting = json_integer_value(json_object_get(status, "backlog")) +
+                         json_integer_value(json_object_get(status, "scheduled_due"));
     size_t index = 0;
     size_t alive = 0;
     json_t *relay = NULL;
@@ -87,11 +102,12 @@ static void tell_verdict(const json_t *status)
             troubled = tell_relay(relay) || troubled;
         }
     }
+    troubled = tell_strangers(status) || troubled;
     troubled = tell_pauses(status) || troubled;
     troubled = tell_retries(status) || troubled;
-    if (alive == 0 && backlog > 0) {
-        (void)printf("STOPPED: no relay is running and %lld messages wait: start 'outbox-relay run'\n",
-                     (long long)backlog);
+    if (alive == 0 && waiting > 0) {
+        (void)printf("STOPPED: no relay is running and %lld message%s: start 'outbox-relay run'\n",
+                     (long long)waiting, waiting == 1 ? " waits" : "s wait");
     } else if (!troubled) {
         (void)printf("OK: %zu relay%s running\n", alive, alive == 1 ? " is" : "s are");
     }
@@ -100,7 +116,7 @@ static void tell_verdict(const json_t *status)
 static void tell(const json_t *status)
 {
     tell_verdict(status);
-    (void)printf("waiting %lld, oldest %.1f s; scheduled %lld; dead letters %lld\n",
+    (void)printf("waiting %lld, oldest %.1f s; scheduled %lld; dead letters: %lld\n",
                  (long long)json_integer_value(json_object_get(status, "backlog")),
                  json_number_value(json_object_get(status, "oldest_message_age_s")),
                  (long long)json_integer_value(json_object_get(status, "scheduled")),
@@ -121,22 +137,45 @@ static void tell(const json_t *status)
     }
 }
 
-static int show(struct pg *pg, bool json, struct err *err)
+static void add_stranger(void *context, const char *sentence)
+{
+    char clean[600];
+    bytes_copy_printable(clean, sizeof clean, bytes_of(sentence));
+    (void)json_array_append_new(context, json_string(clean));
+}
+
+static int read_status(struct pg *pg, json_t **status, struct err *err)
 {
     struct text document;
     text_init(&document, JSON_MAX_BYTES);
     int result = inspect_status(pg, &document, err);
-    if (result == 0 && json) {
-        (void)printf("%s\n", text_get(&document));
-    } else if (result == 0) {
-        json_t *status = json_loads(text_get(&document), 0, NULL);
-        result = status ? 0 : err_set(err, ERR_INTERNAL, "the status document is not JSON");
-        if (status) {
+    *status = result == 0 ? json_loads(text_get(&document), 0, NULL) : NULL;
+    text_finish(&document);
+    if (result == 0 && !*status) {
+        return err_set(err, ERR_INTERNAL, "the status document is not JSON");
+    }
+    return result;
+}
+
+static int show(struct pg *pg, bool json, struct err *err)
+{
+    json_t *status = NULL;
+    json_t *strangers = json_array();
+    int result = read_status(pg, &status, err);
+    if (result == 0) {
+        result = inspect_strangers(pg, add_stranger, strangers, clock_now_ms() + STRANGERS_MS, err);
+    }
+    if (result == 0) {
+        (void)json_object_set(status, "strangers", strangers);
+        if (json) {
+            (void)json_dumpf(status, stdout, JSON_COMPACT | JSON_REAL_PRECISION(15));
+            (void)printf("\n");
+        } else {
             tell(status);
         }
-        json_decref(status);
     }
-    text_finish(&document);
+    json_decref(status);
+    json_decref(strangers);
     return result;
 }
 

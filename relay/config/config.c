@@ -34,12 +34,16 @@ static const struct outbox_option core_options[] = {
     {"batch.max_messages", OUTBOX_OPT_INT, 0, "500", NULL, 1, 10000, "messages in one transaction"},
     {"batch.max_bytes", OUTBOX_OPT_BYTES, 0, "8MiB", NULL, 1, 1 << 30,
      "payload in one transaction; one message always fits"},
+    {"batch.max_message_bytes", OUTBOX_OPT_BYTES, 0, "128MiB", NULL, 1, 1 << 30,
+     "a larger message becomes a dead letter, without being loaded"},
     WAIT("poll.min", "5ms", 1, 60000, "first wait when the outbox is empty"),
     WAIT("poll.max", "1s", 1, 60000, "longest wait when the outbox is empty"),
     WAIT("publish_timeout", "10s", 100, 600000, "deadline of one batch, and of connecting to the broker"),
     WAIT("shutdown_timeout", "20s", 0, 600000, "how long a stop waits for the batches in flight"),
     WAIT("drain.unavailable_after", "30s", 0, 86400000,
          "drain gives up when database or broker is away this long"),
+    WAIT("drain.patience", "10s", 0, 86400000,
+         "drain waits for rests and retries that end within this long of its last progress"),
     {"retry.max_attempts", OUTBOX_OPT_INT, 0, "10", NULL, 0, 1000000,
      "then a dead letter; 0 = never give up"},
     WAIT("retry.backoff_min", "1s", 1, 86400000, "wait after the first counted attempt"),
@@ -75,6 +79,24 @@ static void check_required(struct config *config)
         if ((set->table[at].flags & OUTBOX_OPT_REQUIRED) && !set->values[at].is_set) {
             config_fault(config, config->file[0] ? config->file : "configuration",
                          "%s.%s is required by backend %s", set->section, set->table[at].name, set->section);
+        }
+    }
+}
+
+/* File and environment may describe several backends at once; who types an option means the one that runs: it
+ * is told, and nothing else. */
+static void warn_of_flags(struct config *config)
+{
+    for (size_t section = 0; section < config->section_count && config->backend; section++) {
+        const struct option_set *set = &config->sections[section];
+        bool runs = strcmp(set->section, config->backend->name) == 0;
+        for (size_t at = 0; at < set->count && !runs; at++) {
+            const struct option_value *value = &set->values[at];
+            if (value->is_set && value->origin == OPTION_FLAG) {
+                text_addf(
+                    &config->faults, "%s: warning: %s.%s is an option of backend %s, and the backend is %s\n",
+                    value->place, set->section, set->table[at].name, set->section, config->backend->name);
+            }
         }
     }
 }
@@ -240,6 +262,7 @@ int config_load(struct config *config, const char *file, const char *const *envi
     check_pair(config, "retry.backoff_min", "retry.backoff_max");
     check_pair(config, "breaker.open_min", "breaker.open_max");
     check_required(config);
+    warn_of_flags(config);
     if (config->fault_count > 0) {
         return err_set(err, ERR_CONFIG, "the configuration has %u mistake%s", config->fault_count,
                        config->fault_count > 1 ? "s" : "");

@@ -23,7 +23,8 @@ enum config_plugins { CONFIG_NO_PLUGIN = 0, CONFIG_LOADS_PLUGIN };
 
 /*
  * Reads everything. file NULL = /etc/outbox-relay.yaml where it exists. environment is like environ. -1: *err
- * says how many faults there are, config->faults lists them; config must be finished either way.
+ * says how many faults there are, config->faults lists them; config must be finished either way. 0: what
+ * stands in config->faults are warnings.
  */
 int config_load(struct config *config, const char *file, const char *const *environment,
                 const struct config_override *overrides, size_t override_count, enum config_plugins plugins,

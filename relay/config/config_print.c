@@ -4,10 +4,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include "postgres/pg.h"
 
-enum { NAME_MAX_BYTES = 128 };
+enum { NAME_MAX_BYTES = 128, SHOWN_MAX_BYTES = 1 << 20 };
 
 static bool is_shown(const struct config *config, const struct option_set *set)
 {
@@ -16,17 +17,82 @@ static bool is_shown(const struct config *config, const struct option_set *set)
 
 /* ---- values ---- */
 
+/* What a YAML reader takes for what it is: a number, a duration, a plain word. All else is quoted. */
+static bool is_plain(const struct outbox_option *row)
+{
+    return row->type == OUTBOX_OPT_INT || row->type == OUTBOX_OPT_BOOL ||
+           row->type == OUTBOX_OPT_DURATION_MS || row->type == OUTBOX_OPT_BYTES;
+}
+
+/* A word, a path or an address that no reader of YAML takes for anything else. */
+static bool is_word(const char *text)
+{
+    static const char letters[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ/";
+    static const char others[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ/0123456789_.:-";
+    static const char *const taken[] = {"true", "false", "yes", "no", "on", "off", "y", "n", "null"};
+    size_t len = strlen(text);
+    bool free_word =
+        len > 0 && strspn(text, letters) > 0 && strspn(text, others) == len && text[len - 1] != ':';
+    for (size_t at = 0; at < sizeof taken / sizeof taken[0] && free_word; at++) {
+        free_word = strcasecmp(text, taken[at]) != 0;
+    }
+    return free_word;
+}
+
+static void show_scalar(const struct option_set *set, size_t at, struct text *out)
+{
+    const struct option_value *value = &set->values[at];
+    struct text shown;
+    text_init(&shown, SHOWN_MAX_BYTES);
+    if (set->section[0] == '\0' && strcmp(set->table[at].name, "database") == 0) {
+        pg_describe(&shown, value->text);
+    } else {
+        option_show(&shown, &set->table[at], value);
+    }
+    if (is_plain(&set->table[at]) || is_word(text_get(&shown))) {
+        text_add(out, text_get(&shown));
+    } else {
+        text_add_quoted(out, bytes_of(text_get(&shown)));
+    }
+    text_finish(&shown);
+}
+
+/* ["a", "b"] or {"x": "1"}; one that is not set is shown by nothing, which YAML reads as null. */
+static void show_value(const struct option_set *set, size_t at, struct text *out)
+{
+    const struct outbox_option *row = &set->table[at];
+    const struct option_value *value = &set->values[at];
+    bool map = row->type == OUTBOX_OPT_MAP;
+    if (!value->is_set) {
+        return;
+    }
+    if (row->type != OUTBOX_OPT_LIST && !map) {
+        show_scalar(set, at, out);
+        return;
+    }
+    text_add(out, map ? "{" : "[");
+    for (size_t item = 0; item < value->count; item++) {
+        struct text shown;
+        text_init(&shown, SHOWN_MAX_BYTES);
+        option_show_item(&shown, row, value->items[item]);
+        text_add(out, item > 0 ? ", " : "");
+        if (map) {
+            text_add_quoted(out, bytes_of(value->names[item]));
+            text_add(out, ": ");
+        }
+        text_add_quoted(out, bytes_of(text_get(&shown)));
+        text_finish(&shown);
+    }
+    text_add(out, map ? "}" : "]");
+}
+
 static void show_set(const struct option_set *set, struct text *out)
 {
     for (size_t at = 0; at < set->count; at++) {
         const struct option_value *value = &set->values[at];
         const char *dot = set->section[0] ? "." : "";
         text_addf(out, "%s%s%s: ", set->section, dot, set->table[at].name);
-        if (value->is_set && set->section[0] == '\0' && strcmp(set->table[at].name, "database") == 0) {
-            pg_describe(out, value->text);
-        } else {
-            option_show(out, &set->table[at], value);
-        }
+        show_value(set, at, out);
         text_addf(out, "  # %s", value->is_set ? option_origin_name(value->origin) : "not set");
         if (value->is_set && value->origin != OPTION_DEFAULT) {
             text_addf(out, " %s", value->place);
@@ -105,12 +171,10 @@ static void add_yaml_items(struct text *out, const char *items, bool map)
 static void add_yaml_value(struct text *out, const struct outbox_option *row)
 {
     /* Words are quoted: "off" would be a boolean to other readers of YAML. */
-    bool plain = row->type == OUTBOX_OPT_INT || row->type == OUTBOX_OPT_BOOL ||
-                 row->type == OUTBOX_OPT_DURATION_MS || row->type == OUTBOX_OPT_BYTES;
     const char *value = row->fallback ? row->fallback : "";
     if (row->type == OUTBOX_OPT_MAP || row->type == OUTBOX_OPT_LIST) {
         add_yaml_items(out, value, row->type == OUTBOX_OPT_MAP);
-    } else if (plain) {
+    } else if (is_plain(row)) {
         text_add(out, value);
     } else {
         text_add_quoted(out, bytes_of(value));
@@ -162,6 +226,35 @@ void config_print_sample(const struct config *config, struct text *out)
 
 /* ---- JSON Schema ---- */
 
+/* The default as the file would have it. */
+static json_t *default_of(const struct outbox_option *row)
+{
+    bool map = row->type == OUTBOX_OPT_MAP;
+    if (row->type == OUTBOX_OPT_INT) {
+        return json_integer(strtoll(row->fallback, NULL, 10));
+    }
+    if (row->type == OUTBOX_OPT_BOOL) {
+        return json_boolean(strcmp(row->fallback, "true") == 0);
+    }
+    if (row->type != OUTBOX_OPT_LIST && !map) {
+        return json_string(row->fallback);
+    }
+    json_t *items = map ? json_object() : json_array();
+    for (const char *at = row->fallback; *at;) {
+        size_t len = strcspn(at, ",");
+        size_t name_len = map ? strcspn(at, "=") : 0;
+        if (map && name_len < len) {
+            char name[NAME_MAX_BYTES];
+            (void)snprintf(name, sizeof name, "%.*s", (int)name_len, at);
+            (void)json_object_set_new(items, name, json_stringn(at + name_len + 1, len - name_len - 1));
+        } else if (!map) {
+            (void)json_array_append_new(items, json_stringn(at, len));
+        }
+        at += len + (at[len] == ',');
+    }
+    return items;
+}
+
 static json_t *schema_of(const struct outbox_option *row)
 {
     json_t *schema = json_object();
@@ -206,7 +299,7 @@ static json_t *schema_of(const struct outbox_option *row)
     }
     (void)json_object_set_new(schema, "description", json_string(row->help));
     if (row->fallback) {
-        (void)json_object_set_new(schema, "default", json_string(row->fallback));
+        (void)json_object_set_new(schema, "default", default_of(row));
     }
     return schema;
 }

@@ -49,8 +49,9 @@ enum outbox_verdict {
      * left, say), and cannot have arrived. */
     OUTBOX_UNSETTLED = 0,
     OUTBOX_CONFIRMED = 1, /* the broker took responsibility: the row is deleted */
-    OUTBOX_HOLD =
-        2, /* the destination of this channel cannot take it now: the row stays, the channel rests */
+    /* The destination of this channel cannot take it now: no attempt is counted. Where most of the channel's
+     * messages of the batch say so, or one with retry_after, the channel rests; few wait on their own. */
+    OUTBOX_HOLD = 2,
     OUTBOX_RETRY =
         3, /* this message was refused, perhaps by its own fault: counted only while its channel works */
     OUTBOX_REJECTED = 4 /* will never be taken: the row becomes a dead letter */
@@ -103,8 +104,10 @@ struct outbox_message {
     const struct outbox_header *headers;
     size_t header_count;
     int64_t created_at_us; /* Unix time, microseconds */
-    int64_t ttl_ms;        /* what was left at the claim, by the database's clock; -1 = never expires */
-    uint32_t attempt;      /* 1 for the first */
+    /* What was left when publish() was called, by the database's clock; -1 = never expires. What has expired
+     * by the time it would be sent is not sent: settle it as UNSETTLED. */
+    int64_t ttl_ms;
+    uint32_t attempt; /* 1 for the first */
 };
 
 /* Lent to publish() for the length of that call. Pointers, so that the message struct may grow. */
@@ -115,7 +118,7 @@ struct outbox_batch {
     /*
      * Says what became of messages[index]: at most once per index, from inside publish(), on its thread.
      * Never blocks. `reason` (NULL for CONFIRMED) is copied, one sentence naming cause and fix.
-     * retry_after_ms: 0 = the core's own backoff; used with HOLD and RETRY.
+     * retry_after_ms: 0 = the core's own backoff, at most 24 h; used with HOLD and RETRY.
      */
     void (*settle)(struct outbox_batch *batch, size_t index, enum outbox_verdict verdict, const char *reason,
                    int64_t retry_after_ms);

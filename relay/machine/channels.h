@@ -1,9 +1,10 @@
 /*
- * channels - what this process knows about the channels: which of them rest and why, and the evidence that
- * they work.
+ * channels - what this process knows about the channels: which of them rest and why, how much of one may be
+ * in flight, and the evidence that they work.
  *
  * Bounded: it forgets channels about which there is nothing to remember. Forgotten evidence makes a refusal a
- * HOLD, the safe side. Shared by the workers under a lock of its own; time is handed in.
+ * HOLD, the safe side. More channels than it can remember rest as a group: then those alone are known to work
+ * that it remembers. Shared by the workers under a lock of its own; time is handed in.
  */
 #ifndef RELAY_CHANNELS_H
 #define RELAY_CHANNELS_H
@@ -13,6 +14,7 @@
 
 #include "base/bytes.h"
 #include "base/err.h"
+#include "message/batch.h"
 
 struct channels;
 
@@ -22,35 +24,62 @@ struct channel_rest {
     int64_t rests_for_ms; /* from now */
 };
 
+/* What is worth a line in the log: the same again within a minute is not. */
+struct channel_news {
+    bool tell;
+    bool group;     /* all that it cannot remember rest, and not this one alone */
+    unsigned again; /* how often the same was not told since the last time */
+};
+
 int channels_new(struct channels **out, int64_t rest_min_ms, int64_t rest_max_ms, struct err *err) MUST_CHECK;
 void channels_free(struct channels *channels); /* accepts NULL */
 
-/* A message of it was confirmed: evidence, and the end of its backoff. */
-void channels_confirmed(struct channels *channels, struct bytes channel, int64_t now_ms);
+/* A message of it was confirmed: evidence, and the end of its backoff. True if a rest was told, and this is
+ * the first confirm since: news. */
+bool channels_confirmed(struct channels *channels, struct bytes channel, int64_t now_ms);
 
 /* Its destination cannot take messages now. True if it did not rest before. retry_after_ms 0 = a backoff. */
 bool channels_hold(struct channels *channels, struct bytes channel, const char *reason,
-                   int64_t retry_after_ms, int64_t now_ms);
+                   int64_t retry_after_ms, int64_t now_ms, struct channel_news *news);
 
 /* Does it rest? */
 bool channels_rests(struct channels *channels, struct bytes channel, int64_t now_ms);
 
-/* Was a message of the channel confirmed after `since_ms`? */
-bool channels_has_evidence(struct channels *channels, struct bytes channel, int64_t since_ms);
+/* Do those rest that it cannot remember? */
+bool channels_group_rests(struct channels *channels, int64_t now_ms);
+
+/* Some of `rows` in flight were too many for it: half of that from now on, doubled with each batch that all
+ * goes. */
+void channels_halve(struct channels *channels, struct bytes channel, size_t rows);
+void channels_grow(struct channels *channels, struct bytes channel);
+
+/* How many of its rows may be in flight in one batch; SIZE_MAX = as many as there are. */
+size_t channels_allowance(struct channels *channels, struct bytes channel);
+
+/* A message of it cost a session: from now until its next confirm its messages are sent when nothing else is
+ * in flight. */
+void channels_isolate(struct channels *channels, struct bytes channel);
+bool channels_is_isolated(struct channels *channels, struct bytes channel);
+
+/* Fills row->known of all rows that were not confirmed. */
+void channels_recall(struct channels *channels, struct batch *batch, int64_t began_ms);
 
 /* A message of it was refused, or cost a session; how often since its last confirm. */
 unsigned channels_refused(struct channels *channels, struct bytes channel, int64_t now_ms);
 
-/* When the row was last tried without evidence, as told by channels_tried(); -1 = not known. */
-int64_t channels_last_try(struct channels *channels, int64_t seq);
+/* The row was tried without evidence: channels_recall() tells when. */
 void channels_tried(struct channels *channels, int64_t seq, int64_t now_ms);
 
 /*
  * Writes the resting channels as a text[] literal, "{}" when none rests. The earliest end of a rest, or
- * CLOCK_NEVER_MS. Over the text's maximum, the rest of them is left out, and where memory is short all of
- * them: their rows are claimed and held again. Has to have held "{}" before, so that this always fits.
+ * CLOCK_NEVER_MS. Where memory is short, all are left out: their rows are claimed and held again. Has to have
+ * held "{}" before, so that this always fits.
  */
 int64_t channels_resting(struct channels *channels, int64_t now_ms, struct text *out);
+
+/* Writes channels that worked and do not rest as a text[] literal of LIKE patterns, at most some hundreds;
+ * "{}" if none is known. */
+void channels_working(struct channels *channels, int64_t now_ms, struct text *out);
 
 /* Calls `see` for each resting channel, under the lock. */
 void channels_each_rest(struct channels *channels, int64_t now_ms,

@@ -1,9 +1,136 @@
 #include "machine/verdict.h"
 
+#include <stdlib.h>
+#include <string.h>
+
 static struct bytes channel_of(const struct row *row)
 {
     return (struct bytes){row->message.channel.ptr, row->message.channel.len};
 }
+
+/* ---- the channels of a batch ---- */
+
+int verdict_init(struct verdict *verdict, size_t capacity, struct err *err)
+{
+    *verdict = (struct verdict){.capacity = capacity};
+    verdict->channels = calloc(capacity, sizeof *verdict->channels);
+    verdict->slots = calloc(2 * capacity, sizeof *verdict->slots);
+    return verdict->channels && verdict->slots
+               ? 0
+               : err_set(err, ERR_INTERNAL, "out of memory for the channels of %zu rows", capacity);
+}
+
+void verdict_finish(struct verdict *verdict)
+{
+    free(verdict->channels);
+    free(verdict->slots);
+    *verdict = (struct verdict){0};
+}
+
+/* At most half of the slots are in use: a search ends soon. */
+static struct verdict_channel *find(struct verdict *verdict, const struct row *row)
+{
+    struct bytes name = channel_of(row);
+    size_t places = 2 * verdict->capacity;
+    size_t place = (size_t)bytes_hash(name) % places;
+    while (verdict->slots[place] != 0) {
+        struct verdict_channel *channel = &verdict->channels[verdict->slots[place] - 1];
+        if (bytes_equal(channel->name, name)) {
+            return channel;
+        }
+        place = (place + 1) % places;
+    }
+    struct verdict_channel *channel = &verdict->channels[verdict->count++];
+    verdict->slots[place] = verdict->count;
+    *channel = (struct verdict_channel){.name = name};
+    return channel;
+}
+
+/* ---- evidence ---- */
+
+/* Has anything of its channel been confirmed since this row was last tried; for a first try, since this batch
+ * began? */
+static bool has_evidence(const struct row *row, const struct verdict_channel *channel,
+                         const struct verdict_context *context)
+{
+    int64_t since_ms = row->known.tried_ms >= 0 ? row->known.tried_ms : context->began_ms;
+    return channel->confirmed > 0 || row->known.confirmed_ms >= since_ms;
+}
+
+/* The session died while the row was in flight. */
+static bool is_lost(const struct row *row, const struct verdict_context *context)
+{
+    return context->loss && row->verdict == OUTBOX_UNSETTLED && row->lent && !row->not_sent;
+}
+
+/* Refused, perhaps by its own fault. One wave of one message proves nothing: the rows before it may have been
+ * confirmed before an outage began. */
+static bool is_refused(const struct row *row, const struct batch *batch,
+                       const struct verdict_context *context)
+{
+    return row->verdict == OUTBOX_RETRY || (is_lost(row, context) && batch->count == 1);
+}
+
+/* Refused, and the session died of it, as far as the backend knows. */
+static bool is_blamed(const struct row *row, const struct verdict_context *context)
+{
+    return context->loss && row->in_last_wave && row->verdict == OUTBOX_RETRY;
+}
+
+/* ---- what the channel's rows say together ---- */
+
+static void count_confirms(struct verdict *verdict, const struct batch *batch,
+                           const struct verdict_context *context)
+{
+    for (size_t at = 0; at < batch->count; at++) {
+        const struct row *row = &batch->rows[at];
+        struct verdict_channel *channel = find(verdict, row);
+        channel->confirmed += row->verdict == OUTBOX_CONFIRMED;
+        channel->settled += row->verdict != OUTBOX_UNSETTLED;
+        channel->lent += row->lent;
+    }
+    for (size_t at = 0; at < batch->count; at++) {
+        struct verdict_channel *channel = find(verdict, &batch->rows[at]);
+        channel->costly =
+            channel->costly || (is_blamed(&batch->rows[at], context) && channel->confirmed == 0);
+    }
+}
+
+/* Held: by its verdict, or refused without evidence. A retry waits on its own: its channel may well be
+ * working. */
+static bool is_held(const struct row *row, const struct verdict_channel *channel, const struct batch *batch,
+                    const struct verdict_context *context)
+{
+    if (row->verdict == OUTBOX_HOLD) {
+        return row->entry == 0 || row->retry_after_ms > 0 || !has_evidence(row, channel, context);
+    }
+    return is_refused(row, batch, context) && row->entry == 0 && !has_evidence(row, channel, context);
+}
+
+static void count_holds(struct verdict *verdict, const struct batch *batch,
+                        const struct verdict_context *context)
+{
+    for (size_t at = 0; at < batch->count; at++) {
+        const struct row *row = &batch->rows[at];
+        struct verdict_channel *channel = find(verdict, row);
+        if (is_held(row, channel, batch, context)) {
+            channel->held++;
+            channel->wall = channel->wall ? channel->wall : row;
+            channel->tentative = context->single && row->verdict != OUTBOX_HOLD;
+            channel->retry_after_ms =
+                row->verdict == OUTBOX_HOLD && row->retry_after_ms > channel->retry_after_ms
+                    ? row->retry_after_ms
+                    : channel->retry_after_ms;
+        }
+    }
+    for (size_t at = 0; at < verdict->count; at++) {
+        struct verdict_channel *channel = &verdict->channels[at];
+        bool minority = channel->retry_after_ms == 0 && 2 * channel->held < channel->settled;
+        channel->wall = minority ? NULL : channel->wall;
+    }
+}
+
+/* ---- what becomes of each row ---- */
 
 static void bury(struct row *row, const char *burial)
 {
@@ -17,6 +144,9 @@ static void schedule(struct row *row, const struct verdict_context *context)
     row->wait_ms = row->retry_after_ms > 0
                        ? row->retry_after_ms
                        : backoff_for_ms(context->backoff, row->attempts ? row->attempts : 1);
+    if (row->message.ttl_ms >= 0 && row->message.ttl_ms < row->wait_ms) {
+        row->wait_ms = row->message.ttl_ms; /* it expires sooner, and must not block its key until then */
+    }
 }
 
 static bool too_old(const struct row *row, const struct verdict_context *context)
@@ -24,45 +154,25 @@ static bool too_old(const struct row *row, const struct verdict_context *context
     return context->rules->give_up_after_ms > 0 && row->age_ms > context->rules->give_up_after_ms;
 }
 
-static void rest_channel(const struct row *row, const struct verdict_context *context)
-{
-    if (channels_hold(context->channels, channel_of(row), row->error, row->retry_after_ms, context->now_ms)) {
-        char channel[256];
-        bytes_copy_printable(channel, sizeof channel, channel_of(row));
-        LOG(context->log, LOG_WARNING, "channel is on hold; its messages wait, nothing is lost",
-            log_text("channel", channel), log_text("reason", row->error));
-    }
-}
-
-static void hold(struct row *row, const struct verdict_context *context)
+/* The destination cannot take it now: no attempt is counted. Few wait on their own; a channel at a wall rests
+ * with all of them. */
+static void hold(struct row *row, struct verdict_channel *channel, const struct verdict_context *context)
 {
     if (too_old(row, context)) {
         bury(row, "age");
-        return;
-    }
-    row->fate = ROW_STAYS;
-    rest_channel(row, context);
-}
-
-/* Has anything of its channel been confirmed since this row was last tried; for a first try, since this batch
- * began? */
-static bool has_evidence(const struct row *row, const struct verdict_context *context)
-{
-    int64_t since_ms = context->began_ms;
-    if (row->tried_age_ms >= 0) {
-        since_ms = context->began_ms - row->tried_age_ms;
+    } else if (channel->wall) {
+        row->fate = ROW_STAYS;
     } else {
-        int64_t tried_ms = channels_last_try(context->channels, row->message.seq);
-        since_ms = tried_ms >= 0 ? tried_ms : since_ms;
+        schedule(row, context);
+        channel->few += row->entry == 0; /* a retry that waits on says nothing new of its channel */
     }
-    return channels_has_evidence(context->channels, channel_of(row), since_ms);
 }
 
-static void retry(struct row *row, const struct verdict_context *context)
+static void retry(struct row *row, struct verdict_channel *channel, const struct verdict_context *context)
 {
     if (too_old(row, context)) {
         bury(row, "age");
-    } else if (has_evidence(row, context)) {
+    } else if (has_evidence(row, channel, context)) {
         row->attempts++;
         if (context->rules->max_attempts > 0 && row->attempts >= context->rules->max_attempts) {
             bury(row, "attempts");
@@ -70,64 +180,72 @@ static void retry(struct row *row, const struct verdict_context *context)
             schedule(row, context);
         }
     } else if (row->entry != 0) {
-        schedule(row, context); /* it waits on its own: its channel may well be working */
+        schedule(row, context);
     } else {
-        row->fate = ROW_STAYS;
-        channels_tried(context->channels, row->message.seq, context->now_ms);
-        /* In suspect mode one refusal may be this row's own fault, and its neighbours are to tell. Two in a
-         * row are not. */
-        if (channels_refused(context->channels, channel_of(row), context->now_ms) > 1 || !context->single) {
-            rest_channel(row, context);
-        }
+        hold(row, channel, context);
+        row->refused = row->fate == ROW_STAYS;
     }
 }
 
-/* The session died while this row was in flight. Alone, it is suspect; in company, nobody knows. */
-static void lost(struct row *row, const struct verdict_context *context, bool alone)
+/* In company, nobody knows which row it was; retries are few: each is sent alone from now on, so that the
+ * guilty one shows itself. */
+static void lost_in_company(struct row *row)
 {
-    row->error = context->loss;
-    if (alone) {
+    row->fate = ROW_STAYS;
+    if (row->entry != 0) {
         row->solo = true;
-        retry(row, context);
-    } else if (row->entry != 0) {
-        row->solo =
-            true; /* retries are few: send each alone from now on, so that the guilty one shows itself */
         row->fate = ROW_SCHEDULED;
         row->wait_ms = 0;
+    }
+}
+
+static void decide(struct row *row, struct verdict_channel *channel, const struct batch *batch,
+                   const struct verdict_context *context)
+{
+    if (is_lost(row, context)) {
+        row->error = context->loss;
+        row->solo = row->solo || batch->count == 1;
+    }
+    row->solo = row->solo || is_blamed(row, context);
+    if (row->verdict == OUTBOX_CONFIRMED) {
+        row->fate = ROW_DELETED;
+    } else if (row->verdict == OUTBOX_REJECTED) {
+        bury(row, row->burial);
+    } else if (row->verdict == OUTBOX_HOLD) {
+        hold(row, channel, context);
+    } else if (is_refused(row, batch, context)) {
+        retry(row, channel, context);
+    } else if (is_lost(row, context)) {
+        lost_in_company(row);
     } else {
         row->fate = ROW_STAYS;
     }
 }
 
-static void decide_row(struct row *row, const struct verdict_context *context, bool alone)
+/* ---- what is told ---- */
+
+static enum verdict_burial burial_of(const char *word)
 {
-    switch (row->verdict) {
-    case OUTBOX_CONFIRMED:
-        row->fate = ROW_DELETED;
-        return;
-    case OUTBOX_HOLD:
-        hold(row, context);
-        return;
-    case OUTBOX_RETRY:
-        retry(row, context);
-        return;
-    case OUTBOX_REJECTED:
-        bury(row, row->burial);
-        return;
-    case OUTBOX_UNSETTLED:
-        break;
+    static const char *const words[VERDICT_BURIALS] = {"rejected", "expired", "attempts", "age"};
+    enum verdict_burial burial = VERDICT_REJECTED;
+    while (burial + 1 < VERDICT_BURIALS && strcmp(words[burial], word) != 0) {
+        burial++;
     }
-    if (context->loss && row->lent && !row->not_sent) {
-        lost(row, context, alone);
-    } else {
-        row->fate = ROW_STAYS;
+    return burial;
+}
+
+static void note_burial(struct verdict_channel *channel, const struct row *row)
+{
+    enum verdict_burial burial = burial_of(row->burial);
+    if (channel->buried[burial].rows++ == 0) {
+        channel->buried[burial].first = row;
     }
 }
 
 static void count(struct tally *tally, const struct row *row)
 {
     tally->unsettled += row->verdict == OUTBOX_UNSETTLED && row->lent && !row->not_sent;
-    tally->held += row->verdict == OUTBOX_HOLD && row->fate == ROW_STAYS;
+    tally->held += row->verdict == OUTBOX_HOLD && row->fate != ROW_BURIED;
     tally->confirmed += row->fate == ROW_DELETED;
     tally->buried += row->fate == ROW_BURIED;
     tally->retried += row->fate == ROW_SCHEDULED;
@@ -139,37 +257,20 @@ static void count(struct tally *tally, const struct row *row)
     }
 }
 
-static void log_burial(const struct row *row, const struct verdict_context *context)
+void verdict_decide(struct verdict *verdict, struct batch *batch, const struct verdict_context *context)
 {
-    char id[64];
-    char channel[256];
-    bytes_copy_printable(id, sizeof id, (struct bytes){row->message.id.ptr, row->message.id.len});
-    bytes_copy_printable(channel, sizeof channel, channel_of(row));
-    LOG(context->log, LOG_WARNING, "message set aside as a dead letter", log_text("id", id),
-        log_text("channel", channel), log_text("reason", row->burial), log_number("attempts", row->attempts),
-        log_text("error", row->error));
-}
-
-void verdict_decide(struct batch *batch, const struct verdict_context *context, struct tally *tally)
-{
-    *tally = (struct tally){.next_due_ms = -1};
-    /* One wave of one message proves nothing: the rows before it may have been confirmed before an outage
-     * began. */
-    bool alone = batch->count == 1;
-    struct bytes latest = {NULL, 0};
+    verdict->tally = (struct tally){.next_due_ms = -1};
+    verdict->count = 0;
+    memset(verdict->slots, 0, 2 * verdict->capacity * sizeof *verdict->slots);
+    count_confirms(verdict, batch, context);
+    count_holds(verdict, batch, context);
     for (size_t at = 0; at < batch->count; at++) {
         struct row *row = &batch->rows[at];
-        if (row->verdict == OUTBOX_CONFIRMED && !bytes_equal(latest, channel_of(row))) {
-            latest = channel_of(row);
-            channels_confirmed(context->channels, latest, context->now_ms);
-        }
-    }
-    for (size_t at = 0; at < batch->count; at++) {
-        struct row *row = &batch->rows[at];
-        decide_row(row, context, alone);
-        count(tally, row);
+        struct verdict_channel *channel = find(verdict, row);
+        decide(row, channel, batch, context);
+        count(&verdict->tally, row);
         if (row->fate == ROW_BURIED) {
-            log_burial(row, context);
+            note_burial(channel, row);
         }
     }
 }

@@ -1,7 +1,9 @@
 /*
- * verdict - turns what a backend said about each message into what the transaction does with its row.
+ * verdict - from what a backend said about each message of a batch, and from what is known of earlier tries,
+ * to what the transaction does with its row and what is to be told of each channel. Pure: it asks and changes
+ * nothing else.
  *
- * This is the product's specification in one function; design.md section 4 is its table. Attempts count only
+ * This is the product's specification in one file; design.md section 4 is its table. Attempts count only
  * against evidence that the destination works: a message of the same channel was confirmed since this row was
  * last tried.
  */
@@ -12,8 +14,6 @@
 #include <stdint.h>
 
 #include "base/backoff.h"
-#include "base/log.h"
-#include "machine/channels.h"
 #include "message/batch.h"
 
 struct verdict_rules {
@@ -23,13 +23,31 @@ struct verdict_rules {
 
 struct verdict_context {
     const struct verdict_rules *rules;
-    struct channels *channels;
     struct backoff *backoff; /* retry.backoff_min .. backoff_max */
-    const struct log *log;
-    int64_t began_ms; /* when publishing began */
-    int64_t now_ms;
-    const char *loss; /* why the session was lost; NULL = it was not */
-    bool single;      /* suspect mode: a refusal without evidence must not stop the channel's other rows */
+    int64_t began_ms;        /* when publishing began */
+    const char *loss;        /* why the session was lost; NULL = it was not */
+    bool single; /* suspect mode: one refusal without evidence must not stop the channel's other rows */
+};
+
+/* The words of dead_letter.reason. */
+enum verdict_burial { VERDICT_REJECTED, VERDICT_EXPIRED, VERDICT_ATTEMPTS, VERDICT_AGE, VERDICT_BURIALS };
+
+/* What is to be told of one channel of the batch; rows are borrowed from it. */
+struct verdict_channel {
+    struct bytes name;
+    size_t settled;   /* its rows with a verdict */
+    size_t held;      /* of them, those whose destination cannot take them now */
+    size_t confirmed; /* its destination works */
+    size_t few;       /* held ones that wait on their own: the channel goes on, at half of its rows */
+    size_t lent;
+    const struct row *wall; /* the first held one of a channel that is to rest; NULL = it is not */
+    bool tentative;         /* unless it is the first refusal since its last confirm */
+    bool costly;            /* a refusal of its message cost the session, and nothing of it was confirmed */
+    int64_t retry_after_ms; /* the longest that was asked for; 0 = a backoff */
+    struct {
+        size_t rows;
+        const struct row *first;
+    } buried[VERDICT_BURIALS];
 };
 
 struct tally {
@@ -42,6 +60,19 @@ struct tally {
     int64_t next_due_ms;    /* shortest wait of the retried; -1 = none */
 };
 
-void verdict_decide(struct batch *batch, const struct verdict_context *context, struct tally *tally);
+struct verdict {
+    struct tally tally;
+    struct verdict_channel *channels;
+    size_t count;
+    size_t capacity;
+    size_t *slots; /* 1 + index of a channel, by hash; 0 = free */
+};
+
+/* For batches of `capacity` rows at most. verdict_finish() either way. */
+int verdict_init(struct verdict *verdict, size_t capacity, struct err *err) MUST_CHECK;
+void verdict_finish(struct verdict *verdict);
+
+/* Sets the fates of all rows. */
+void verdict_decide(struct verdict *verdict, struct batch *batch, const struct verdict_context *context);
 
 #endif

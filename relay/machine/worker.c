@@ -11,7 +11,8 @@
 #include "base/failpoint.h"
 #include "machine/worker_state.h"
 
-enum { RESTING_MAX_BYTES = 256 << 10 };
+/* As many names as channels.c remembers of those that rest, each of its characters escaped. */
+enum { RESTING_MAX_BYTES = 32 << 20, WORKING_MAX_BYTES = 1 << 20 };
 
 /* ---- publish, settle, commit ---- */
 
@@ -42,9 +43,23 @@ static void suspect_rows(struct worker *worker)
     }
 }
 
-static void after_publish(struct worker *worker, enum outbox_session_state state, int64_t retry_after_ms,
-                          const struct err *err, const struct tally *tally)
+/* It died, and of a message of this wave the backend knows that it was refused: that one is why. */
+static bool is_blamed(const struct batch *batch)
 {
+    for (size_t at = 0; at < batch->count; at++) {
+        const struct row *row = &batch->rows[at];
+        if (row->in_last_wave && (row->verdict == OUTBOX_RETRY ||
+                                  (row->verdict == OUTBOX_REJECTED && strcmp(row->burial, "expired") != 0))) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void after_publish(struct worker *worker, enum outbox_session_state state, int64_t retry_after_ms,
+                          const struct err *err)
+{
+    const struct tally *tally = &worker->verdict.tally;
     if (tally->confirmed > 0 || (state == OUTBOX_SESSION_OK && worker->probing)) {
         worker_session_works(worker);
     }
@@ -58,6 +73,13 @@ static void after_publish(struct worker *worker, enum outbox_session_state state
     }
     if (worker->cause == WATCH_DATABASE || worker->cause == WATCH_STOP) {
         worker_drop_session(worker);
+        return;
+    }
+    if (worker->cause == WATCH_NONE && is_blamed(&worker->batch)) {
+        worker_forfeit_session(worker, err);
+        if (worker->probing) {
+            worker_session_works(worker); /* the broker looks at messages: what it refuses rests by itself */
+        }
         return;
     }
     worker_lose_session(worker, err);
@@ -83,7 +105,6 @@ static enum outbox_session_state publish_wave(struct worker *worker, int64_t dea
 {
     struct watchdog *watchdog = &worker->shared->watchdog;
     worker_beat(worker);
-    worker_withhold(worker);
     watchdog_begin(watchdog, (size_t)worker->number, worker->session, deadline_ms,
                    source_socket(worker->source));
     enum outbox_session_state state =
@@ -104,14 +125,18 @@ static enum outbox_session_state publish_waves(struct worker *worker, int64_t be
 {
     int64_t timeout_ms = worker->shared->options.publish_timeout_ms;
     enum outbox_session_state state = OUTBOX_SESSION_OK;
-    do {
+    bool more = true;
+    worker_withhold(worker);
+    while (more) {
         state = publish_wave(worker, began_ms + timeout_ms, retry_after_ms, err);
-    } while (state == OUTBOX_SESSION_OK && batch_has_wave(&worker->batch) &&
-             clock_now_ms() < began_ms + timeout_ms / 2 && !wake_is_stopping(worker->shared->wake));
+        worker_withhold(worker); /* of what is left, something may go now, and something must not any more */
+        more = state == OUTBOX_SESSION_OK && batch_has_wave(&worker->batch) &&
+               clock_now_ms() < began_ms + timeout_ms / 2 && !wake_is_stopping(worker->shared->wake);
+    }
     return state;
 }
 
-static enum outbox_session_state publish(struct worker *worker, struct tally *tally)
+static enum outbox_session_state publish(struct worker *worker)
 {
     struct shared *shared = worker->shared;
     struct err err = {0};
@@ -123,22 +148,22 @@ static enum outbox_session_state publish(struct worker *worker, struct tally *ta
     worker->check_at_ms = clock_now_ms() + CHECK_EVERY_MS;
     const struct verdict_context context = {
         .rules = &shared->options.rules,
-        .channels = shared->channels,
         .backoff = &worker->retry_backoff,
-        .log = shared->log,
         .began_ms = began_ms,
-        .now_ms = clock_now_ms(),
         .loss = lost_by_broker ? keep_text(&worker->batch, err.text) : NULL,
         .single = worker->single,
     };
-    verdict_decide(&worker->batch, &context, tally);
-    after_publish(worker, state, retry_after_ms, &err, tally);
+    channels_recall(shared->channels, &worker->batch, began_ms);
+    verdict_decide(&worker->verdict, &worker->batch, &context);
+    worker_report(worker);
+    after_publish(worker, state, retry_after_ms, &err);
     return state;
 }
 
-static void committed(struct worker *worker, const struct tally *tally)
+static void committed(struct worker *worker)
 {
     struct shared *shared = worker->shared;
+    const struct tally *tally = &worker->verdict.tally;
     metrics_add(&shared->metrics.published, tally->confirmed);
     metrics_add(&shared->metrics.retried, tally->retried);
     metrics_add(&shared->metrics.dead_lettered, tally->buried);
@@ -170,13 +195,13 @@ static bool may_claim_at_once(struct worker *worker, enum outbox_session_state s
 }
 
 /* The commit is over, one way or the other. */
-static void after_commit(struct worker *worker, bool done, const struct tally *tally, const struct err *err)
+static void after_commit(struct worker *worker, bool done, const struct err *err)
 {
     struct shared *shared = worker->shared;
     if (done) {
-        committed(worker, tally);
+        committed(worker);
     } else {
-        count_possible_duplicates(worker, tally->confirmed, err->text);
+        count_possible_duplicates(worker, worker->verdict.tally.confirmed, err->text);
     }
     bool died = !done || !backend_is_connected(worker->session);
     if (worker->single) {
@@ -203,9 +228,10 @@ static void slow_down_if_rows_stay(struct worker *worker, const struct settled *
     }
 }
 
-static void settle_and_commit(struct worker *worker, enum outbox_session_state state, struct tally *tally)
+static void settle_and_commit(struct worker *worker, enum outbox_session_state state)
 {
     struct shared *shared = worker->shared;
+    struct tally *tally = &worker->verdict.tally;
     struct err err = {0};
     struct settled settled = {0};
     size_t claimed = worker->batch.count;
@@ -223,7 +249,7 @@ static void settle_and_commit(struct worker *worker, enum outbox_session_state s
             source_commit(worker->source, next ? &worker->request : NULL, &worker->batch, &settled, &err);
     }
     worker_return_budget(shared, settled.committed ? claimed - tally->confirmed - tally->buried : claimed);
-    after_commit(worker, settled.committed, tally, &err);
+    after_commit(worker, settled.committed, &err);
     slow_down_if_rows_stay(worker, &settled);
     if (result != 0) {
         worker_return_budget(shared, next ? worker->request.max_messages : 0);
@@ -255,9 +281,7 @@ static void loop(struct worker *worker)
                 continue;
             }
         }
-        struct tally tally;
-        enum outbox_session_state state = publish(worker, &tally);
-        settle_and_commit(worker, state, &tally);
+        settle_and_commit(worker, publish(worker));
     }
 }
 
@@ -270,7 +294,8 @@ static void *run(void *context)
     (void)snprintf(name, sizeof name, "worker %d", worker->number % 1000);
     (void)pthread_setname_np(pthread_self(), name);
     if (backend_session_new(&worker->session, shared->backend, &err) != 0 ||
-        batch_init(&worker->batch, shared->options.batch_messages, &err) != 0) {
+        batch_init(&worker->batch, shared->options.batch_messages, &err) != 0 ||
+        verdict_init(&worker->verdict, shared->options.batch_messages, &err) != 0) {
         LOG(shared->log, LOG_ERROR, "worker cannot start", log_text("error", err.text));
         (void)health_failed(&shared->health, HEALTH_BACKEND, &err, clock_now_ms());
     } else {
@@ -280,6 +305,7 @@ static void *run(void *context)
     source_close(worker->source);
     backend_session_free(worker->session);
     batch_finish(&worker->batch);
+    verdict_finish(&worker->verdict);
     breaker_abandon(&shared->breaker, worker->number);
     (void)suspect_abandon(&shared->suspect, worker->number);
     atomic_store(&worker->ended, true);
@@ -298,8 +324,12 @@ int worker_start(struct worker **out, struct shared *shared, int number, struct 
     worker->number = number;
     worker_beat(worker);
     text_init(&worker->resting, RESTING_MAX_BYTES);
+    text_init(&worker->working, WORKING_MAX_BYTES);
     text_add(&worker->resting, "{}");
-    if (worker->resting.overflow) {
+    text_add(&worker->working, "{}");
+    if (worker->resting.overflow || worker->working.overflow) {
+        text_finish(&worker->resting);
+        text_finish(&worker->working);
         free(worker);
         return err_set(err, ERR_INTERNAL, "out of memory");
     }
@@ -309,6 +339,7 @@ int worker_start(struct worker **out, struct shared *shared, int number, struct 
     int fault = pthread_create(&worker->thread, NULL, run, worker);
     if (fault != 0) {
         text_finish(&worker->resting);
+        text_finish(&worker->working);
         free(worker);
         return err_set(err, ERR_INTERNAL, "cannot start a thread: %s", strerror(fault));
     }
@@ -329,6 +360,7 @@ bool worker_join(struct worker *worker, int64_t deadline_ms)
     }
     (void)pthread_join(worker->thread, NULL);
     text_finish(&worker->resting);
+    text_finish(&worker->working);
     free(worker);
     return true;
 }

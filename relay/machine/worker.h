@@ -53,6 +53,7 @@ struct shared {
     _Atomic int64_t last_claim_ms;     /* when a claim last returned rows */
     atomic_uint working;               /* workers with a batch in hand */
     atomic_uint empty_claims;          /* claims and looks that found nothing, ever */
+    _Atomic uint64_t paused;           /* hash of the pauses that were last told; 0 = none were */
 };
 
 struct worker;

@@ -33,6 +33,20 @@ static enum claim_kind next_kind(struct worker *worker)
     return ordered ? CLAIM_KEYED : CLAIM_MESSAGES;
 }
 
+/* A probe is to prove that the broker works: best with a channel that did lately. And where so many rest that
+ * not all of them are known, only those are claimed that are known to work. */
+static const char *only_working(struct worker *worker)
+{
+    struct shared *shared = worker->shared;
+    int64_t now_ms = clock_now_ms();
+    bool group = channels_group_rests(shared->channels, now_ms);
+    if (worker->single || (!group && (!worker->probing || worker->probes_any))) {
+        return NULL;
+    }
+    channels_working(shared->channels, now_ms, &worker->working);
+    return group || worker->working.len > 2 ? text_get(&worker->working) : NULL;
+}
+
 bool worker_plan_claim(struct worker *worker)
 {
     struct shared *shared = worker->shared;
@@ -42,6 +56,7 @@ bool worker_plan_claim(struct worker *worker)
         .kind = next_kind(worker),
         .max_messages = worker_take_budget(shared, one ? 1 : shared->options.batch_messages),
         .resting = worker->single ? "{}" : text_get(&worker->resting), /* a suspect is tried whatever rests */
+        .only = only_working(worker),
         .suspect_seq = worker->suspect_seq,
     };
     return worker->request.max_messages > 0;
@@ -63,6 +78,7 @@ static void claimed_something(struct worker *worker)
     struct shared *shared = worker->shared;
     worker_set_working(worker, true);
     atomic_store(&shared->last_claim_ms, clock_now_ms());
+    worker->probes_any = false;
     worker->last_poll_ms = 0;
     if (worker->request.kind == CLAIM_SCHEDULED) {
         atomic_store(&shared->next_scheduled_ms, clock_now_ms());
@@ -84,9 +100,16 @@ static bool claimed_nothing(struct worker *worker)
     if (kind == CLAIM_MESSAGES && shared->options.source.ordered) {
         worker->unkeyed_at_ms = clock_after(clock_now_ms(), UNKEYED_AGAIN_MS);
     }
-    /* outbox.message was not asked yet, or only for one half of its rows. */
-    return kind != CLAIM_SCHEDULED && kind != CLAIM_SUSPECT &&
-           (kind == CLAIM_KEYED || !shared->options.source.ordered);
+    if (kind == CLAIM_SCHEDULED && source_promoted(worker->source) > 0) {
+        atomic_store(&shared->next_scheduled_ms, 0); /* there may be more of it */
+    }
+    if (kind == CLAIM_SCHEDULED || kind == CLAIM_SUSPECT ||
+        (kind == CLAIM_MESSAGES && shared->options.source.ordered)) {
+        return false; /* outbox.message was not asked yet, or only for some of its rows */
+    }
+    bool asked_for_few = worker->request.only && worker->probing && !worker->probes_any;
+    worker->probes_any = worker->probes_any || asked_for_few;
+    return !asked_for_few;
 }
 
 void worker_claimed(struct worker *worker)
@@ -119,6 +142,7 @@ bool worker_claim(struct worker *worker)
     if (source_claim(worker->source, &worker->request, &worker->batch, &err) != 0) {
         worker_return_budget(worker->shared, worker->request.max_messages);
         worker_lose_source(worker, &err);
+        worker->probes_any = worker->probes_any || worker->request.only; /* it may be the question's fault */
         return false;
     }
     worker_claimed(worker);
@@ -144,6 +168,7 @@ void worker_wait_for_messages(struct worker *worker)
             worker_lose_source(worker, &err);
             return;
         }
+        worker_source_works(worker);
         if (look.scheduled) {
             atomic_store(&shared->next_scheduled_ms, 0);
         }

@@ -38,18 +38,83 @@ void worker_let_go(struct worker *worker)
     }
 }
 
+static struct bytes channel_of(const struct row *row)
+{
+    return (struct bytes){row->message.channel.ptr, row->message.channel.len};
+}
+
 /* The claim was planned a moment ago: since then, another worker may have learned what this one must not
  * send. */
 static bool may_go(struct worker *worker, const struct row *row, int64_t now_ms)
 {
     struct shared *shared = worker->shared;
-    struct bytes channel = {row->message.channel.ptr, row->message.channel.len};
+    struct bytes channel = channel_of(row);
     bool suspect = row->entry == 0 && suspect_includes(&shared->suspect, row->message.seq);
     return !suspect && !channels_rests(shared->channels, channel, now_ms);
 }
 
+/* Channels of the batch of which not all may be in flight; those beyond MAX_LIMITS are not held back. */
+enum { MAX_LIMITS = 16 };
+struct limits {
+    struct {
+        struct bytes name;
+        size_t left;
+    } list[MAX_LIMITS];
+    size_t count;
+};
+
+/* False if as many of the row's channel as may be are lent already. */
+static bool is_within(struct limits *limits, struct worker *worker, const struct row *row)
+{
+    struct bytes channel = channel_of(row);
+    size_t at = 0;
+    while (at < limits->count && !bytes_equal(limits->list[at].name, channel)) {
+        at++;
+    }
+    if (at == limits->count) {
+        size_t allowance = channels_allowance(worker->shared->channels, channel);
+        if (allowance == SIZE_MAX || at == MAX_LIMITS) {
+            return true;
+        }
+        limits->list[limits->count].name = channel;
+        limits->list[limits->count++].left = allowance;
+    }
+    bool within = limits->list[at].left > 0;
+    limits->list[at].left -= within;
+    return within;
+}
+
+static bool is_open(const struct row *row)
+{
+    return !row->lent && row->verdict == OUTBOX_UNSETTLED;
+}
+
+/* Channels that cost sessions have a wave of their own, one after the other, when the others of the batch are
+ * through: then nothing else is in flight. */
+static void withhold_isolated(struct worker *worker)
+{
+    struct batch *batch = &worker->batch;
+    size_t first = batch->count;
+    for (size_t at = batch->count; at-- > 0;) {
+        struct row *row = &batch->rows[at];
+        if (is_open(row) && !row->withheld &&
+            channels_is_isolated(worker->shared->channels, channel_of(row))) {
+            row->isolated = row->withheld = true;
+            first = at;
+        }
+    }
+    bool their_turn = first < batch->count && !batch_has_wave(batch);
+    for (size_t at = first; at < batch->count; at++) {
+        struct row *row = &batch->rows[at];
+        bool turn = their_turn && bytes_equal(channel_of(row), channel_of(&batch->rows[first]));
+        row->withheld = row->withheld && !(row->isolated && turn);
+        row->isolated = false;
+    }
+}
+
 void worker_withhold(struct worker *worker)
 {
+    struct limits limits = {.count = 0};
     int64_t now_ms = clock_now_ms();
     size_t withheld = 0;
     if (worker->single || worker->probing) {
@@ -57,11 +122,14 @@ void worker_withhold(struct worker *worker)
     }
     for (size_t at = 0; at < worker->batch.count; at++) {
         struct row *row = &worker->batch.rows[at];
-        row->withheld = !row->lent && row->verdict == OUTBOX_UNSETTLED && !may_go(worker, row, now_ms);
+        if (is_open(row)) {
+            row->withheld = !may_go(worker, row, now_ms) || !is_within(&limits, worker, row);
+        }
         withheld += row->withheld;
     }
     if (withheld == worker->batch.count) {
         /* Nothing of it goes, and it must not be claimed again at full speed. */
         worker->last_poll_ms = worker->poll_ms = worker->shared->options.poll_max_ms;
     }
+    withhold_isolated(worker);
 }

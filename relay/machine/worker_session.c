@@ -27,6 +27,14 @@ void worker_lose_session(struct worker *worker, const struct err *why)
     worker->backend_not_before_ms += backoff_next_ms(&worker->backend_backoff);
 }
 
+void worker_forfeit_session(struct worker *worker, const struct err *why)
+{
+    worker_drop_session(worker);
+    worker->backend_not_before_ms = clock_now_ms() + FORFEIT_MS;
+    LOG(worker->shared->log, LOG_DEBUG, "a refused message cost the session; the broker answers",
+        log_number("worker", worker->number), log_text("reason", why->text));
+}
+
 void worker_pause_session(struct worker *worker, const struct err *why, int64_t retry_after_ms)
 {
     struct shared *shared = worker->shared;
@@ -123,6 +131,7 @@ bool worker_may_connect(struct worker *worker)
         LOG(shared->log, LOG_INFO, "breaker is half-open: one message tries the broker",
             log_number("worker", worker->number));
     }
+    worker->probes_any = worker->probes_any && worker->probing;
     worker->probing = answer == BREAKER_PROBE;
     return true;
 }
@@ -138,8 +147,8 @@ bool worker_may_claim(struct worker *worker)
         return false;
     }
     worker->single = answer == SUSPECT_SINGLE;
-    if (worker->single) {
-        worker->poll_ms = 0; /* the row is known: there is nothing to look for */
+    if (worker->single || worker->probing) {
+        worker->poll_ms = 0; /* the row is known, or any will do: a look would not tell more than the claim */
     }
     return true;
 }

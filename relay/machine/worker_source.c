@@ -1,4 +1,6 @@
 /* worker_source - connecting to the database, and losing it. */
+#include <string.h>
+
 #include "base/clock.h"
 #include "machine/worker_state.h"
 
@@ -47,8 +49,30 @@ bool worker_have_source(struct worker *worker)
     return true;
 }
 
+/* Pauses and their ends are told, once in a process. */
+static void tell_pauses(struct worker *worker)
+{
+    enum { SHOWN_BYTES = 400 };
+    const char *channels = source_paused(worker->source);
+    const char *patterns = source_paused_patterns(worker->source);
+    bool any = strcmp(channels, "{}") != 0 || strcmp(patterns, "{}") != 0;
+    uint64_t hash = any ? bytes_hash(bytes_of(channels)) * 31 + bytes_hash(bytes_of(patterns)) : 0;
+    if (atomic_load(&worker->shared->paused) == hash ||
+        atomic_exchange(&worker->shared->paused, hash) == hash) {
+        return;
+    }
+    char shown[SHOWN_BYTES];
+    char like[SHOWN_BYTES];
+    bytes_copy_printable(shown, sizeof shown, bytes_of(channels));
+    bytes_copy_printable(like, sizeof like, bytes_of(patterns));
+    LOG(worker->shared->log, LOG_INFO,
+        any ? "an operator has paused channels" : "no pause is in force any more",
+        log_text("channels", shown), log_text("patterns", like));
+}
+
 void worker_source_works(struct worker *worker)
 {
+    tell_pauses(worker);
     backoff_reset(&worker->database_backoff);
     if (health_works(&worker->shared->health, HEALTH_DATABASE)) {
         LOG(worker->shared->log, LOG_INFO, "connected to the database", log_number("worker", worker->number));

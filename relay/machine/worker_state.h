@@ -10,7 +10,8 @@
 #include "base/clock.h"
 #include "machine/worker.h"
 
-enum { CONNECT_AT_MOST_EVERY_MS = 1000, CHECK_EVERY_MS = 1000 };
+/* FORFEIT_MS: from one refused channel to the next, each of which costs a session; the broker is well. */
+enum { CONNECT_AT_MOST_EVERY_MS = 1000, CHECK_EVERY_MS = 500, FORFEIT_MS = 100 };
 
 struct worker {
     struct shared *shared;
@@ -19,7 +20,9 @@ struct worker {
     struct source *source;
     struct session *session;
     struct batch batch;
+    struct verdict verdict;
     struct text resting;
+    struct text working; /* channels that are to be claimed alone: for a probe, or where too many rest */
     struct source_request request; /* of the batch in hand */
     int64_t suspect_seq;
     int64_t unkeyed_at_ms; /* order by key: rows without a key are asked for again from then on */
@@ -36,6 +39,7 @@ struct worker {
     atomic_bool ended;      /* nothing is left to do but to join the thread */
     bool single;            /* the batch in hand is one row of suspect mode */
     bool probing;           /* this worker is the breaker's prober */
+    bool probes_any;        /* no channel that worked lately has a row: any will do */
     bool retries_were_last; /* claimed: the messages' turn is next */
     bool paused;            /* our own session said BUSY: only it can say that the pause is over */
     bool holds_batch;
@@ -63,6 +67,9 @@ void worker_let_go(struct worker *worker);
 /* Keeps back what must not be sent now: rows of a channel that rests meanwhile, rows that became suspects. */
 void worker_withhold(struct worker *worker);
 
+/* worker_report.c: what the batch's verdicts say of its channels is remembered and told. */
+void worker_report(struct worker *worker);
+
 /* worker_session.c: the session to the broker. */
 
 /* May this worker connect now, and go on to claim? The breaker answers; if not, it has waited a while. */
@@ -78,6 +85,9 @@ bool worker_may_claim(struct worker *worker);
 void worker_drop_session(struct worker *worker);
 
 void worker_lose_session(struct worker *worker, const struct err *why);
+
+/* A refusal of a known message cost it: that is the matter of the message's channel, not of the broker. */
+void worker_forfeit_session(struct worker *worker, const struct err *why);
 void worker_pause_session(struct worker *worker, const struct err *why, int64_t retry_after_ms);
 void worker_session_works(struct worker *worker);
 

@@ -7,7 +7,13 @@
 
 #include "base/failpoint.h"
 
-enum { REASON_MAX_BYTES = 512, ARENA_MAX_BYTES = 256 << 20 };
+enum { REASON_MAX_BYTES = 512, ARENA_MAX_BYTES = 256 << 20, RETRY_AFTER_MAX_MS = 24 * 3600 * 1000 };
+
+int64_t batch_clamp_ms(int64_t retry_after_ms)
+{
+    int64_t most_ms = retry_after_ms < RETRY_AFTER_MAX_MS ? retry_after_ms : RETRY_AFTER_MAX_MS;
+    return most_ms > 0 ? most_ms : 0;
+}
 
 static void settle(struct outbox_batch *lent, size_t index, enum outbox_verdict verdict, const char *reason,
                    int64_t retry_after_ms)
@@ -31,7 +37,7 @@ static void settle(struct outbox_batch *lent, size_t index, enum outbox_verdict 
     }
     row->verdict = verdict;
     row->not_sent = verdict == OUTBOX_UNSETTLED;
-    row->retry_after_ms = retry_after_ms;
+    row->retry_after_ms = batch_clamp_ms(retry_after_ms);
     if (reason && verdict != OUTBOX_CONFIRMED) {
         char clean[REASON_MAX_BYTES];
         bytes_copy_printable(clean, sizeof clean, bytes_of(reason));
@@ -90,8 +96,12 @@ struct row *batch_add(struct batch *batch)
         return NULL;
     }
     struct row *row = &batch->rows[batch->count++];
-    *row =
-        (struct row){.message = {.size = sizeof(struct outbox_message)}, .error = "", .burial = "rejected"};
+    *row = (struct row){.message = {.size = sizeof(struct outbox_message), .ttl_ms = -1},
+                        .ttl_ms = -1,
+                        .tried_age_ms = -1,
+                        .error = "",
+                        .burial = "rejected",
+                        .known = {-1, -1}};
     return row;
 }
 
@@ -165,14 +175,31 @@ bool batch_has_wave(const struct batch *batch)
     return false;
 }
 
-struct outbox_batch *batch_lend(struct batch *batch)
+/* Tells the row what is left of its life; false, and refused, if that is nothing. */
+static bool is_alive(struct batch *batch, struct row *row, int64_t now_ms)
+{
+    if (row->ttl_ms < 0) {
+        return true;
+    }
+    row->message.ttl_ms = row->ttl_ms - (now_ms - batch->claimed_ms);
+    if (row->message.ttl_ms > 0) {
+        return true;
+    }
+    row->message.ttl_ms = 0;
+    batch_refuse(batch, row, "expired", "its expires_at passed before it could be sent");
+    return false;
+}
+
+struct outbox_batch *batch_lend(struct batch *batch, int64_t now_ms)
 {
     size_t lent = 0;
     for (size_t at = 0; at < batch->count; at++) {
-        if (may_lend(batch, &batch->rows[at])) {
-            batch->messages[lent] = &batch->rows[at].message;
+        struct row *row = &batch->rows[at];
+        row->in_last_wave = may_lend(batch, row) && is_alive(batch, row, now_ms);
+        if (row->in_last_wave) {
+            batch->messages[lent] = &row->message;
             batch->row_of[lent++] = at;
-            batch->rows[at].lent = true;
+            row->lent = true;
         }
     }
     batch->lent.count = lent;
@@ -180,9 +207,15 @@ struct outbox_batch *batch_lend(struct batch *batch)
     return &batch->lent;
 }
 
-void batch_take_back(struct batch *batch)
+void batch_take_back(struct batch *batch, int64_t now_ms)
 {
     batch->is_lent = false;
+    for (size_t at = 0; at < batch->lent.count; at++) {
+        struct row *row = &batch->rows[batch->row_of[at]];
+        if (row->not_sent && !is_alive(batch, row, now_ms)) {
+            row->not_sent = false;
+        }
+    }
 }
 
 size_t batch_count_unknown(const struct batch *batch)

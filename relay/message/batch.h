@@ -30,13 +30,16 @@ struct row {
     int64_t entry;        /* its entry in outbox.scheduled; 0 = it stands in outbox.message */
     int64_t tried_age_ms; /* since its last try; -1 = unknown or never */
     int64_t age_ms;       /* since created_at */
+    int64_t ttl_ms;       /* left of it at the claim; -1 = it never expires */
     bool has_key;         /* an empty key is one, too */
     uint32_t attempts;    /* counted before this try */
     bool solo;            /* a session died on it before: sent alone */
 
     enum outbox_verdict verdict;
     bool withheld; /* it may not be sent now: it stays */
+    bool isolated; /* withheld until nothing else is in flight */
     bool lent;     /* a backend was asked to send it */
+    bool in_last_wave;
     bool spoiled;  /* settled twice: whatever else is said of it, nothing is known */
     bool not_sent; /* UNSETTLED in the backend's own words: it cannot have arrived */
     int64_t retry_after_ms;
@@ -45,6 +48,12 @@ struct row {
     enum row_fate fate;
     const char *burial; /* word for dead_letter.reason */
     int64_t wait_ms;    /* until due, for ROW_SCHEDULED */
+    bool refused;       /* without evidence: that it was tried is to be remembered */
+
+    struct {                  /* what is known of earlier tries; for the verdict of a row that was refused */
+        int64_t tried_ms;     /* its last try; -1 = never, or forgotten */
+        int64_t confirmed_ms; /* last confirm of its channel; -1 = none, or forgotten */
+    } known;
 };
 
 struct batch {
@@ -56,7 +65,8 @@ struct batch {
     const struct outbox_message **messages;
     size_t *row_of; /* lent index -> row */
     bool is_lent;
-    unsigned misuses; /* settled twice, out of range, or outside publish() */
+    int64_t claimed_ms; /* when the rows were read, CLOCK_MONOTONIC */
+    unsigned misuses;   /* settled twice, out of range, or outside publish() */
     void *owner;
     void (*release)(void *owner);
 };
@@ -94,13 +104,19 @@ int batch_order_by_key(struct batch *batch, struct err *err) MUST_CHECK;
 
 /*
  * Lends a wave to a backend: the unsettled rows that were neither lent nor withheld and whose predecessors
- * are confirmed. Without order that is all of them. The view is valid until batch_take_back().
+ * are confirmed. Without order that is all of them. What has expired since the claim is refused instead. The
+ * view is valid until batch_take_back().
  */
-struct outbox_batch *batch_lend(struct batch *batch);
-void batch_take_back(struct batch *batch);
+struct outbox_batch *batch_lend(struct batch *batch, int64_t now_ms);
+
+/* What was not sent, and has expired meanwhile, is refused. */
+void batch_take_back(struct batch *batch, int64_t now_ms);
 
 /* Is there another wave to lend? */
 bool batch_has_wave(const struct batch *batch);
+
+/* A plugin's retry_after is clamped: 0 to 24 h. */
+int64_t batch_clamp_ms(int64_t retry_after_ms);
 
 /* Messages of the last wave about which settle() was not called: they may have arrived. */
 size_t batch_count_unknown(const struct batch *batch);

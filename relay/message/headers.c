@@ -3,6 +3,7 @@
 #include <inttypes.h>
 #include <jansson.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "message/batch.h"
@@ -23,6 +24,19 @@ static void hold(struct row *row)
     row->error = "memory was short when its headers were read";
 }
 
+/* The fewest digits that are still this number: 1.1, not 1.1000000000000001. */
+static int print_real(char *out, size_t out_bytes, double number)
+{
+    int length = 0;
+    for (int digits = 15; digits <= 17; digits++) {
+        length = snprintf(out, out_bytes, "%.*g", digits, number);
+        if (strtod(out, NULL) == number) {
+            break;
+        }
+    }
+    return length;
+}
+
 /* false when memory is short. */
 static bool read_value(struct batch *batch, struct outbox_header *header, json_t *value)
 {
@@ -39,7 +53,7 @@ static bool read_value(struct batch *batch, struct outbox_header *header, json_t
         break;
     case JSON_REAL:
         header->type = OUTBOX_VALUE_DOUBLE;
-        length = snprintf(number, sizeof number, "%.17g", json_real_value(value));
+        length = print_real(number, sizeof number, json_real_value(value));
         break;
     case JSON_TRUE:
     case JSON_FALSE:
@@ -86,6 +100,69 @@ static void read_object(struct batch *batch, struct row *row, json_t *object)
     row->message.header_count = count;
 }
 
+/* The number at *from, which moves behind it, and whether no 64-bit integer, or no double, can hold it. */
+static bool skip_number(const char **from, const char *end)
+{
+    char text[400];
+    const char *begin = *from;
+    while (*from < end && strchr("+-.eE0123456789", **from) && **from) {
+        ++*from;
+    }
+    size_t len = (size_t)(*from - begin);
+    if (len >= sizeof text) {
+        return true;
+    }
+    memcpy(text, begin, len);
+    text[len] = '\0';
+    errno = 0;
+    bool whole = strpbrk(text, ".eE") == NULL;
+    (void)(whole ? (double)strtoll(text, NULL, 10) : strtod(text, NULL));
+    return errno == ERANGE;
+}
+
+/* jansson knows no larger numbers: they become texts, digit by digit. `out` has room for two more bytes a
+ * number. */
+static size_t quote_large_numbers(struct outbox_bytes json, char *out)
+{
+    const char *end = json.ptr + json.len;
+    bool in_text = false;
+    size_t used = 0;
+    for (const char *at = json.ptr; at < end;) {
+        const char *begin = at;
+        bool large = !in_text && strchr("-0123456789", *at) && *at && skip_number(&at, end);
+        if (at == begin) {
+            in_text = *at == '"' ? !in_text : in_text;
+            at += *at == '\\' && at + 1 < end ? 2 : 1; /* an escape, within a text */
+        }
+        out[used] = '"';
+        used += large;
+        memcpy(out + used, begin, (size_t)(at - begin));
+        used += (size_t)(at - begin);
+        out[used] = '"';
+        used += large;
+    }
+    return used;
+}
+
+/* NULL with *fault filled, or with errno ENOMEM. */
+static json_t *parse(struct outbox_bytes json, json_error_t *fault)
+{
+    errno = 0; /* jansson tells most shortages as something else */
+    json_t *object = json_loadb(json.ptr, json.len, JSON_REJECT_DUPLICATES, fault);
+    if (object || json_error_code(fault) != json_error_numeric_overflow) {
+        return object;
+    }
+    char *quoted = malloc(2 * json.len + 2);
+    if (quoted) {
+        errno = 0;
+        object = json_loadb(quoted, quote_large_numbers(json, quoted), JSON_REJECT_DUPLICATES, fault);
+    } else {
+        errno = ENOMEM;
+    }
+    free(quoted);
+    return object;
+}
+
 void batch_set_headers(struct batch *batch, struct row *row, struct outbox_bytes json)
 {
     if (json.len == 2 && memcmp(json.ptr, "{}", 2) == 0) {
@@ -96,8 +173,7 @@ void batch_set_headers(struct batch *batch, struct row *row, struct outbox_bytes
         return;
     }
     json_error_t fault;
-    errno = 0; /* jansson tells most shortages as something else */
-    json_t *object = json_loadb(json.ptr, json.len, JSON_REJECT_DUPLICATES, &fault);
+    json_t *object = parse(json, &fault);
     if (!object && errno == ENOMEM) {
         hold(row);
         return;

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "plugin/host.h"
 
 /* The built-in backends come through the same entry as a plugin's; CMake lists those that are compiled in. */
@@ -150,7 +151,7 @@ int backend_is_connected(const struct session *session)
 static enum outbox_session_state judge(enum outbox_session_state state, const struct outbox_error *error,
                                        int64_t *retry_after_ms, struct err *err)
 {
-    *retry_after_ms = state == OUTBOX_SESSION_BUSY ? error->retry_after_ms : 0;
+    *retry_after_ms = state == OUTBOX_SESSION_BUSY ? batch_clamp_ms(error->retry_after_ms) : 0;
     if (state == OUTBOX_SESSION_OK) {
         return state;
     }
@@ -163,8 +164,9 @@ enum outbox_session_state backend_publish(struct session *session, struct batch 
 {
     struct outbox_error error = {.size = sizeof error};
     const struct outbox_backend *table = session->backend->table;
-    enum outbox_session_state state = table->publish(session->object, batch_lend(batch), deadline_ms, &error);
-    batch_take_back(batch);
+    enum outbox_session_state state =
+        table->publish(session->object, batch_lend(batch, clock_now_ms()), deadline_ms, &error);
+    batch_take_back(batch, clock_now_ms());
     if (batch->misuses > 0) {
         batch->misuses = 0;
         (void)err_set(err, ERR_INTERNAL, "backend %s settled a message twice or one that it was not given",

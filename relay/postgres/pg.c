@@ -41,8 +41,9 @@ static int result_failed(const PGresult *result, struct err *err)
     const char *primary = PQresultErrorField(result, PG_DIAG_MESSAGE_PRIMARY);
     char line[400];
     pg_copy_first_line(line, sizeof line, primary ? primary : PQresultErrorMessage(result));
-    (void)err_set(err, sqlstate ? sqlstate_class(sqlstate) : ERR_CONNECTION, "%s%s%s%s", line,
-                  sqlstate ? " (SQLSTATE " : "", sqlstate ? sqlstate : "", sqlstate ? ")" : "");
+    (void)err_set(err, sqlstate ? sqlstate_class(sqlstate) : ERR_CONNECTION, "%s%s%s%s%s", line,
+                  sqlstate ? " (SQLSTATE " : "", sqlstate ? sqlstate : "", sqlstate ? ")" : "",
+                  sqlstate ? sqlstate_advice(sqlstate, line) : "");
     if (sqlstate) {
         memcpy(err->sqlstate, sqlstate, 5);
         err->sqlstate[5] = '\0';
@@ -74,6 +75,7 @@ int pg_wait_socket(struct pg *pg, short events, int64_t deadline_ms, struct err 
 void pg_close(struct pg *pg)
 {
     if (pg) {
+        pg_cancel_statement(pg);
         PQfinish(pg->conn);
         free(pg);
     }
@@ -249,15 +251,20 @@ int pg_is_pooled(struct pg *pg, bool *pooled, int64_t deadline_ms, struct err *e
     struct pg_rows *rows = NULL;
     const char *mode = PQparameterStatus(pg->conn, "pgbouncer.pool_mode");
     if (mode) { /* its own word: with pool_mode = session the server connection is ours until we go */
-        *pooled = strcmp(mode, "session") != 0;
+        *pooled = pg->pooled = strcmp(mode, "session") != 0;
         return 0;
     }
     if (pg_query(pg, "SELECT pg_catalog.pg_backend_pid()", 0, NULL, &rows, deadline_ms, err) != 0) {
         return -1;
     }
-    *pooled = pg_number(rows, 0, 0, 0) != PQbackendPID(pg->conn);
+    *pooled = pg->pooled = pg_number(rows, 0, 0, 0) != PQbackendPID(pg->conn);
     pg_rows_free(rows);
     return 0;
+}
+
+bool pg_pooled(const struct pg *pg)
+{
+    return pg->pooled;
 }
 
 int pg_script(struct pg *pg, const char *sql, int64_t deadline_ms, struct err *err)

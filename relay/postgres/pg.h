@@ -35,7 +35,7 @@ struct pg_options {
 int pg_open(struct pg **out, const struct pg_options *options, int64_t deadline_ms,
             struct err *err) MUST_CHECK;
 
-/* Accepts NULL. The server rolls back what was open. */
+/* Accepts NULL. A statement that is still running is cancelled; the server rolls back what was open. */
 void pg_close(struct pg *pg);
 
 /*
@@ -43,6 +43,9 @@ void pg_close(struct pg *pg);
  * else the server is asked for its process, which differs from the one that the handshake named.
  */
 int pg_is_pooled(struct pg *pg, bool *pooled, int64_t deadline_ms, struct err *err) MUST_CHECK;
+
+/* What pg_is_pooled() found; false before. */
+bool pg_pooled(const struct pg *pg);
 
 /* From now on, waits end when this descriptor becomes readable. */
 void pg_cancel_on(struct pg *pg, int cancel_fd);

@@ -37,7 +37,11 @@ static int connect_failed(PGconn *conn, int error_number, struct err *err)
         }
     }
     if (line[0]) {
-        return err_set(err, ERR_CONNECTION, "%s", line);
+        bool read_only = strstr(line, "read-only") != NULL;
+        return err_set(err, ERR_CONNECTION, "%s%s", line,
+                       read_only
+                           ? ": a standby, or default_transaction_read_only is set for this role or database"
+                           : "");
     }
     /* libpq 16 and newer may end without a word where it cannot open a socket. */
     return err_set(err, ERR_CONNECTION, "cannot connect to PostgreSQL%s%s", error_number != 0 ? ": " : "",
@@ -63,6 +67,13 @@ static int finish_connect(struct pg *pg, int64_t deadline_ms, struct err *err)
     if (!encoding || strcmp(encoding, "UTF8") != 0) {
         return err_set(err, ERR_CONFIG, "client_encoding is %s where UTF8 was asked for",
                        encoding ? encoding : "unknown");
+    }
+    const char *stored = PQparameterStatus(pg->conn, "server_encoding");
+    if (stored && strcmp(stored, "UTF8") != 0) {
+        return err_set(err, ERR_CONFIG,
+                       "the database's encoding is %s, and an outbox needs UTF8, or one day a text cannot be "
+                       "written: CREATE DATABASE ... ENCODING 'UTF8' TEMPLATE template0",
+                       stored);
     }
     /* PgBouncer 1.26 and newer says so when it greets. */
     const char *mode = PQparameterStatus(pg->conn, "pgbouncer.pool_mode");

@@ -1,5 +1,6 @@
 #include "postgres/sqlstate.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <string.h>
 
@@ -32,4 +33,12 @@ enum err_class sqlstate_class(const char *sqlstate)
         }
     }
     return ERR_INTERNAL;
+}
+
+const char *sqlstate_advice(const char *sqlstate, const char *message)
+{
+    /* We ask for an error where a policy would hide rows: an outbox that looks empty is none. */
+    bool hidden = strcmp(sqlstate, "42501") == 0 && strstr(message, "row-level security");
+    return hidden ? ": ALTER TABLE ... DISABLE ROW LEVEL SECURITY, or ALTER ROLE ... BYPASSRLS for this user"
+                  : "";
 }

@@ -7,4 +7,7 @@
 /* The class of a five-character SQLSTATE; ERR_INTERNAL for what no table row names. */
 enum err_class sqlstate_class(const char *sqlstate);
 
+/* What mends it, to be told behind the server's own text; "" where that is enough. */
+const char *sqlstate_advice(const char *sqlstate, const char *message);
+
 #endif

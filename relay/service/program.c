@@ -5,10 +5,11 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "store/inspect.h"
 #include "store/limits.h"
 #include "store/schema.h"
 
-enum { FILTER_MAX_BYTES = 1 << 20, HOLDS_MAX_BYTES = 128 << 10, CONNECT_MS = 30000 };
+enum { FILTER_MAX_BYTES = 1 << 20, HOLDS_MAX_BYTES = 128 << 10, CONNECT_MS = 30000, TRY_MS = 5000 };
 
 static void name_instance(struct program *program)
 {
@@ -95,9 +96,14 @@ int program_init(struct program *program, struct config *config, struct err *err
     return start_signals(program, err);
 }
 
+static bool is_ordered(const struct config *config)
+{
+    return strcmp(config_text(config, "order"), "key") == 0;
+}
+
 bool program_is_ordered(const struct program *program)
 {
-    return strcmp(config_text(&program->config, "order"), "key") == 0;
+    return is_ordered(&program->config);
 }
 
 static const char *or_null(const struct text *text)
@@ -122,6 +128,7 @@ static void fill_options(const struct program *program, int64_t budget, struct p
                         .ordered = program_is_ordered(program),
                         .workers = config_number(config, "workers"),
                         .max_bytes = config_number(config, "batch.max_bytes"),
+                        .max_message_bytes = config_number(config, "batch.max_message_bytes"),
                         .transaction_ms = publish_timeout_ms + 5000,
                         .log = &program->log,
                     },
@@ -198,12 +205,9 @@ void program_finish(struct program *program)
     config_finish(&program->config);
 }
 
-int program_connect(struct program *program, int cancel_fd, struct pg **out, struct err *err)
+static int connect_to(const struct pg_options *options, int64_t deadline_ms, struct pg **out, struct err *err)
 {
-    const struct pg_options options = {config_text(&program->config, "database"), program->client_name,
-                                       cancel_fd};
-    int64_t deadline_ms = clock_now_ms() + CONNECT_MS;
-    if (limits_open(out, &options, NULL, deadline_ms, err) != 0) {
+    if (limits_open(out, options, NULL, deadline_ms, err) != 0) {
         return -1;
     }
     if (limits_check(*out, deadline_ms, err) != 0 || schema_check(*out, err) != 0) {
@@ -214,13 +218,35 @@ int program_connect(struct program *program, int cancel_fd, struct pg **out, str
     return 0;
 }
 
-int program_check_order(const struct program *program, struct pg *pg, struct err *err)
+int program_connect(struct program *program, int cancel_fd, struct pg **out, struct err *err)
 {
-    struct schema_order order;
-    if (schema_read_order(pg, &order, err) != 0) {
+    const struct pg_options options = {config_text(&program->config, "database"), program->client_name,
+                                       cancel_fd};
+    return connect_to(&options, clock_now_ms() + CONNECT_MS, out, err);
+}
+
+int program_try(const struct config *config, int cancel_fd, struct err *err)
+{
+    const struct pg_options options = {config_text(config, "database"), "outbox-relay", cancel_fd};
+    struct pg *pg = NULL;
+    if (connect_to(&options, clock_now_ms() + TRY_MS, &pg, err) != 0) {
         return -1;
     }
-    return schema_check_order(&order, program_is_ordered(program), err);
+    int result = program_check_outbox(config, pg, NULL, err);
+    pg_close(pg);
+    return result;
+}
+
+int program_check_outbox(const struct config *config, struct pg *pg, int64_t *lanes, struct err *err)
+{
+    struct schema_order order;
+    if (inspect_privileges(pg, err) != 0 || schema_read_order(pg, &order, err) != 0) {
+        return -1;
+    }
+    if (lanes) {
+        *lanes = order.lanes;
+    }
+    return schema_check_order(&order, is_ordered(config), err);
 }
 
 /* ---- what the process says about itself ---- */
@@ -319,6 +345,7 @@ void program_tick(struct program *program)
         .next_try_in_ms = breaker.state == BREAKER_OPEN ? breaker.next_try_in_ms : -1,
     };
     ledger_write(program->ledger, &entry);
+    ledger_look_around(program->ledger);
     if (atomic_exchange(&program->signals.dump, false)) {
         dump(program, &entry, breaker.state);
     }

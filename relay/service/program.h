@@ -53,8 +53,13 @@ bool program_is_ordered(const struct program *program);
  * program->wake's. */
 int program_connect(struct program *program, int cancel_fd, struct pg **out, struct err *err) MUST_CHECK;
 
-/* Is this outbox ordered as we are configured? */
-int program_check_order(const struct program *program, struct pg *pg, struct err *err) MUST_CHECK;
+/* May we do with this outbox all that a relay does, and is it ordered as we are configured? Then *lanes (may
+ * be NULL) is how many lanes it has, 0 without order. */
+int program_check_outbox(const struct config *config, struct pg *pg, int64_t *lanes,
+                         struct err *err) MUST_CHECK;
+
+/* Could a program of this configuration run? Asks the database that it names; ends by cancel_fd. */
+int program_try(const struct config *config, int cancel_fd, struct err *err) MUST_CHECK;
 
 /* One second of a supervisor's life: the ledger's row, and what USR1 asks for. */
 void program_tick(struct program *program);

@@ -3,6 +3,10 @@
 #include <signal.h>
 #include <string.h>
 
+#include "base/clock.h"
+
+enum { SECOND_AFTER_MS = 100 };
+
 static void wanted(sigset_t *set)
 {
     (void)sigemptyset(set);
@@ -17,6 +21,7 @@ static void *run(void *context)
 {
     struct signals *signals = context;
     sigset_t set;
+    int64_t first_ms = 0;
     wanted(&set);
     while (!atomic_load(&signals->done)) {
         int number = 0;
@@ -24,12 +29,14 @@ static void *run(void *context)
             continue;
         }
         if (number == SIGTERM || number == SIGINT) {
-            /* The second one: a stop for other reasons (reload, end of a drain) does not count as the first.
+            /* The second one: a stop for other reasons (reload, end of a drain) does not count as the first;
+             * nor does the same one that reaches us twice, as by timeout(1), to the process and to its group.
              */
-            if (atomic_exchange(&signals->terminate, true)) {
-                wake_halt(signals->wake);
-            } else {
+            if (!atomic_exchange(&signals->terminate, true)) {
+                first_ms = clock_now_ms();
                 wake_stop(signals->wake);
+            } else if (clock_now_ms() - first_ms >= SECOND_AFTER_MS) {
+                wake_halt(signals->wake);
             }
         } else if (number == SIGHUP || number == SIGUSR1) {
             atomic_store(number == SIGHUP ? &signals->reload : &signals->dump, true);

@@ -80,27 +80,39 @@ int dead_count(struct pg *pg, const struct dead_filter *filter,
     return 0;
 }
 
-int dead_each(struct pg *pg, const struct dead_filter *filter,
+/* One page: as many as the statement's bounds of rows and bytes let pass. */
+static int see_page(struct pg *pg, const struct dead_filter *filter, int64_t limit, int64_t *behind,
+                    size_t *got, void (*see)(void *context, const struct dead_export *letter), void *context,
+                    struct err *err)
+{
+    struct parameters parameters;
+    struct pg_rows *rows = NULL;
+    fill(&parameters, filter, limit, *behind);
+    if (limits_query(pg, sql_dead_export, PARAMETERS, parameters.values, &rows, clock_now_ms() + WITHIN_MS,
+                     err) != 0) {
+        return -1;
+    }
+    *got = pg_rows_count(rows);
+    for (size_t at = 0; at < *got; at++) {
+        const struct dead_export letter = {pg_text(rows, at, 1), text_or_null(rows, at, 2),
+                                           text_or_null(rows, at, 3)};
+        *behind = pg_number(rows, at, 0, *behind);
+        see(context, &letter);
+    }
+    pg_rows_free(rows);
+    return 0;
+}
+
+int dead_each(struct pg *pg, const struct dead_filter *filter, int64_t limit,
               void (*see)(void *context, const struct dead_export *letter), void *context, struct err *err)
 {
     int64_t behind = 0;
-    size_t got = PAGE;
-    while (got == PAGE) {
-        struct parameters parameters;
-        struct pg_rows *rows = NULL;
-        fill(&parameters, filter, PAGE, behind);
-        if (limits_query(pg, sql_dead_export, PARAMETERS, parameters.values, &rows,
-                         clock_now_ms() + WITHIN_MS, err) != 0) {
+    size_t got = 1;
+    while (got > 0 && limit > 0) {
+        if (see_page(pg, filter, limit < PAGE ? limit : PAGE, &behind, &got, see, context, err) != 0) {
             return -1;
         }
-        got = pg_rows_count(rows);
-        for (size_t at = 0; at < got; at++) {
-            const struct dead_export letter = {pg_text(rows, at, 1), text_or_null(rows, at, 2),
-                                               text_or_null(rows, at, 3)};
-            behind = pg_number(rows, at, 0, behind);
-            see(context, &letter);
-        }
-        pg_rows_free(rows);
+        limit -= (int64_t)got;
     }
     return 0;
 }

@@ -51,8 +51,8 @@ int dead_count(struct pg *pg, const struct dead_filter *filter,
                void (*see)(void *context, const struct dead_count *count), void *context,
                struct err *err) MUST_CHECK;
 
-/* Oldest first, a page at a time in memory. */
-int dead_each(struct pg *pg, const struct dead_filter *filter,
+/* Oldest first, at most `limit`, some at a time in memory. */
+int dead_each(struct pg *pg, const struct dead_filter *filter, int64_t limit,
               void (*see)(void *context, const struct dead_export *letter), void *context,
               struct err *err) MUST_CHECK;
 

@@ -7,7 +7,7 @@
 #include "store/source_row.h"
 #include "store/sql.h"
 
-enum { WITHIN_MS = 30000 };
+enum { WITHIN_MS = 30000, NUMBER_BYTES = 24 };
 
 int inspect_drain_target(struct pg *pg, struct inspect_target *target, int64_t deadline_ms, struct err *err)
 {
@@ -16,7 +16,7 @@ int inspect_drain_target(struct pg *pg, struct inspect_target *target, int64_t d
         return -1;
     }
     target->seq = pg_number(rows, 0, 0, 0);
-    (void)snprintf(target->now, sizeof target->now, "%s", pg_text(rows, 0, 1));
+    target->now_us = pg_number(rows, 0, 1, 0);
     pg_rows_free(rows);
     return 0;
 }
@@ -26,33 +26,41 @@ int inspect_drain_left(struct pg *pg, const struct inspect_target *target,
                        struct err *err)
 {
     struct pg_rows *rows = NULL;
-    char seq[24];
+    char seq[NUMBER_BYTES];
+    char now[NUMBER_BYTES];
     (void)snprintf(seq, sizeof seq, "%lld", (long long)target->seq);
+    (void)snprintf(now, sizeof now, "%lld", (long long)target->now_us);
     const char *const values[] = {
-        seq, filter->include, filter->exclude, filter->resting, target->now, filter->ordered ? "t" : "f"};
+        seq, filter->include, filter->exclude, filter->resting, now, filter->ordered ? "t" : "f"};
     if (limits_query(pg, sql_drain_left, 6, values, &rows, deadline_ms, err) != 0) {
         return -1;
     }
-    *left = (struct inspect_left){pg_number(rows, 0, 0, 0), pg_number(rows, 0, 1, 0),
-                                  pg_number(rows, 0, 2, 0), pg_number(rows, 0, 3, 0)};
+    *left = (struct inspect_left){.messages = pg_number(rows, 0, 0, 0),
+                                  .resting = pg_number(rows, 0, 1, 0),
+                                  .due = pg_number(rows, 0, 2, 0),
+                                  .waiting = pg_number(rows, 0, 3, 0),
+                                  .next_due_ms = pg_number(rows, 0, 4, CLOCK_NEVER_MS),
+                                  .pause_ends_ms = pg_number(rows, 0, 5, CLOCK_NEVER_MS),
+                                  .delayed = pg_number(rows, 0, 6, 0),
+                                  .awaited = pg_number(rows, 0, 7, 0)};
     pg_rows_free(rows);
     return 0;
 }
 
-int inspect_promote_all(struct pg *pg, int64_t *promoted, int64_t deadline_ms, struct err *err)
+int inspect_promote(struct pg *pg, int64_t max_bytes, int64_t lanes, int64_t *promoted, int64_t deadline_ms,
+                    struct err *err)
 {
-    static const char *const values[] = {"1000"};
-    size_t moved = 0;
-    *promoted = 0;
-    do {
-        struct pg_rows *rows = NULL;
-        if (limits_query(pg, sql_promote, 1, values, &rows, deadline_ms, err) != 0) {
-            return -1;
-        }
-        moved = pg_rows_affected(rows);
-        *promoted += (int64_t)moved;
-        pg_rows_free(rows);
-    } while (moved > 0);
+    struct pg_rows *rows = NULL;
+    char bytes[NUMBER_BYTES];
+    char mask[NUMBER_BYTES];
+    (void)snprintf(bytes, sizeof bytes, "%lld", (long long)max_bytes);
+    (void)snprintf(mask, sizeof mask, "%lld", (long long)lanes - 1);
+    const char *const values[] = {"1000", bytes, lanes > 0 ? mask : NULL};
+    if (limits_query(pg, sql_promote, 3, values, &rows, deadline_ms, err) != 0) {
+        return -1;
+    }
+    *promoted = (int64_t)pg_rows_affected(rows);
+    pg_rows_free(rows);
     return 0;
 }
 
@@ -75,12 +83,34 @@ int inspect_privileges(struct pg *pg, struct err *err)
     }
     int result = 0;
     if (pg_rows_count(rows) > 0) {
-        result = err_set(err, ERR_REFUSED,
-                         "user %s lacks %s on %s: GRANT outbox_relay TO the user, as the schema's owner",
-                         pg_text(rows, 0, 0), pg_text(rows, 0, 1), pg_text(rows, 0, 2));
+        result = err_set(err, ERR_REFUSED, "%s", pg_text(rows, 0, 0));
     }
     pg_rows_free(rows);
     return result;
+}
+
+int inspect_strangers(struct pg *pg, void (*tell)(void *context, const char *sentence), void *context,
+                      int64_t deadline_ms, struct err *err)
+{
+    struct pg_rows *rows = NULL;
+    if (limits_query(pg, sql_strangers, 0, NULL, &rows, deadline_ms, err) != 0) {
+        return -1;
+    }
+    for (size_t at = 0; at < pg_rows_count(rows); at++) {
+        tell(context, pg_text(rows, at, 1));
+    }
+    pg_rows_free(rows);
+    return 0;
+}
+
+int inspect_transaction(struct pg *pg, struct err *err)
+{
+    int64_t deadline_ms = clock_now_ms() + WITHIN_MS;
+    if (limits_begin(pg, deadline_ms, err) != 0 ||
+        limits_query(pg, "SELECT count(*) FROM outbox.setting", 0, NULL, NULL, deadline_ms, err) != 0) {
+        return -1;
+    }
+    return limits_query(pg, "COMMIT", 0, NULL, NULL, deadline_ms, err);
 }
 
 int inspect_order_hazards(struct pg *pg, void (*tell)(void *context, const char *hazard), void *context,
@@ -99,13 +129,15 @@ int inspect_order_hazards(struct pg *pg, void (*tell)(void *context, const char 
 
 /* ---- one message ---- */
 
-int inspect_message(struct pg *pg, const char *id, struct batch *batch, struct inspect_place *place,
-                    bool *found, struct err *err)
+int inspect_message(struct pg *pg, const char *id, int64_t max_bytes, struct batch *batch,
+                    struct inspect_place *place, bool *found, struct err *err)
 {
     struct pg_rows *rows = NULL;
-    const char *const values[] = {id};
-    if (limits_query_binary(pg, sql_explain, 1, values, &rows, clock_now_ms() + WITHIN_MS, err) != 0 ||
-        source_read_rows(batch, rows, err) != 0) {
+    char most[NUMBER_BYTES];
+    (void)snprintf(most, sizeof most, "%lld", (long long)max_bytes);
+    const char *const values[] = {id, most};
+    if (limits_query_binary(pg, sql_explain, 2, values, &rows, clock_now_ms() + WITHIN_MS, err) != 0 ||
+        source_read_rows(batch, rows, max_bytes, err) != 0) {
         return -1;
     }
     *found = batch->count > 0;

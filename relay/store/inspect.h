@@ -13,14 +13,18 @@
 /* Where a drain aims. */
 struct inspect_target {
     int64_t seq;
-    char now[64]; /* the database's clock, as text */
+    int64_t now_us; /* the database's clock, since 1970 */
 };
 
 struct inspect_left {
     int64_t messages; /* up to the target, in our channels */
     int64_t resting; /* of these and of the due retries, held, paused, or behind a waiting row of their key */
-    int64_t due;     /* retries that were due at the start */
+    int64_t due;     /* retries that were due at the start, and delayed messages that have no seq yet */
     int64_t waiting; /* retries for later */
+    int64_t next_due_ms;   /* until the first of `awaited`; CLOCK_NEVER_MS = there is none */
+    int64_t pause_ends_ms; /* until the first pause ends by itself; likewise */
+    int64_t delayed;       /* of `due`, those without a seq */
+    int64_t awaited;       /* of `waiting`, those that were there at the start */
 };
 
 struct inspect_filter {
@@ -36,14 +40,25 @@ int inspect_drain_left(struct pg *pg, const struct inspect_target *target,
                        const struct inspect_filter *filter, struct inspect_left *left, int64_t deadline_ms,
                        struct err *err) MUST_CHECK;
 
-/* Moves delayed messages that are due into outbox.message, all of them; the deadline is each statement's. */
-int inspect_promote_all(struct pg *pg, int64_t *promoted, int64_t deadline_ms, struct err *err) MUST_CHECK;
+/* Moves some of the delayed messages that are due into outbox.message, max_bytes at most (one always); lanes:
+ * those of the order, 0 = none. *promoted = 0: there are no more, or others hold their lanes. */
+int inspect_promote(struct pg *pg, int64_t max_bytes, int64_t lanes, int64_t *promoted, int64_t deadline_ms,
+                    struct err *err) MUST_CHECK;
 
 /* The status document, JSON text. */
 int inspect_status(struct pg *pg, struct text *json, struct err *err) MUST_CHECK;
 
-/* Does this user lack a privilege that a relay needs? Then ERR_REFUSED, naming it. */
+/* Does this user lack a privilege that a relay needs, or does a policy hide rows from him? Then ERR_REFUSED,
+ * naming it. */
 int inspect_privileges(struct pg *pg, struct err *err) MUST_CHECK;
+
+/* Sessions that are none of a relay's and stand in its way: tells each, one sentence with the fix; the worst
+ * first. */
+int inspect_strangers(struct pg *pg, void (*tell)(void *context, const char *sentence), void *context,
+                      int64_t deadline_ms, struct err *err) MUST_CHECK;
+
+/* Begins and ends a transaction as a relay does: a pooler may not let it. */
+int inspect_transaction(struct pg *pg, struct err *err) MUST_CHECK;
 
 /* What endangers the order by key and is no reason to refuse: tells each, one sentence. */
 int inspect_order_hazards(struct pg *pg, void (*tell)(void *context, const char *hazard), void *context,
@@ -56,8 +71,8 @@ struct inspect_place {
 };
 
 /* Reads the message into an empty batch of one, wherever it is; *found is false if there is none of that id
- * (a UUID). Locks nothing. */
-int inspect_message(struct pg *pg, const char *id, struct batch *batch, struct inspect_place *place,
-                    bool *found, struct err *err) MUST_CHECK;
+ * (a UUID). What has more than max_bytes is not loaded. Locks nothing. */
+int inspect_message(struct pg *pg, const char *id, int64_t max_bytes, struct batch *batch,
+                    struct inspect_place *place, bool *found, struct err *err) MUST_CHECK;
 
 #endif

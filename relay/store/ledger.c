@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "base/version.h"
 #include "postgres/pg.h"
+#include "store/inspect.h"
 #include "store/limits.h"
 #include "store/sql.h"
 
@@ -17,6 +18,7 @@ enum {
     RECONNECT_EVERY_MS = 5000,
     CONNECT_MS = 5000,
     ANSWER_MS = 3000,
+    LOOK_AGAIN_MS = 60000,
     MAX_BYTES = 256 << 10
 };
 
@@ -26,6 +28,10 @@ struct ledger {
     struct text written; /* what the row says, to see a change */
     int64_t write_at_ms;
     int64_t connect_at_ms;
+    int64_t look_at_ms;
+    uint64_t strangers; /* hash of what was told of them */
+    bool has_written;
+    bool warned; /* of another with our name */
     char host[256];
     char pid[16];
 };
@@ -64,16 +70,43 @@ static bool connect_if_due(struct ledger *ledger)
     return true;
 }
 
+/* Two of one name write over each other: then neither can be told from the other in `status`. What the first
+ * write finds may be our own life before this one. */
+static void warn_of_namesake(struct ledger *ledger, const struct pg_rows *rows)
+{
+    bool found = pg_rows_count(rows) > 0;
+    if (found && !ledger->warned) {
+        LOG(ledger->options.log, LOG_WARNING,
+            ledger->has_written ? "another relay runs under the same name: give each its own --instance"
+                                : "a relay of the same name was here less than 30 s ago: if it still runs, "
+                                  "give each its own --instance",
+            log_text("instance", ledger->options.instance), log_text("host", pg_text(rows, 0, 0)),
+            log_number("pid", pg_number(rows, 0, 1, 0)));
+    }
+    ledger->warned = ledger->warned || (found && ledger->has_written);
+    ledger->has_written = true;
+}
+
+/* Another connection, another time. */
+static void give_up(struct ledger *ledger, const struct err *err)
+{
+    LOG(ledger->options.log, err->class == ERR_CONNECTION ? LOG_DEBUG : LOG_WARNING,
+        "cannot write to outbox.relay", log_text("error", err->text));
+    pg_close(ledger->pg);
+    ledger->pg = NULL;
+    text_clear(&ledger->written);
+}
+
 static void run(struct ledger *ledger, const char *sql, size_t count, const char *const *values)
 {
     struct err err = {0};
-    if (limits_query(ledger->pg, sql, count, values, NULL, clock_now_ms() + ANSWER_MS, &err) != 0) {
-        LOG(ledger->options.log, err.class == ERR_CONNECTION ? LOG_DEBUG : LOG_WARNING,
-            "cannot write to outbox.relay", log_text("error", err.text));
-        pg_close(ledger->pg);
-        ledger->pg = NULL;
-        text_clear(&ledger->written);
+    struct pg_rows *rows = NULL;
+    if (limits_query(ledger->pg, sql, count, values, &rows, clock_now_ms() + ANSWER_MS, &err) != 0) {
+        give_up(ledger, &err);
+        return;
     }
+    warn_of_namesake(ledger, rows);
+    pg_rows_free(rows);
 }
 
 static bool has_changed(struct ledger *ledger, const struct ledger_entry *entry)
@@ -111,12 +144,57 @@ void ledger_write(struct ledger *ledger, const struct ledger_entry *entry)
     ledger->write_at_ms = clock_now_ms() + EVERY_MS;
 }
 
+/* The numbers of seconds in a sentence change by themselves. */
+static uint64_t hash_of(const char *sentence)
+{
+    uint64_t hash = 0;
+    for (const char *at = strstr(sentence, "process "); at && *at && *at != ')'; at++) {
+        hash = hash * 31 + (unsigned char)*at;
+    }
+    return hash;
+}
+
+struct look {
+    struct ledger *ledger;
+    uint64_t seen;
+};
+
+static void see_stranger(void *context, const char *sentence)
+{
+    struct look *look = context;
+    uint64_t hash = hash_of(sentence);
+    if (look->seen == 0 && hash != look->ledger->strangers) { /* the worst one, once */
+        char clean[400];
+        bytes_copy_printable(clean, sizeof clean, bytes_of(sentence));
+        LOG(look->ledger->options.log, LOG_WARNING, "somebody stands in the way", log_text("who", clean));
+    }
+    look->seen = look->seen ? look->seen : hash;
+}
+
+void ledger_look_around(struct ledger *ledger)
+{
+    struct look look = {ledger, 0};
+    struct err err = {0};
+    if (!ledger->pg || clock_now_ms() < ledger->look_at_ms) {
+        return;
+    }
+    ledger->look_at_ms = clock_now_ms() + EVERY_MS;
+    if (inspect_strangers(ledger->pg, see_stranger, &look, clock_now_ms() + ANSWER_MS, &err) == 0) {
+        ledger->strangers = look.seen;
+    } else if (err.class == ERR_CONNECTION || err.class == ERR_STOPPED) {
+        give_up(ledger, &err);
+    } else {
+        ledger->look_at_ms = clock_now_ms() + LOOK_AGAIN_MS; /* it is only to help, and costs too much now */
+        LOG(ledger->options.log, LOG_DEBUG, "cannot tell who stands in the way", log_text("error", err.text));
+    }
+}
+
 void ledger_free(struct ledger *ledger)
 {
     if (ledger) {
         if (ledger->pg) {
-            const char *const values[] = {ledger->options.instance};
-            run(ledger, sql_ledger_remove, 1, values);
+            const char *const values[] = {ledger->options.instance, ledger->host, ledger->pid};
+            run(ledger, sql_ledger_remove, 3, values);
         }
         pg_close(ledger->pg);
         text_finish(&ledger->written);

@@ -35,6 +35,10 @@ int ledger_new(struct ledger **out, const struct ledger_options *options, struct
 /* Writes if something changed or 10 s have passed; connects again, at most every 5 s, if need be. */
 void ledger_write(struct ledger *ledger, const struct ledger_entry *entry);
 
+/* Looks for strangers who stand in the way (inspect.h), as often as the row is written, and warns of what is
+ * new. */
+void ledger_look_around(struct ledger *ledger);
+
 /* Removes the row: a clean end. Accepts NULL. */
 void ledger_free(struct ledger *ledger);
 

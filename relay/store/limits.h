@@ -1,6 +1,7 @@
 /*
- * limits - the limits of time that role, database and server put on a session. Those that we know we set
- * ourselves: for the loop by guards.sql, for all else here. Those that we do not know we refuse.
+ * limits - what role, database and server put on a session: limits of time, and settings that change what our
+ * statements see, how they are read and planned (settings.sql). Those that we know we set ourselves: limits
+ * for the loop by guards.sql, for all else here. Limits that we do not know we refuse.
  */
 #ifndef RELAY_LIMITS_H
 #define RELAY_LIMITS_H
@@ -13,8 +14,8 @@
 #include "postgres/pg.h"
 
 /*
- * pg_open(), and where no pooler would give that to others, the session may be idle for as long as it likes.
- * *pooled (may be NULL): whether there is one. *out is the caller's, NULL after -1.
+ * pg_open(), and where no pooler would give that to others, our settings for the session; behind one they go
+ * with each transaction. *pooled (may be NULL): whether there is one. *out is the caller's, NULL after -1.
  */
 int limits_open(struct pg **out, const struct pg_options *options, bool *pooled, int64_t deadline_ms,
                 struct err *err) MUST_CHECK;

@@ -31,6 +31,19 @@ int pause_end(struct pg *pg, const char *scope, bool *was_paused, struct err *er
     return 0;
 }
 
+int pause_known(struct pg *pg, const char *scope, bool *known, struct text *in_force, struct err *err)
+{
+    struct pg_rows *rows = NULL;
+    const char *const values[] = {scope};
+    if (limits_query(pg, sql_pause_known, 1, values, &rows, clock_now_ms() + WITHIN_MS, err) != 0) {
+        return -1;
+    }
+    *known = pg_number(rows, 0, 0, 0) == 1;
+    text_add_bytes(in_force, pg_value(rows, 0, 1));
+    pg_rows_free(rows);
+    return 0;
+}
+
 static int ask(struct pg *pg, const char *among, struct text *transactions, int64_t *count, struct err *err)
 {
     struct pg_rows *rows = NULL;

@@ -17,7 +17,7 @@ enum {
     PAUSE_NS = 300000000
 };
 
-static const char *const migrations[] = {sql_0001_outbox, sql_0002_paused_now};
+static const char *const migrations[] = {sql_0001_outbox, sql_0002_paused_now, sql_0003_pause_patterns};
 enum { NEWEST = sizeof migrations / sizeof migrations[0] };
 
 int schema_newest(void)
@@ -115,6 +115,28 @@ int schema_check(struct pg *pg, struct err *err)
                        version, NEWEST);
     }
     return 0;
+}
+
+int schema_explain(struct err *err)
+{
+    bool gone = strcmp(err->sqlstate, "42P01") == 0 || strcmp(err->sqlstate, "3F000") == 0;
+    if (gone) {
+        struct err before = *err;
+        err_clear(err);
+        (void)err_set(
+            err, ERR_CONFIG,
+            "schema outbox is not installed in this database any more: run 'outbox-relay migrate' as "
+            "its owner (%s)",
+            before.text);
+        memcpy(err->sqlstate, before.sqlstate, sizeof err->sqlstate);
+    } else if (strcmp(err->sqlstate, "42501") == 0 && strstr(err->text, "permission denied")) {
+        struct err before = *err;
+        err_clear(err);
+        (void)err_set(err, ERR_REFUSED, "%s: GRANT outbox_relay TO this user, as the schema's owner",
+                      before.text);
+        memcpy(err->sqlstate, before.sqlstate, sizeof err->sqlstate);
+    }
+    return -1;
 }
 
 /* Looks again under the lock, then migrates. */

@@ -25,6 +25,9 @@ int source_open(struct source **out, const struct source_options *options, int s
     source->random = (uint64_t)clock_now_us() ^ (uint64_t)(uintptr_t)source;
     text_init(&source->paused, SOURCE_PAUSED_MAX_BYTES);
     text_add(&source->paused, "{}");
+    text_init(&source->paused_patterns, SOURCE_PAUSED_MAX_BYTES);
+    text_add(&source->paused_patterns, "{}");
+    source_put_number(source->max_message, options->max_message_bytes);
     source_put_number(source->idle_timeout, options->transaction_ms);
     source_put_number(source->transaction_timeout, options->transaction_ms + STATEMENTS_MS);
     const struct pg_options connection = {options->conninfo, options->client_name, stop_fd};
@@ -33,7 +36,7 @@ int source_open(struct source **out, const struct source_options *options, int s
         schema_read_order(source->pg, &source->order, err) != 0 ||
         schema_check_order(&source->order, options->ordered, err) != 0) {
         source_close(source);
-        return -1;
+        return schema_explain(err);
     }
     source_put_number(source->mask, source->order.lanes - 1);
     source_scatter(source);
@@ -48,8 +51,24 @@ void source_close(struct source *source)
     if (source) {
         pg_close(source->pg);
         text_finish(&source->paused);
+        text_finish(&source->paused_patterns);
         free(source);
     }
+}
+
+const char *source_paused(const struct source *source)
+{
+    return text_get(&source->paused);
+}
+
+const char *source_paused_patterns(const struct source *source)
+{
+    return text_get(&source->paused_patterns);
+}
+
+size_t source_promoted(const struct source *source)
+{
+    return source ? source->promoted : 0;
 }
 
 int source_socket(const struct source *source)
@@ -66,7 +85,7 @@ static int end_if_empty(struct source *source, const struct batch *batch, struct
                             : pg_query(source->pg, "COMMIT", 0, NULL, NULL, source_answer_deadline(), err);
 }
 
-int source_claim(struct source *source, const struct source_request *request, struct batch *batch,
+static int claim(struct source *source, const struct source_request *request, struct batch *batch,
                  struct err *err)
 {
     batch_clear(batch);
@@ -77,6 +96,12 @@ int source_claim(struct source *source, const struct source_request *request, st
         return -1;
     }
     return end_if_empty(source, batch, err);
+}
+
+int source_claim(struct source *source, const struct source_request *request, struct batch *batch,
+                 struct err *err)
+{
+    return claim(source, request, batch, err) == 0 ? 0 : schema_explain(err);
 }
 
 /* ---- settle and commit ---- */
@@ -129,7 +154,7 @@ int source_commit(struct source *source, const struct source_request *next, stru
 {
     const struct source_request *chained = source->pooled ? NULL : next;
     if (commit_chain(source, chained, batch, settled, err) != 0) {
-        return -1;
+        return schema_explain(err);
     }
     if (next && !chained) {
         return source_claim(source, next, batch, err);
@@ -139,15 +164,16 @@ int source_commit(struct source *source, const struct source_request *next, stru
 
 /* ---- the look ---- */
 
-int source_look(struct source *source, const struct source_request *request, struct source_look *look,
-                struct err *err)
+static int ask_look(struct source *source, const struct source_request *request, struct source_look *look,
+                    struct err *err)
 {
     uint64_t filter = source_filter(source, request);
     char start[NUMBER_BYTES];
     bool filtered = !source->options.ordered; /* in order, that mark is of the rows without a key */
     source_put_number(start,
                       mark_start(source->options.mark, filter, filtered, clock_now_ms(), &source->full_poll));
-    const char *const values[] = {start, request->resting, source->options.include, source->options.exclude};
+    const char *const values[] = {start, request->resting, source_include(source, request),
+                                  source->options.exclude};
     if (source_send_begin(source, err) != 0 || source_send_mark_sequence(source, filter, true, err) != 0 ||
         pg_send(source->pg, sql_look, 4, values, true, err) != 0 ||
         source_send_mark_rows(source, request, err) != 0 ||
@@ -171,4 +197,10 @@ int source_look(struct source *source, const struct source_request *request, str
         result = source_read_mark_rows(source, highest, err);
     }
     return source_end_group(source, result, err);
+}
+
+int source_look(struct source *source, const struct source_request *request, struct source_look *look,
+                struct err *err)
+{
+    return ask_look(source, request, look, err) == 0 ? 0 : schema_explain(err);
 }

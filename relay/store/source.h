@@ -26,10 +26,11 @@ struct source_options {
     const char *backend; /* for dead letters */
     const char *include; /* text[] literals of LIKE patterns; NULL = no filter */
     const char *exclude;
-    bool ordered;           /* order: key; the outbox must agree */
-    int64_t workers;        /* of this process: they share the lanes */
-    int64_t max_bytes;      /* of payloads and headers in one claim */
-    int64_t transaction_ms; /* the server ends our transaction when it idles longer */
+    bool ordered;              /* order: key; the outbox must agree */
+    int64_t workers;           /* of this process: they share the lanes */
+    int64_t max_bytes;         /* of payloads and headers in one claim */
+    int64_t max_message_bytes; /* what is larger is refused, without loading it */
+    int64_t transaction_ms;    /* the server ends our transaction when it idles longer */
     struct mark *mark;
     const struct log *log;
 };
@@ -46,6 +47,7 @@ struct source_request {
     enum claim_kind kind;
     size_t max_messages;
     const char *resting; /* text[] literal of channels that are not claimed now; "{}" = none */
+    const char *only; /* text[] literal of LIKE patterns: these channels alone; NULL = those of the options */
     int64_t suspect_seq;
 };
 
@@ -63,6 +65,14 @@ int source_socket(const struct source *source);
 /* BEGIN, and lock what there is. The transaction stays open if batch->count > 0; otherwise it has ended. */
 int source_claim(struct source *source, const struct source_request *request, struct batch *batch,
                  struct err *err) MUST_CHECK;
+
+/* What the operator had paused when the last transaction began: text[] literals of channels and of LIKE
+ * patterns. */
+const char *source_paused(const struct source *source);
+const char *source_paused_patterns(const struct source *source);
+
+/* How many delayed messages have entered outbox.message with the last claim. */
+size_t source_promoted(const struct source *source);
 
 /* Does to each row what its fate says. The batch's payloads may be dropped afterwards. */
 int source_settle(struct source *source, const struct batch *batch, struct settled *settled,

@@ -121,18 +121,23 @@ static int send_lanes(struct source *source, const struct source_request *reques
     char first[NUMBER_BYTES];
     char sharers[NUMBER_BYTES];
     char suspect[NUMBER_BYTES];
-    const char *include = source->options.include;
+    char channel_hash[NUMBER_BYTES];
+    char key_hash[NUMBER_BYTES];
+    const char *include = source_include(source, request);
     const char *exclude = source->options.exclude;
     source_put_number(first, request->kind == CLAIM_KEYED ? source->first_lane : random_lane(source));
     source_put_number(sharers, 2 * source->options.workers);
     source_put_number(suspect, request->suspect_seq);
+    source_put_number(channel_hash, (int64_t)next_random(source));
+    source_put_number(key_hash, (int64_t)next_random(source));
     const char *const for_suspect[] = {source->mask, suspect};
     const char *const for_others[] = {
         source->mask,     first,   sharers, request->kind == CLAIM_SCHEDULED ? limit : start,
-        request->resting, include, exclude};
+        request->resting, include, exclude, channel_hash,
+        key_hash};
     switch (request->kind) {
     case CLAIM_SCHEDULED:
-        return pg_send(source->pg, sql_lanes_scheduled, 7, for_others, false, err);
+        return pg_send(source->pg, sql_lanes_scheduled, 9, for_others, false, err);
     case CLAIM_SUSPECT:
         return pg_send(source->pg, sql_lanes_suspect, 2, for_suspect, false, err);
     case CLAIM_KEYED:
@@ -160,12 +165,13 @@ static int send_keyed(struct source *source, const struct source_request *reques
                                   limit,
                                   max_bytes,
                                   request->resting,
-                                  source->options.include,
+                                  source_include(source, request),
                                   source->options.exclude,
                                   source->mask,
                                   text_get(&channels),
-                                  text_get(&keys)};
-    int result = pg_send(source->pg, sql_claim_keyed, 9, values, true, err);
+                                  text_get(&keys),
+                                  source->max_message};
+    int result = pg_send(source->pg, sql_claim_keyed, 10, values, true, err);
     if (result == 0) {
         result = pg_send(source->pg, sql_walked, 0, NULL, false, err);
     }
@@ -183,11 +189,12 @@ static int send_unkeyed(struct source *source, const struct source_request *requ
                                   limit,
                                   max_bytes,
                                   request->resting,
-                                  source->options.include,
+                                  source_include(source, request),
                                   source->options.exclude,
                                   source->options.ordered ? source->mask : NULL,
-                                  request->kind == CLAIM_SUSPECT ? suspect : NULL};
-    return pg_send(source->pg, sql_claim, 8, values, true, err);
+                                  request->kind == CLAIM_SUSPECT ? suspect : NULL,
+                                  source->max_message};
+    return pg_send(source->pg, sql_claim, 9, values, true, err);
 }
 
 /* Of outbox.message, with the questions about the mark around it. */
@@ -213,9 +220,11 @@ static int send_claim_message(struct source *source, const struct source_request
 /* A transaction of its own: what is due must not wait, unseen, for the retries that are published next. */
 static int send_promote(struct source *source, struct err *err)
 {
-    static const char *const promote[] = {"1000"};
+    char max_bytes[NUMBER_BYTES];
+    source_put_number(max_bytes, source->options.max_bytes);
+    const char *const promote[] = {"1000", max_bytes, source->options.ordered ? source->mask : NULL};
     if (source_send_begin(source, err) != 0 ||
-        pg_send(source->pg, sql_promote, 1, promote, false, err) != 0) {
+        pg_send(source->pg, sql_promote, 3, promote, false, err) != 0) {
         return -1;
     }
     return pg_send(source->pg, "COMMIT", 0, NULL, false, err);
@@ -230,14 +239,18 @@ static int send_claim_scheduled(struct source *source, const struct source_reque
     source->asking = false;
     source->full_poll = false;
     if (needs_lanes(source, request)) {
-        const char *const values[] = {limit, max_bytes, source->mask};
+        const char *const values[] = {limit, max_bytes, source->mask, source->max_message};
         return send_lanes(source, request, NULL, limit, err) != 0
                    ? -1
-                   : pg_send(source->pg, sql_claim_scheduled_keyed, 3, values, true, err);
+                   : pg_send(source->pg, sql_claim_scheduled_keyed, 4, values, true, err);
     }
-    const char *const values[] = {limit, max_bytes, request->resting, source->options.include,
-                                  source->options.exclude};
-    return pg_send(source->pg, sql_claim_scheduled, 5, values, true, err);
+    const char *const values[] = {limit,
+                                  max_bytes,
+                                  request->resting,
+                                  source_include(source, request),
+                                  source->options.exclude,
+                                  source->max_message};
+    return pg_send(source->pg, sql_claim_scheduled, 6, values, true, err);
 }
 
 int source_send_claim(struct source *source, const struct source_request *request, struct err *err)
@@ -264,11 +277,25 @@ static void adapt_limit(struct source *source, const struct batch *batch)
     source->limit = near_bound ? batch->count * 2 : SIZE_MAX;
 }
 
+/* Of a transaction of its own. */
+static int read_promoted(struct source *source, struct err *err)
+{
+    struct pg_rows *rows = NULL;
+    if (source_read_begin(source, err) != 0 ||
+        pg_result(source->pg, &rows, source_answer_deadline(), err) != 0) {
+        return -1;
+    }
+    source->promoted = pg_rows_affected(rows);
+    pg_rows_free(rows);
+    return source_skip_answers(source, 1, err);
+}
+
 /* Reads what stands in front of the claim's own answer. */
 static int read_preludes(struct source *source, const struct source_request *request, struct err *err)
 {
     bool promoted = request->kind == CLAIM_SCHEDULED;
-    if (promoted && (source_read_begin(source, err) != 0 || source_skip_answers(source, 2, err) != 0)) {
+    source->promoted = 0;
+    if (promoted && read_promoted(source, err) != 0) {
         return -1;
     }
     if (source_read_begin(source, err) != 0) {
@@ -288,9 +315,12 @@ int source_read_claim(struct source *source, const struct source_request *reques
 {
     struct pg_rows *rows = NULL;
     int64_t highest = 0;
-    if (read_preludes(source, request, err) != 0 || source_read_mark_sequence(source, &highest, err) != 0 ||
-        pg_result(source->pg, &rows, source_answer_deadline(), err) != 0 ||
-        source_read_rows(batch, rows, err) != 0 ||
+    if (read_preludes(source, request, err) != 0 || source_read_mark_sequence(source, &highest, err) != 0) {
+        return -1;
+    }
+    batch->claimed_ms = clock_now_ms(); /* what is left of each row's life is told from now on */
+    if (pg_result(source->pg, &rows, source_answer_deadline(), err) != 0 ||
+        source_read_rows(batch, rows, source->options.max_message_bytes, err) != 0 ||
         (source->options.ordered && batch_order_by_key(batch, err) != 0) ||
         (request->kind == CLAIM_KEYED && read_walked(source, err) != 0)) {
         return -1;

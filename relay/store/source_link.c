@@ -49,10 +49,23 @@ int source_send_begin(struct source *source, struct err *err)
     _Static_assert(LOCK_TIMEOUT_MS == 2000 && STATEMENT_TIMEOUT_MS == 10000, "the texts above say the same");
     const char *const guards[] = {source->idle_timeout, lock_timeout, statement_timeout,
                                   source->transaction_timeout};
-    if (pg_send(source->pg, "BEGIN ISOLATION LEVEL READ COMMITTED", 0, NULL, false, err) != 0) {
+    static const char *const for_transaction[] = {"t"};
+    if (pg_send(source->pg, "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE", 0, NULL, false, err) != 0 ||
+        (source->pooled && pg_send(source->pg, sql_settings, 1, for_transaction, false, err) != 0)) {
         return -1;
     }
     return pg_send(source->pg, sql_guards, 4, guards, false, err);
+}
+
+/* Only the mark would like to know the pauses, and may do without; the claim asks by itself. */
+static void keep(struct text *pauses, struct bytes literal)
+{
+    text_clear(pauses);
+    text_add_bytes(pauses, literal);
+    if (pauses->overflow) {
+        text_clear(pauses);
+        text_add(pauses, "{\"more than are listed\"}");
+    }
 }
 
 /* The operator may have changed the order meanwhile; and what is paused is good to know before the next
@@ -60,18 +73,14 @@ int source_send_begin(struct source *source, struct err *err)
 int source_read_begin(struct source *source, struct err *err)
 {
     struct pg_rows *rows = NULL;
-    if (source_skip_answers(source, 1, err) != 0 ||
+    if (source_skip_answers(source, 1 + source->pooled, err) != 0 ||
         pg_result(source->pg, &rows, source_answer_deadline(), err) != 0) {
         return -1;
     }
     const struct schema_order now = {.by_key = pg_number(rows, 0, 0, 0) == 1,
                                      .lanes = pg_number(rows, 0, 1, 0)};
-    text_clear(&source->paused);
-    text_add_bytes(&source->paused, pg_value(rows, 0, 2));
-    if (source->paused.overflow) {
-        text_clear(&source->paused); /* only the mark would like to know; the claim asks by itself */
-        text_add(&source->paused, "{}");
-    }
+    keep(&source->paused, pg_value(rows, 0, 2));
+    keep(&source->paused_patterns, pg_value(rows, 0, 3));
     pg_rows_free(rows);
     if (now.by_key != source->order.by_key || now.lanes != source->order.lanes) {
         return err_set(err, ERR_CONFIG, "the outbox's order was changed while this relay ran");

@@ -3,11 +3,17 @@
 #include "store/source_state.h"
 #include "store/sql.h"
 
+const char *source_include(const struct source *source, const struct source_request *request)
+{
+    return request->only ? request->only : source->options.include;
+}
+
 uint64_t source_filter(const struct source *source, const struct source_request *request)
 {
     uint64_t filter = bytes_hash(bytes_of(request->resting));
     filter = filter * 31 + bytes_hash(bytes_of(text_get(&source->paused)));
-    filter = filter * 31 + bytes_hash(bytes_of(source->options.include));
+    filter = filter * 31 + bytes_hash(bytes_of(text_get(&source->paused_patterns)));
+    filter = filter * 31 + bytes_hash(bytes_of(source_include(source, request)));
     return filter * 31 + bytes_hash(bytes_of(source->options.exclude));
 }
 
@@ -33,11 +39,12 @@ int source_send_mark_rows(struct source *source, const struct source_request *re
                                   filtered,
                                   highest,
                                   request->resting,
-                                  source->options.include,
+                                  source_include(source, request),
                                   source->options.exclude,
                                   text_get(&source->paused),
-                                  source->options.ordered ? "t" : "f"};
-    return pg_send(source->pg, sql_mark_rows, 8, values, false, err);
+                                  source->options.ordered ? "t" : "f",
+                                  text_get(&source->paused_patterns)};
+    return pg_send(source->pg, sql_mark_rows, 9, values, false, err);
 }
 
 int source_read_mark_sequence(struct source *source, int64_t *highest, struct err *err)

@@ -21,7 +21,8 @@ enum {
     COLUMN_ATTEMPTS,
     COLUMN_TRIED_AGE_MS,
     COLUMN_SOLO,
-    COLUMN_AGE_MS
+    COLUMN_AGE_MS,
+    COLUMN_TOO_LARGE /* its bytes, where they are more than may be loaded */
 };
 
 static struct outbox_bytes column(const struct pg_rows *rows, size_t at, int number)
@@ -38,7 +39,8 @@ static enum outbox_kind kind_of(struct bytes word)
     return bytes_equal(word, bytes_of("reply")) ? OUTBOX_REPLY : OUTBOX_EVENT;
 }
 
-static void read_row(struct batch *batch, struct row *row, const struct pg_rows *rows, size_t at)
+static void read_row(struct batch *batch, struct row *row, const struct pg_rows *rows, size_t at,
+                     int64_t max_message_bytes)
 {
     struct outbox_message *message = &row->message;
     message->kind = kind_of(pg_value(rows, at, COLUMN_KIND));
@@ -62,8 +64,14 @@ static void read_row(struct batch *batch, struct row *row, const struct pg_rows 
     row->solo = pg_number(rows, at, COLUMN_SOLO, 0) == 1;
     row->age_ms = pg_number(rows, at, COLUMN_AGE_MS, 0);
     message->attempt = row->attempts + 1;
+    row->ttl_ms = message->ttl_ms;
     if (message->ttl_ms == 0) {
         batch_refuse(batch, row, "expired", "its expires_at passed before it could be sent");
+        return;
+    }
+    if (!pg_is_null(rows, at, COLUMN_TOO_LARGE)) {
+        batch_refuse(batch, row, "rejected", "it has %lld bytes, batch.max_message_bytes allows %lld",
+                     (long long)pg_number(rows, at, COLUMN_TOO_LARGE, 0), (long long)max_message_bytes);
         return;
     }
     batch_set_headers(batch, row, column(rows, at, COLUMN_HEADERS));
@@ -74,7 +82,7 @@ static void free_rows(void *owner)
     pg_rows_free(owner);
 }
 
-int source_read_rows(struct batch *batch, struct pg_rows *rows, struct err *err)
+int source_read_rows(struct batch *batch, struct pg_rows *rows, int64_t max_message_bytes, struct err *err)
 {
     batch->owner = rows;
     batch->release = free_rows;
@@ -83,7 +91,7 @@ int source_read_rows(struct batch *batch, struct pg_rows *rows, struct err *err)
         if (!row) {
             return err_set(err, ERR_INTERNAL, "the claim returned more rows than were asked for");
         }
-        read_row(batch, row, rows, at);
+        read_row(batch, row, rows, at, max_message_bytes);
     }
     return 0;
 }

@@ -33,16 +33,19 @@ struct source {
     bool full_poll;     /* the claim on its way ignores the mark */
     bool pooled;        /* a pooler releases its server connection only when a COMMIT ends the round trip */
     bool asking;        /* a refresh of the mark is on its way */
-    struct text paused; /* text[] literal of the pauses that the last transaction saw */
-    uint64_t random;    /* state of the numbers that lanes are chosen by */
-    int64_t first_lane; /* where the next claim by key begins to look for lanes */
-    int64_t last_lane;  /* the last one that the claim before it obtained; -1 = none */
+    struct text paused; /* text[] literal of the paused channels that the last transaction saw */
+    struct text paused_patterns;             /* and of the patterns */
+    size_t promoted;                         /* by the last claim */
+    uint64_t random;                         /* state of the numbers that lanes are chosen by */
+    int64_t first_lane;                      /* where the next claim by key begins to look for lanes */
+    int64_t last_lane;                       /* the last one that the claim before it obtained; -1 = none */
     struct cursor cursors[SCHEMA_MAX_LANES]; /* by lane */
     struct schema_order order;               /* as it was when we connected */
     char mask[NUMBER_BYTES];                 /* lanes - 1, for the queries */
     struct mark_question question;
     char idle_timeout[NUMBER_BYTES];        /* while the backend publishes, in ms */
     char transaction_timeout[NUMBER_BYTES]; /* of all of it */
+    char max_message[NUMBER_BYTES];         /* bytes */
 };
 
 /* ---- source_link.c: BEGIN and its guards, and the answers of a group ---- */
@@ -74,6 +77,9 @@ int source_read_claim(struct source *source, const struct source_request *reques
                       struct err *err) MUST_CHECK;
 
 /* ---- source_mark.c: where claims start; see mark.h ---- */
+
+/* The channels that a claim may take, as a text[] literal of LIKE patterns; NULL = all. */
+const char *source_include(const struct source *source, const struct source_request *request);
 
 /* Hash of all that decides which rows a claim may see. */
 uint64_t source_filter(const struct source *source, const struct source_request *request);

@@ -1,7 +1,7 @@
 -- Order by key: claims what stands at the head of its key, in the lanes that outbox.lanes says are held.
 -- $1 low watermark, $2 rows at most, $3 bytes at most, $4 resting channels, $5 included, $6 excluded patterns, $7 lanes - 1,
 -- $8, $9 by lane: hashes of the channel and the key behind which the walk begins, so that none is always last; outbox.walked is set to where
--- it ended: lane, channel hash, key hash, lane, ...
+-- it ended: lane, channel hash, key hash, lane, ... What is larger than $10 bytes comes without its payload and headers.
 --
 -- walk: a loose index scan, one step per key and all lanes side by side, 4000 steps in all; a hot key costs one step, a barred channel one
 -- per lane.
@@ -9,12 +9,14 @@
 -- run: heads first, then followers, until the batch is full. locked, prefix: a row that a stranger has locked or changed cuts its key
 -- there.
 WITH RECURSIVE barred AS MATERIALIZED (
-  SELECT $4::text[] || ARRAY(SELECT scope FROM outbox.paused_now) AS channels
+  SELECT unnest($4::text[]) AS channel UNION ALL SELECT scope FROM outbox.paused_now WHERE pattern IS NULL
+), patterns AS MATERIALIZED (
+  SELECT ARRAY(SELECT pattern FROM outbox.paused_now WHERE pattern IS NOT NULL) AS paused
 ), start AS MATERIALIZED (
   SELECT lane, ($8::bigint[])[lane + 1] AS channel_hash, ($9::bigint[])[lane + 1] AS key_hash,
     greatest(20, 4000 / count(*) OVER ()) AS most_steps
-  FROM unnest(current_setting('outbox.lanes')::bigint[]) lane
-  WHERE '*' <> ALL ((SELECT channels FROM barred)::text[])
+  FROM unnest(nullif(current_setting('outbox.lanes', true), '')::bigint[]) lane
+  WHERE NOT EXISTS (SELECT FROM outbox.paused_now WHERE scope = '*')
 ), walk (lane, channel_hash, key_hash, last_channel_hash, last_key_hash, wrapped, step, most_steps, passed, seq, waits) AS (
   SELECT lane, channel_hash, key_hash, 9223372036854775807, 9223372036854775807, false, 0, most_steps, false, NULL::bigint, NULL::bigint
   FROM start
@@ -27,7 +29,7 @@ WITH RECURSIVE barred AS MATERIALIZED (
   FROM walk w CROSS JOIN LATERAL (
     (SELECT hashtextextended(m.channel, 0) AS channel_hash, hashtextextended(m.key, 0) AS key_hash, m.seq, w.wrapped,
        w.last_channel_hash, w.last_key_hash,
-       m.channel = ANY ((SELECT channels FROM barred)::text[]) OR NOT ($5::text[] IS NULL OR m.channel LIKE ANY ($5::text[]))
+       m.channel IN (SELECT channel FROM barred) OR m.channel LIKE ANY ((SELECT paused FROM patterns)::text[]) OR NOT ($5::text[] IS NULL OR m.channel LIKE ANY ($5::text[]))
          OR ($6::text[] IS NOT NULL AND m.channel LIKE ANY ($6::text[])) AS passed
      FROM outbox.message m
      WHERE m.key IS NOT NULL AND m.seq + 0 >= $1::bigint
@@ -75,10 +77,12 @@ WITH RECURSIVE barred AS MATERIALIZED (
 )
 SELECT m.seq, NULL::bigint AS entry, m.id::text, m.kind, m.channel, m.type, m.key, m.correlation_id, m.causation_id, m.reply_to,
   coalesce(m.content_type, CASE WHEN m.payload_bytes IS NULL THEN 'application/json' ELSE 'application/octet-stream' END),
-  m.headers::text, m.payload, m.payload_bytes,
-  CASE WHEN isfinite(m.created_at) THEN extract(epoch FROM m.created_at) * 1000000 ELSE 0 END::bigint AS created_at_us,
-  CASE WHEN isfinite(m.expires_at) THEN greatest(0, floor(extract(epoch FROM m.expires_at - clock_timestamp()) * 1000)) WHEN m.expires_at = '-infinity' THEN 0 END::bigint AS ttl_ms,
+  CASE WHEN m.bytes <= $10::bigint THEN m.headers::text END, CASE WHEN m.bytes <= $10::bigint THEN m.payload END,
+  CASE WHEN m.bytes <= $10::bigint THEN m.payload_bytes END,
+  CASE WHEN isfinite(m.created_at) THEN extract(epoch FROM least(greatest(m.created_at, '0001-01-01 00:00+00'), '9999-12-31 23:59:59+00')) * 1000000 ELSE 0 END::bigint AS created_at_us,
+  CASE WHEN isfinite(m.expires_at) THEN greatest(0, floor(extract(epoch FROM least(m.expires_at, '9999-12-31 23:59:59+00') - clock_timestamp()) * 1000)) WHEN m.expires_at = '-infinity' THEN 0 END::bigint AS ttl_ms,
   0 AS attempts, NULL::bigint AS tried_age_ms, false AS solo,
-  CASE WHEN isfinite(m.created_at) THEN floor(extract(epoch FROM clock_timestamp() - m.created_at) * 1000) ELSE 0 END::bigint AS age_ms
+  CASE WHEN isfinite(m.created_at) THEN greatest(0, floor(extract(epoch FROM clock_timestamp() - m.created_at) * 1000)) ELSE 0 END::bigint AS age_ms,
+  CASE WHEN m.bytes > $10::bigint THEN m.bytes END AS too_large
 FROM prefix p JOIN outbox.message m ON m.seq = p.seq
 ORDER BY m.seq

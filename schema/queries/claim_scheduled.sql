@@ -1,11 +1,14 @@
 -- Retries that are due, published from outbox.scheduled with the seq they always had. A row on which a session died is
--- claimed alone. $1 rows at most, $2 bytes at most, $3 resting channels, $4 included, $5 excluded patterns.
+-- claimed alone. $1 rows at most, $2 bytes at most, $3 resting channels, $4 included, $5 excluded patterns; $6 as claim.sql's $9.
 WITH barred AS MATERIALIZED (
-  SELECT $3::text[] || ARRAY(SELECT scope FROM outbox.paused_now) AS channels
+  SELECT unnest($3::text[]) AS channel UNION ALL SELECT scope FROM outbox.paused_now WHERE pattern IS NULL
+), patterns AS MATERIALIZED (
+  SELECT ARRAY(SELECT pattern FROM outbox.paused_now WHERE pattern IS NOT NULL) AS paused
 ), locked AS MATERIALIZED (
   SELECT entry, bytes, solo, due_at, ctid AS version FROM outbox.scheduled m
   WHERE due_at <= clock_timestamp() AND seq IS NOT NULL
-    AND channel <> ALL ((SELECT channels FROM barred)::text[]) AND '*' <> ALL ((SELECT channels FROM barred)::text[])
+    AND channel NOT IN (SELECT channel FROM barred) AND NOT channel LIKE ANY ((SELECT paused FROM patterns)::text[])
+    AND NOT EXISTS (SELECT FROM outbox.paused_now WHERE scope = '*')
     AND ($4::text[] IS NULL OR channel LIKE ANY ($4::text[])) AND ($5::text[] IS NULL OR NOT channel LIKE ANY ($5::text[]))
   ORDER BY due_at, entry LIMIT $1::int
   FOR UPDATE SKIP LOCKED
@@ -16,10 +19,12 @@ WITH barred AS MATERIALIZED (
 )
 SELECT m.seq, m.entry, m.id::text, m.kind, m.channel, m.type, m.key, m.correlation_id, m.causation_id, m.reply_to,
   coalesce(m.content_type, CASE WHEN m.payload_bytes IS NULL THEN 'application/json' ELSE 'application/octet-stream' END),
-  m.headers::text, m.payload, m.payload_bytes,
-  CASE WHEN isfinite(m.created_at) THEN extract(epoch FROM m.created_at) * 1000000 ELSE 0 END::bigint AS created_at_us,
-  CASE WHEN isfinite(m.expires_at) THEN greatest(0, floor(extract(epoch FROM m.expires_at - clock_timestamp()) * 1000)) WHEN m.expires_at = '-infinity' THEN 0 END::bigint AS ttl_ms,
+  CASE WHEN m.bytes <= $6::bigint THEN m.headers::text END, CASE WHEN m.bytes <= $6::bigint THEN m.payload END,
+  CASE WHEN m.bytes <= $6::bigint THEN m.payload_bytes END,
+  CASE WHEN isfinite(m.created_at) THEN extract(epoch FROM least(greatest(m.created_at, '0001-01-01 00:00+00'), '9999-12-31 23:59:59+00')) * 1000000 ELSE 0 END::bigint AS created_at_us,
+  CASE WHEN isfinite(m.expires_at) THEN greatest(0, floor(extract(epoch FROM least(m.expires_at, '9999-12-31 23:59:59+00') - clock_timestamp()) * 1000)) WHEN m.expires_at = '-infinity' THEN 0 END::bigint AS ttl_ms,
   m.attempts, floor(extract(epoch FROM clock_timestamp() - m.tried_at) * 1000)::bigint AS tried_age_ms, m.solo,
-  CASE WHEN isfinite(m.created_at) THEN floor(extract(epoch FROM clock_timestamp() - m.created_at) * 1000) ELSE 0 END::bigint AS age_ms
+  CASE WHEN isfinite(m.created_at) THEN greatest(0, floor(extract(epoch FROM clock_timestamp() - m.created_at) * 1000)) ELSE 0 END::bigint AS age_ms,
+  CASE WHEN m.bytes > $6::bigint THEN m.bytes END AS too_large
 FROM prefix p JOIN outbox.scheduled m ON m.entry = p.entry AND m.ctid = p.version
 ORDER BY m.seq

@@ -1,5 +1,5 @@
 -- Order by key: of the retries that outbox.entries names, those without a key, and those whose lane is held and that are still the head of
--- their key; with them the due retries that follow in their key. $1 rows at most, $2 bytes at most, $3 lanes - 1.
+-- their key; with them the due retries that follow in their key. $1 rows at most, $2 bytes at most, $3 lanes - 1; $4 as claim.sql's $9.
 --
 -- run: heads first, then followers, each key up to the first that is not due, was sent alone before, or stands behind a message; locked,
 -- prefix: a row that a stranger has locked cuts its key there, and a row on which a session died is claimed alone.
@@ -11,9 +11,9 @@ WITH heads AS MATERIALIZED (
        AND hashtextextended(e.channel, 0) = hashtextextended(m.channel, 0) AND hashtextextended(e.key, 0) = hashtextextended(m.key, 0)
      ORDER BY (hashtextextended(e.channel, 0) # hashtextextended(e.key, 0)) & $3::bigint, hashtextextended(e.channel, 0),
               hashtextextended(e.key, 0), e.seq + 0 LIMIT 1), 9223372036854775807) AS message_seq
-  FROM unnest(current_setting('outbox.entries')::bigint[]) WITH ORDINALITY c (entry, place) JOIN outbox.scheduled m ON m.entry = c.entry
+  FROM unnest(nullif(current_setting('outbox.entries', true), '')::bigint[]) WITH ORDINALITY c (entry, place) JOIN outbox.scheduled m ON m.entry = c.entry
   WHERE m.key IS NULL
-     OR (hashtextextended(m.channel, 0) # hashtextextended(m.key, 0)) & $3::bigint = ANY (current_setting('outbox.lanes')::bigint[])
+     OR (hashtextextended(m.channel, 0) # hashtextextended(m.key, 0)) & $3::bigint = ANY (nullif(current_setting('outbox.lanes', true), '')::bigint[])
   ORDER BY c.place
 ), run AS MATERIALIZED (
   SELECT h.entry AS head, r.* FROM heads h CROSS JOIN LATERAL (
@@ -40,10 +40,12 @@ WITH heads AS MATERIALIZED (
 )
 SELECT m.seq, m.entry, m.id::text, m.kind, m.channel, m.type, m.key, m.correlation_id, m.causation_id, m.reply_to,
   coalesce(m.content_type, CASE WHEN m.payload_bytes IS NULL THEN 'application/json' ELSE 'application/octet-stream' END),
-  m.headers::text, m.payload, m.payload_bytes,
-  CASE WHEN isfinite(m.created_at) THEN extract(epoch FROM m.created_at) * 1000000 ELSE 0 END::bigint AS created_at_us,
-  CASE WHEN isfinite(m.expires_at) THEN greatest(0, floor(extract(epoch FROM m.expires_at - clock_timestamp()) * 1000)) WHEN m.expires_at = '-infinity' THEN 0 END::bigint AS ttl_ms,
+  CASE WHEN m.bytes <= $4::bigint THEN m.headers::text END, CASE WHEN m.bytes <= $4::bigint THEN m.payload END,
+  CASE WHEN m.bytes <= $4::bigint THEN m.payload_bytes END,
+  CASE WHEN isfinite(m.created_at) THEN extract(epoch FROM least(greatest(m.created_at, '0001-01-01 00:00+00'), '9999-12-31 23:59:59+00')) * 1000000 ELSE 0 END::bigint AS created_at_us,
+  CASE WHEN isfinite(m.expires_at) THEN greatest(0, floor(extract(epoch FROM least(m.expires_at, '9999-12-31 23:59:59+00') - clock_timestamp()) * 1000)) WHEN m.expires_at = '-infinity' THEN 0 END::bigint AS ttl_ms,
   m.attempts, floor(extract(epoch FROM clock_timestamp() - m.tried_at) * 1000)::bigint AS tried_age_ms, m.solo,
-  CASE WHEN isfinite(m.created_at) THEN floor(extract(epoch FROM clock_timestamp() - m.created_at) * 1000) ELSE 0 END::bigint AS age_ms
+  CASE WHEN isfinite(m.created_at) THEN greatest(0, floor(extract(epoch FROM clock_timestamp() - m.created_at) * 1000)) ELSE 0 END::bigint AS age_ms,
+  CASE WHEN m.bytes > $4::bigint THEN m.bytes END AS too_large
 FROM prefix p JOIN outbox.scheduled m ON m.entry = p.entry
 ORDER BY m.seq

@@ -1,12 +1,15 @@
 -- Sends dead letters again, oldest first: to outbox.scheduled, due now, with the seq and the id they always had and no attempt counted.
 -- An expiry that has passed is dropped: it was meant for the first time. Up to entry $6; the other parameters as in dead_list.sql; nothing is locked but what moves.
-WITH chosen AS MATERIALIZED (
-  SELECT entry FROM outbox.dead_letter
+WITH looked AS MATERIALIZED (
+  SELECT entry, bytes FROM outbox.dead_letter
   WHERE ($1::uuid[] IS NULL OR id = ANY ($1::uuid[])) AND ($2::text IS NULL OR reason = $2::text)
     AND ($3::text IS NULL OR channel LIKE $3::text)
     AND ($4::bigint IS NULL OR died_at >= clock_timestamp() - $4::bigint * interval '1 millisecond')
     AND entry <= $6::bigint
   ORDER BY entry LIMIT $5::bigint
+), chosen AS MATERIALIZED ( -- 8 MiB at once, and one always
+  SELECT entry FROM (SELECT entry, sum(bytes) OVER w AS total, row_number() OVER w AS place FROM looked WINDOW w AS (ORDER BY entry)) sums
+  WHERE place = 1 OR total <= 8388608
 ), moved AS (
   DELETE FROM outbox.dead_letter d USING chosen c WHERE d.entry = c.entry RETURNING d.*
 )

@@ -13,7 +13,7 @@ SELECT CASE place WHEN 1 THEN 'outbox.message' WHEN 2 THEN 'outbox.scheduled' EL
     CASE WHEN place = 3 THEN format('dead since %s: %s: %s; outbox-relay dead retry %s sends it again', died_at, reason, last_error, $1::uuid) END,
     CASE WHEN place = 2 AND seq IS NULL THEN format('delayed until %s', due_at) END,
     CASE WHEN place = 2 AND seq IS NOT NULL THEN format('waits for another try until %s (%s counted attempts): %s', due_at, attempts, last_error) END,
-    CASE WHEN place < 3 AND EXISTS (SELECT FROM outbox.paused_now WHERE scope IN (channel, '*')) THEN 'its channel is paused' END,
+    CASE WHEN place < 3 AND EXISTS (SELECT FROM outbox.paused_now p WHERE p.scope = channel OR channel LIKE p.pattern) THEN 'its channel is paused' END,
     CASE WHEN expires_at <= clock_timestamp() THEN 'it has expired: it becomes a dead letter without being sent' END,
     CASE WHEN place < 3 AND key IS NOT NULL AND (SELECT value FROM outbox.setting WHERE name = 'order') = 'key' THEN
       (SELECT format('waits behind message %s of its key (seq %s)', e.id, e.seq)

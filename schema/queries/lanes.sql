@@ -6,14 +6,17 @@
 --
 -- walk: a step per lane, or per channel that is not ours; a lane with very many of those is wanted unseen.
 WITH RECURSIVE barred AS MATERIALIZED (
-  SELECT $5::text[] || ARRAY(SELECT scope FROM outbox.paused_now) AS channels
+  SELECT unnest($5::text[]) AS channel UNION ALL SELECT scope FROM outbox.paused_now WHERE pattern IS NULL
+), patterns AS MATERIALIZED (
+  SELECT ARRAY(SELECT pattern FROM outbox.paused_now WHERE pattern IS NOT NULL) AS paused
 ), walk (lane, channel_hash, wrapped, step, wanted) AS (
-  SELECT $2::bigint - 1, 9223372036854775807, false, 0, false WHERE '*' <> ALL ((SELECT channels FROM barred)::text[])
+  SELECT $2::bigint - 1, 9223372036854775807, false, 0, false WHERE NOT EXISTS (SELECT FROM outbox.paused_now WHERE scope = '*')
   UNION ALL
   SELECT n.lane, n.channel_hash, n.wrapped, CASE WHEN n.lane = w.lane THEN w.step + 1 ELSE 0 END, n.ours OR (n.lane = w.lane AND w.step >= 20)
   FROM walk w CROSS JOIN LATERAL (
     (SELECT (hashtextextended(channel, 0) # hashtextextended(key, 0)) & $1::bigint AS lane, hashtextextended(channel, 0) AS channel_hash, w.wrapped,
-       channel <> ALL ((SELECT channels FROM barred)::text[]) AND ($6::text[] IS NULL OR channel LIKE ANY ($6::text[]))
+       channel NOT IN (SELECT channel FROM barred) AND NOT channel LIKE ANY ((SELECT paused FROM patterns)::text[])
+         AND ($6::text[] IS NULL OR channel LIKE ANY ($6::text[]))
          AND ($7::text[] IS NULL OR NOT channel LIKE ANY ($7::text[])) AS ours
      FROM outbox.message
      WHERE key IS NOT NULL AND seq + 0 >= $4::bigint

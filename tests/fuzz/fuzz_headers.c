@@ -65,9 +65,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
         PROMISE(row->verdict == OUTBOX_UNSETTLED, "headers decide nothing else");
         check_headers(row, bytes);
     }
-    PROMISE(batch_lend(&batch)->count == 1 + (row->verdict == OUTBOX_UNSETTLED),
+    PROMISE(batch_lend(&batch, 0)->count == 1 + (row->verdict == OUTBOX_UNSETTLED),
             "the other row is not touched");
     PROMISE(other->verdict == OUTBOX_UNSETTLED, "the other row is not touched");
-    batch_take_back(&batch);
+    batch_take_back(&batch, 0);
     return 0;
 }

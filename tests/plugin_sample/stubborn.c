@@ -1,6 +1,7 @@
 /*
  * stubborn - a backend of a bad day, for tests/faults/test_plugin.py: after `good` confirmed messages it
- * hangs and cannot be interrupted, crashes, or says OK and settles nothing, as its option `how` says.
+ * hangs and cannot be interrupted, crashes, says OK and settles nothing, asks for a pause without an end, or
+ * for a short one again and again, with a line in the log for each message, as its option `how` says.
  */
 #include <outbox_backend.h>
 #include <signal.h>
@@ -10,6 +11,7 @@
 #include <unistd.h>
 
 struct stubborn { /* tests give it one worker: no locks */
+    const struct outbox_host *host;
     const char *how;
     int64_t good;
 };
@@ -23,6 +25,7 @@ static int stubborn_open(void **backend, const struct outbox_host *host,
         (void)snprintf(error->text, sizeof error->text, "stubborn: out of memory");
         return -1;
     }
+    stubborn->host = host;
     stubborn->how = host->get_string(settings, "how");
     stubborn->good = host->get_int(settings, "good");
     *backend = stubborn;
@@ -71,6 +74,11 @@ static enum outbox_session_state session_publish(void *object, struct outbox_bat
             batch->settle(batch, at, OUTBOX_CONFIRMED, NULL, 0);
         } else if (strcmp(stubborn->how, "crash") == 0) {
             (void)raise(SIGSEGV);
+        } else if (strcmp(stubborn->how, "pause") == 0) {
+            batch->settle(batch, at, OUTBOX_HOLD, "not before the end of the world", INT64_MAX);
+        } else if (strcmp(stubborn->how, "chatter") == 0) {
+            stubborn->host->log(stubborn->host, OUTBOX_LOG_WARNING, "another message, and not now");
+            batch->settle(batch, at, OUTBOX_HOLD, "not now", 1);
         } else if (strcmp(stubborn->how, "hang") == 0) {
             for (;;) {
                 (void)pause();
@@ -81,7 +89,8 @@ static enum outbox_session_state session_publish(void *object, struct outbox_bat
 }
 
 static const struct outbox_option options[] = {
-    {"how", OUTBOX_OPT_CHOICE, OUTBOX_OPT_REQUIRED, NULL, "hang|crash|unsettled", 0, 0, "what it does"},
+    {"how", OUTBOX_OPT_CHOICE, OUTBOX_OPT_REQUIRED, NULL, "hang|crash|unsettled|pause|chatter", 0, 0,
+     "what it does"},
     {"good", OUTBOX_OPT_INT, 0, "5", NULL, 0, 1000000, "messages that it confirms before"},
     {0},
 };

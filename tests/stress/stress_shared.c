@@ -57,13 +57,17 @@ static void use_channels(int thread, int round)
     struct text resting;
     text_init(&resting, 4096);
     (void)snprintf(name, sizeof name, "channel-%d", (thread + round) % 50);
-    channels_confirmed(channels, bytes_of(name), round);
-    (void)channels_hold(channels, bytes_of(name), "full", 5, round);
-    (void)channels_resting(channels, round, &resting);
-    channels_tried(channels, round, round);
-    if (channels_last_try(channels, -1) != -1) {
-        violated("a row that was never tried has no last try");
+    struct channel_news news;
+    (void)channels_confirmed(channels, bytes_of(name), round);
+    (void)channels_hold(channels, bytes_of(name), "full", 5, round, &news);
+    channels_halve(channels, bytes_of(name), 500);
+    channels_grow(channels, bytes_of(name));
+    if (channels_allowance(channels, bytes_of(name)) == 0) {
+        violated("a channel may always send something");
     }
+    (void)channels_resting(channels, round, &resting);
+    channels_working(channels, round, &resting);
+    channels_tried(channels, round, round);
     text_finish(&resting);
 }
 

@@ -104,7 +104,7 @@ Test(batch, lends_only_the_rows_that_are_not_settled_yet)
     struct row *refused = batch_add(&batch);
     struct row *last = batch_add(&batch);
     batch_refuse(&batch, refused, "expired", "too late");
-    struct outbox_batch *lent = batch_lend(&batch);
+    struct outbox_batch *lent = batch_lend(&batch, 0);
     cr_assert_eq(lent->count, 2);
     cr_expect_eq(lent->messages[1], &last->message);
     lent->settle(lent, 1, OUTBOX_CONFIRMED, NULL, 0);
@@ -115,7 +115,7 @@ Test(batch, lends_only_the_rows_that_are_not_settled_yet)
 
 Test(batch, a_message_settled_twice_is_unknown_again_and_noticed)
 {
-    struct outbox_batch *lent = batch_lend(&batch);
+    struct outbox_batch *lent = batch_lend(&batch, 0);
     lent->settle(lent, 0, OUTBOX_CONFIRMED, NULL, 0);
     lent->settle(lent, 0, OUTBOX_CONFIRMED, NULL, 0);
     cr_expect_eq(batch.misuses, 1);
@@ -124,10 +124,10 @@ Test(batch, a_message_settled_twice_is_unknown_again_and_noticed)
 
 Test(batch, settling_after_return_or_out_of_range_changes_nothing)
 {
-    struct outbox_batch *lent = batch_lend(&batch);
+    struct outbox_batch *lent = batch_lend(&batch, 0);
     lent->settle(lent, 1, OUTBOX_CONFIRMED, NULL, 0);
     lent->settle(lent, 0, (enum outbox_verdict)17, NULL, 0);
-    batch_take_back(&batch);
+    batch_take_back(&batch, 0);
     lent->settle(lent, 0, OUTBOX_CONFIRMED, NULL, 0);
     cr_expect_eq(batch.misuses, 3);
     cr_expect_eq(row->verdict, OUTBOX_UNSETTLED);
@@ -135,7 +135,7 @@ Test(batch, settling_after_return_or_out_of_range_changes_nothing)
 
 Test(batch, reasons_are_stored_as_one_clean_line)
 {
-    struct outbox_batch *lent = batch_lend(&batch);
+    struct outbox_batch *lent = batch_lend(&batch, 0);
     lent->settle(lent, 0, OUTBOX_RETRY, "no\nroute\x01\xFF", 0);
     cr_expect_str_eq(row->error, "no route ?");
 }

@@ -1,68 +1,72 @@
-/* The product's specification: what each verdict does to a row, under which evidence. */
+/* The product's specification: what each verdict does to a row and its channel, under which evidence. */
 #include <criterion/criterion.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "machine/verdict.h"
 
 static struct batch batch;
-static struct channels *channels;
+static struct verdict verdict;
 static struct backoff backoff;
-static struct tally tally;
 static struct verdict_rules rules;
 static struct verdict_context context;
-static const struct log quiet = {.level = LOG_ERROR, .fd = STDERR_FILENO};
 
 static void setup(void)
 {
     struct err err = {0};
-    cr_assert_eq(batch_init(&batch, 10, &err), 0);
-    cr_assert_eq(channels_new(&channels, 1000, 60000, &err), 0);
+    cr_assert_eq(batch_init(&batch, 40, &err), 0);
+    cr_assert_eq(verdict_init(&verdict, 40, &err), 0);
     backoff_init(&backoff, 1000, 600000);
     rules = (struct verdict_rules){.max_attempts = 3};
-    context = (struct verdict_context){.rules = &rules,
-                                       .channels = channels,
-                                       .backoff = &backoff,
-                                       .log = &quiet,
-                                       .began_ms = 1000,
-                                       .now_ms = 1100};
+    context = (struct verdict_context){.rules = &rules, .backoff = &backoff, .began_ms = 1000};
 }
 
 static void teardown(void)
 {
     batch_finish(&batch);
-    channels_free(channels);
+    verdict_finish(&verdict);
 }
 
 TestSuite(verdict, .init = setup, .fini = teardown);
 
-static struct row *add(const char *channel, int64_t seq, enum outbox_verdict verdict)
+static struct row *add(const char *channel, int64_t seq, enum outbox_verdict said)
 {
     struct row *row = batch_add(&batch);
     row->message.channel = (struct outbox_bytes){channel, strlen(channel)};
     row->message.id = (struct outbox_bytes){"id", 2};
     row->message.seq = seq;
-    row->tried_age_ms = -1;
     row->lent = true;
-    row->verdict = verdict;
+    row->verdict = said;
     row->error = "why";
     return row;
+}
+
+static void add_many(size_t count, const char *channel, enum outbox_verdict said)
+{
+    for (size_t at = 0; at < count; at++) {
+        add(channel, 100 + (int64_t)batch.count, said);
+    }
 }
 
 static void decide(void)
 {
     batch.lent.count = batch.count;
-    verdict_decide(&batch, &context, &tally);
+    verdict_decide(&verdict, &batch, &context);
+}
+
+static const struct verdict_channel *told(const char *channel)
+{
+    for (size_t at = 0; at < verdict.count; at++) {
+        if (bytes_equal(verdict.channels[at].name, bytes_of(channel))) {
+            return &verdict.channels[at];
+        }
+    }
+    cr_assert_fail("nothing is told of %s", channel);
+    return NULL;
 }
 
 static bool rests(const char *channel)
 {
-    struct text list;
-    text_init(&list, 1000);
-    (void)channels_resting(channels, context.now_ms, &list);
-    bool found = strstr(text_get(&list), channel) != NULL;
-    text_finish(&list);
-    return found;
+    return told(channel)->wall != NULL;
 }
 
 Test(verdict, a_confirmed_row_is_deleted)
@@ -70,7 +74,7 @@ Test(verdict, a_confirmed_row_is_deleted)
     struct row *row = add("a", 1, OUTBOX_CONFIRMED);
     decide();
     cr_expect_eq(row->fate, ROW_DELETED);
-    cr_expect_eq(tally.confirmed, 1);
+    cr_expect_eq(verdict.tally.confirmed, 1);
 }
 
 Test(verdict, an_unsettled_row_stays_without_an_attempt)
@@ -120,7 +124,7 @@ Test(verdict, an_outage_never_makes_dead_letters_however_often_it_refuses)
     struct row *row = add("a", 1, OUTBOX_RETRY);
     for (int round = 0; round < 100; round++) {
         row->fate = ROW_BURIED;
-        context.began_ms = context.now_ms += 100000;
+        context.began_ms += 100000;
         decide();
         cr_assert_eq(row->fate, ROW_STAYS, "round %d", round);
         cr_assert_eq(row->attempts, 0);
@@ -132,8 +136,10 @@ Test(verdict, evidence_after_the_first_try_counts_at_the_second)
     struct row *row = add("a", 1, OUTBOX_RETRY);
     decide();
     cr_assert_eq(row->fate, ROW_STAYS);
-    channels_confirmed(channels, bytes_of("a"), 5000);
-    context.began_ms = context.now_ms = 9000;
+    cr_assert(row->refused, "when it was tried is to be remembered");
+    row->known.tried_ms = 1000;
+    row->known.confirmed_ms = 5000;
+    context.began_ms = 9000;
     decide();
     cr_expect_eq(row->fate, ROW_SCHEDULED);
     cr_expect_eq(row->attempts, 1);
@@ -144,13 +150,13 @@ Test(verdict, a_waiting_row_counts_only_against_confirms_since_its_last_try)
     struct row *row = add("a", 1, OUTBOX_RETRY);
     row->entry = 77;
     row->attempts = 1;
-    row->tried_age_ms = 400; /* tried at 600 */
-    channels_confirmed(channels, bytes_of("a"), 500);
+    row->known.tried_ms = 600;
+    row->known.confirmed_ms = 500;
     decide();
     cr_expect_eq(row->fate, ROW_SCHEDULED);
     cr_expect_eq(row->attempts, 1);
     cr_expect(!rests("a"), "a single waiting row must not stop a channel that may well work");
-    channels_confirmed(channels, bytes_of("a"), 700);
+    row->known.confirmed_ms = 700;
     decide();
     cr_expect_eq(row->attempts, 2);
 }
@@ -161,12 +167,12 @@ Test(verdict, the_last_attempt_makes_a_dead_letter)
     row->entry = 77;
     row->attempts = 2;
     add("a", 2, OUTBOX_CONFIRMED);
-    row->tried_age_ms = 0;
+    row->known.tried_ms = 1000;
     decide();
     cr_expect_eq(row->fate, ROW_BURIED);
     cr_expect_str_eq(row->burial, "attempts");
     cr_expect_eq(row->attempts, 3);
-    cr_expect_eq(tally.buried, 1);
+    cr_expect_eq(verdict.tally.buried, 1);
 }
 
 Test(verdict, max_attempts_zero_never_gives_up)
@@ -176,7 +182,7 @@ Test(verdict, max_attempts_zero_never_gives_up)
     row->entry = 77;
     row->attempts = 100000;
     add("a", 2, OUTBOX_CONFIRMED);
-    row->tried_age_ms = 0;
+    row->known.tried_ms = 1000;
     decide();
     cr_expect_eq(row->fate, ROW_SCHEDULED);
 }
@@ -223,8 +229,8 @@ Test(verdict, a_session_lost_in_company_blames_nobody)
     decide();
     cr_expect_eq(first->fate, ROW_STAYS);
     cr_expect_eq(second->fate, ROW_STAYS);
-    cr_expect_eq(tally.unsettled, 2);
-    cr_expect_eq(tally.confirmed, 1);
+    cr_expect_eq(verdict.tally.unsettled, 2);
+    cr_expect_eq(verdict.tally.confirmed, 1);
 }
 
 Test(verdict, a_session_lost_over_a_single_row_is_a_refusal_under_the_rule_of_evidence)
@@ -234,28 +240,16 @@ Test(verdict, a_session_lost_over_a_single_row_is_a_refusal_under_the_rule_of_ev
     context.single = true;
     decide();
     cr_expect_eq(row->fate, ROW_STAYS);
-    cr_expect(!rests("a"), "in suspect mode the neighbours must go on to give evidence");
-    channels_confirmed(channels, bytes_of("a"), 2000);
+    cr_expect(told("a")->tentative, "in suspect mode the neighbours must go on to give evidence");
+    row->known.tried_ms = 1000;
+    row->known.confirmed_ms = 2000;
     row->verdict = OUTBOX_UNSETTLED;
-    context.began_ms = context.now_ms = 3000;
+    context.began_ms = 3000;
     decide();
     cr_expect_eq(row->fate, ROW_SCHEDULED);
     cr_expect_eq(row->attempts, 1);
     cr_expect(row->solo);
     cr_expect_str_eq(row->error, "connection reset");
-}
-
-Test(verdict, a_second_single_lost_without_a_confirm_in_between_rests_the_channel)
-{
-    struct row *row = add("a", 1, OUTBOX_UNSETTLED);
-    context.loss = "not confirmed";
-    context.single = true;
-    decide();
-    cr_expect(!rests("a"));
-    row->message.seq = 2;
-    decide();
-    cr_expect(rests("a"), "a queue that confirms nothing must not stall the whole process");
-    cr_expect_eq(row->attempts, 0);
 }
 
 Test(verdict, waiting_rows_that_shared_a_lost_session_are_sent_alone_from_then_on)
@@ -279,5 +273,115 @@ Test(verdict, a_delay_that_the_destination_asked_for_is_kept)
     add("a", 2, OUTBOX_CONFIRMED);
     decide();
     cr_expect_eq(row->wait_ms, 12345);
-    cr_expect_eq(tally.next_due_ms, 12345);
+    cr_expect_eq(verdict.tally.next_due_ms, 12345);
+}
+
+Test(verdict, few_held_rows_wait_on_their_own_and_their_channel_goes_on_at_half)
+{
+    struct row *held = add("a", 1, OUTBOX_HOLD);
+    add_many(3, "a", OUTBOX_CONFIRMED);
+    decide();
+    cr_expect_eq(held->fate, ROW_SCHEDULED);
+    cr_expect_eq(held->attempts, 0, "no attempt is counted");
+    cr_expect(held->wait_ms >= 500 && held->wait_ms <= 1000);
+    cr_expect(!rests("a"));
+    cr_expect_eq(told("a")->few, 1);
+    cr_expect_eq(told("a")->lent, 4);
+}
+
+Test(verdict, a_retry_that_is_held_again_does_not_slow_its_channel_down)
+{
+    struct row *held = add("a", 1, OUTBOX_HOLD);
+    held->entry = 7;
+    held->known.tried_ms = 1;
+    held->known.confirmed_ms = 2;
+    decide();
+    cr_expect_eq(held->fate, ROW_SCHEDULED);
+    cr_expect_eq(told("a")->few, 0);
+    cr_expect(!rests("a"));
+}
+
+Test(verdict, half_of_the_settled_rows_is_no_minority)
+{
+    struct row *held = add("a", 1, OUTBOX_HOLD);
+    add_many(1, "a", OUTBOX_CONFIRMED);
+    add_many(5, "a", OUTBOX_UNSETTLED);
+    decide();
+    cr_expect_eq(held->fate, ROW_STAYS, "what was not settled says nothing");
+    cr_expect(rests("a"));
+}
+
+Test(verdict, what_other_channels_settled_makes_no_minority)
+{
+    add("a", 1, OUTBOX_HOLD);
+    add_many(9, "b", OUTBOX_CONFIRMED);
+    decide();
+    cr_expect(rests("a"));
+    cr_expect(!rests("b"));
+}
+
+Test(verdict, one_that_names_a_time_makes_the_channel_rest_for_the_longest_of_them)
+{
+    struct row *held = add("a", 1, OUTBOX_HOLD);
+    held->retry_after_ms = 5000;
+    add("a", 2, OUTBOX_HOLD)->retry_after_ms = 7000;
+    add_many(9, "a", OUTBOX_CONFIRMED);
+    decide();
+    cr_expect_eq(held->fate, ROW_STAYS);
+    cr_expect(rests("a"));
+    cr_expect_eq(told("a")->retry_after_ms, 7000);
+}
+
+Test(verdict, a_waiting_row_that_is_held_waits_on_where_its_channel_worked_since_its_last_try)
+{
+    struct row *held = add("a", 1, OUTBOX_HOLD);
+    held->entry = 7;
+    held->known.tried_ms = 500;
+    held->known.confirmed_ms = 600;
+    decide();
+    cr_expect_eq(held->fate, ROW_SCHEDULED);
+    cr_expect(!rests("a"));
+    held->known.confirmed_ms = 400;
+    decide();
+    cr_expect_eq(held->fate, ROW_STAYS);
+    cr_expect(rests("a"));
+}
+
+Test(verdict, a_wait_ends_when_the_message_expires)
+{
+    struct row *row = add("a", 1, OUTBOX_RETRY);
+    row->retry_after_ms = 540000;
+    row->message.ttl_ms = 2000;
+    add("a", 2, OUTBOX_CONFIRMED);
+    decide();
+    cr_expect_eq(row->fate, ROW_SCHEDULED);
+    cr_expect_eq(row->wait_ms, 2000);
+}
+
+Test(verdict, burials_are_told_once_for_a_channel_and_reason)
+{
+    add_many(7, "a", OUTBOX_REJECTED);
+    batch_refuse(&batch, add("a", 1, OUTBOX_UNSETTLED), "expired", "too late");
+    add_many(2, "b", OUTBOX_REJECTED);
+    decide();
+    cr_expect_eq(told("a")->buried[VERDICT_REJECTED].rows, 7);
+    cr_expect_eq(told("a")->buried[VERDICT_REJECTED].first, &batch.rows[0]);
+    cr_expect_eq(told("a")->buried[VERDICT_EXPIRED].rows, 1);
+    cr_expect_eq(told("b")->buried[VERDICT_REJECTED].rows, 2);
+    cr_expect_eq(verdict.tally.buried, 10);
+}
+
+Test(verdict, as_many_channels_as_rows_are_told_apart)
+{
+    static const char names[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMN";
+    for (size_t at = 0; at < 40; at++) {
+        struct row *row = add("", (int64_t)at, at % 2 ? OUTBOX_HOLD : OUTBOX_CONFIRMED);
+        row->message.channel = (struct outbox_bytes){names + at, 1};
+    }
+    decide();
+    cr_assert_eq(verdict.count, 40);
+    for (size_t at = 0; at < 40; at++) {
+        cr_expect_eq(verdict.channels[at].wall != NULL, at % 2 == 1);
+        cr_expect_eq(verdict.channels[at].settled, 1);
+    }
 }

@@ -37,11 +37,11 @@ static void order(void)
 /* Lends the next wave and settles each message of it. */
 static size_t wave(enum outbox_verdict verdict)
 {
-    struct outbox_batch *lent = batch_lend(&batch);
+    struct outbox_batch *lent = batch_lend(&batch, 0);
     for (size_t at = 0; at < lent->count; at++) {
         lent->settle(lent, at, verdict, "why", 0);
     }
-    batch_take_back(&batch);
+    batch_take_back(&batch, 0);
     return lent->count;
 }
 

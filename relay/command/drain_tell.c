@@ -1,0 +1,79 @@
+/* drain_tell - the progress of a drain, and its summary. */
+#include <inttypes.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "command/drain.h"
+
+enum { PROGRESS_EVERY_MS = 10000 };
+
+static int64_t published(const struct drain *drain)
+{
+    struct pool *pool = drain->program->pool;
+    return pool ? (int64_t)metrics_get(&pool_shared(pool)->metrics.published) : 0;
+}
+
+void drain_show_progress(struct drain *drain)
+{
+    bool tty = isatty(STDERR_FILENO);
+    if (!drain->show_progress || clock_now_ms() < drain->progress_at_ms) {
+        return;
+    }
+    drain->progress_at_ms = clock_now_ms() + (tty ? DRAIN_TICK_MS : PROGRESS_EVERY_MS);
+    int64_t done = published(drain);
+    int percent = drain->total > 0 && done < drain->total ? (int)(done * 100 / drain->total) : 100;
+    if (tty) {
+        (void)fprintf(stderr, "\r[%-40.*s] %3d %%  %" PRId64 " of %" PRId64, percent * 40 / 100,
+                      "########################################", percent, done, drain->total);
+    } else {
+        LOG(&drain->program->log, LOG_INFO, "draining", log_number("published", done),
+            log_number("of", drain->total));
+    }
+}
+
+static void tell_text(const struct drain *drain, const struct metrics *metrics, double seconds)
+{
+    char left[120] = "";
+    if (drain->looked) {
+        (void)snprintf(left, sizeof left, ", %" PRId64 " left, %" PRId64 " on hold, %" PRId64 " wait",
+                       drain->left.messages + drain->left.due, drain->left.resting, drain->left.waiting);
+    }
+    (void)fprintf(stderr, "outbox-relay: drained %" PRIu64 " in %.1f s, %" PRIu64 " dead-lettered%s: %s\n",
+                  metrics_get(&metrics->published), seconds, metrics_get(&metrics->dead_lettered), left,
+                  drain->result);
+}
+
+/* A figure of what is left: null where nobody could look. */
+static json_t *figure(const struct drain *drain, int64_t number)
+{
+    return drain->looked ? json_integer((json_int_t)number) : json_null();
+}
+
+static void tell_json(const struct drain *drain, const struct metrics *metrics, double seconds)
+{
+    json_t *summary = json_pack(
+        "{s:I, s:I, s:I, s:I, s:o, s:o, s:o, s:f, s:s, s:i}", "published",
+        (json_int_t)metrics_get(&metrics->published), "retried", (json_int_t)metrics_get(&metrics->retried),
+        "dead_lettered", (json_int_t)metrics_get(&metrics->dead_lettered), "possible_duplicates",
+        (json_int_t)metrics_get(&metrics->possible_duplicates), "left",
+        figure(drain, drain->left.messages + drain->left.due), "on_hold", figure(drain, drain->left.resting),
+        "waiting", figure(drain, drain->left.waiting), "seconds", seconds, "result", drain->result,
+        "exit_code", drain->code);
+    (void)json_dumpf(summary, stdout, JSON_COMPACT | JSON_REAL_PRECISION(6));
+    (void)printf("\n");
+    json_decref(summary);
+}
+
+void drain_tell(struct drain *drain, bool json)
+{
+    static const struct metrics none;
+    const struct metrics *metrics =
+        drain->program->pool ? &pool_shared(drain->program->pool)->metrics : &none;
+    double seconds = (double)(clock_now_ms() - drain->began_ms) / 1000;
+    if (drain->show_progress && isatty(STDERR_FILENO)) {
+        (void)fprintf(stderr, "\n");
+    }
+    (json ? tell_json : tell_text)(drain, metrics, seconds);
+}

@@ -1,0 +1,92 @@
+/* worker_report - what a batch has taught about its channels: remembered, and told in a line per channel and
+ * reason. */
+#include "machine/worker_state.h"
+
+enum { NAME_BYTES = 256 };
+
+static void put_name(char out[NAME_BYTES], const struct verdict_channel *channel)
+{
+    bytes_copy_printable(out, NAME_BYTES, channel->name);
+}
+
+static void report_confirms(struct worker *worker, const struct verdict_channel *channel, int64_t now_ms)
+{
+    struct shared *shared = worker->shared;
+    if (channels_confirmed(shared->channels, channel->name, now_ms)) {
+        char name[NAME_BYTES];
+        put_name(name, channel);
+        LOG(shared->log, LOG_INFO, "channel goes on: its destination takes messages again",
+            log_text("channel", name));
+    }
+    if (channel->few == 0 && !channel->wall) {
+        channels_grow(shared->channels, channel->name);
+    }
+}
+
+static void report_rest(struct worker *worker, const struct verdict_channel *channel, int64_t now_ms)
+{
+    struct shared *shared = worker->shared;
+    struct channel_news news;
+    const char *reason = channel->wall->error;
+    if (channel->tentative && channels_refused(shared->channels, channel->name, now_ms) <= 1) {
+        return; /* one refusal may be this row's own fault, and its neighbours are to tell; two in a row are
+                   not */
+    }
+    if (channels_hold(shared->channels, channel->name, reason, channel->retry_after_ms, now_ms, &news) &&
+        news.tell) {
+        char name[NAME_BYTES];
+        put_name(name, channel);
+        LOG(shared->log, LOG_WARNING,
+            news.group ? "more channels are on hold than are remembered: only those that lately worked go on"
+                       : "channel is on hold; its messages wait, nothing is lost",
+            log_text("channel", name), log_text("reason", reason), log_number("again", news.again));
+    }
+}
+
+static void report_burials(struct worker *worker, const struct verdict_channel *channel)
+{
+    for (size_t at = 0; at < VERDICT_BURIALS; at++) {
+        const struct row *row = channel->buried[at].first;
+        if (!row) {
+            continue;
+        }
+        char name[NAME_BYTES];
+        char id[64];
+        put_name(name, channel);
+        bytes_copy_printable(id, sizeof id, (struct bytes){row->message.id.ptr, row->message.id.len});
+        LOG(worker->shared->log, LOG_WARNING,
+            channel->buried[at].rows == 1 ? "message set aside as a dead letter"
+                                          : "messages set aside as dead letters",
+            log_text("id", id), log_text("channel", name), log_text("reason", row->burial),
+            log_number("messages", (int64_t)channel->buried[at].rows), log_number("attempts", row->attempts),
+            log_text("error", row->error));
+    }
+}
+
+void worker_report(struct worker *worker)
+{
+    const struct verdict *verdict = &worker->verdict;
+    struct shared *shared = worker->shared;
+    int64_t now_ms = clock_now_ms();
+    for (size_t at = 0; at < verdict->count; at++) {
+        const struct verdict_channel *channel = &verdict->channels[at];
+        if (channel->confirmed > 0) {
+            report_confirms(worker, channel, now_ms);
+        }
+        if (channel->wall) {
+            report_rest(worker, channel, now_ms);
+        } else if (channel->few > 0) {
+            channels_halve(shared->channels, channel->name, channel->lent);
+        }
+        if (channel->costly) {
+            channels_isolate(shared->channels, channel->name);
+        }
+        report_burials(worker, channel);
+    }
+    for (size_t at = 0; at < worker->batch.count; at++) {
+        const struct row *row = &worker->batch.rows[at];
+        if (row->refused) {
+            channels_tried(shared->channels, row->message.seq, now_ms);
+        }
+    }
+}

@@ -1,0 +1,8 @@
+-- 0003: a pause may be a pattern with * and ?, as in `channels`: pattern is its LIKE pattern, NULL where scope is one channel.
+CREATE OR REPLACE VIEW outbox.paused_now AS
+  SELECT scope,
+         CASE WHEN scope ~ '[*?]' THEN
+           translate(replace(replace(replace(scope, '\', '\\'), '%', '\%'), '_', '\_'), '*?', '%_') END AS pattern
+  FROM outbox.paused WHERE until IS NULL OR until > clock_timestamp();
+
+INSERT INTO outbox.schema_version (version) VALUES (3);
