@@ -41,6 +41,7 @@ def own_directory(word):
 
 def clean_environment(**more):
     environment = {k: v for k, v in os.environ.items() if not k.startswith("OUTBOX_") and not k.startswith("PG")}
+    environment["OUTBOX_DRAIN__PATIENCE"] = "0"  # a drain that waits for rests and retries is what a few tests are about: -o drain.patience=
     environment.update(more)
     return environment
 

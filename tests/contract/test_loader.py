@@ -210,7 +210,7 @@ def test_options_of_a_plugin_are_checked_redacted_and_documented(own_directory):
     assert "unknown key 'sample.adress'; did you mean 'sample.address'?" in said and "'1000' is out of bounds: allowed is 1 to 100" in said
     options = ("-b", path, "-o", "sample.address=127.0.0.1:1", "-o", "sample.password=hush-hush")
     shown = relay("config", "show", *options)
-    assert "sample.address: 127.0.0.1:1  # flag -o" in shown.stdout and "sample.password: ***" in shown.stdout, shown.stderr
+    assert 'sample.address: "127.0.0.1:1"  # flag -o' in shown.stdout and 'sample.password: "***"' in shown.stdout, shown.stderr
     schema = json.loads(relay("config", "schema", *options).stdout)
     assert schema["properties"]["sample"]["properties"]["window"]["maximum"] == 100
     assert "hush-hush" not in shown.stdout + json.dumps(schema)

@@ -139,13 +139,16 @@ def test_a_broker_that_falls_silent_in_mid_batch_holds_a_transaction_no_longer_t
     (lambda s: [s.nack(9), s.ack(9), s.ack(COUNT, multiple=True)], {9}),
     (lambda s: [s.ack(9), s.nack(9), s.ack(COUNT, multiple=True)], set()),
 ], ids=["one", "multiple", "multiple behind an ack", "nack, then ack", "ack, then nack"])
-def test_a_nack_keeps_exactly_its_rows_and_their_channel_rests(database, scripted, game, tags):
+def test_a_nack_keeps_exactly_its_rows(database, scripted, game, tags):
+    """Few of them wait on their own, in outbox.scheduled; where they are half of the batch or more, their channel rests."""
     broker = scripted(once_then_ack(game))
     ids = database.fill(COUNT)
-    done, summary = drain(database, broker, "breaker.open_min=60s", "publish_timeout=10s")
+    done, summary = drain(database, broker, "breaker.open_min=60s", "publish_timeout=10s", "retry.backoff_min=60s")
     kept_ids = {broker.received[tag - 1].id for tag in tags}
-    assert done.returncode == (1 if tags else 0) and summary["on_hold"] == len(tags) and summary["dead_lettered"] == 0, done.stderr
-    assert database.ids_left() == kept_ids
+    few = 2 * len(tags) < COUNT
+    assert done.returncode == (1 if tags else 0) and summary["waiting" if few else "on_hold"] == len(tags), done.stderr
+    assert kept(database) == kept_ids and summary["dead_lettered"] == 0
+    assert database.value("SELECT count(*) FROM outbox.scheduled WHERE attempts = 0") == (len(tags) if few else 0), "no attempt is counted"
     account(database, broker, ids, bound=0).check()
 
 
@@ -228,7 +231,7 @@ def test_confirms_on_another_channel_are_no_confirms_of_ours(database, scripted)
 
 @pytest.mark.parametrize("end", [
     lambda s: s.close_channel(406, "PRECONDITION_FAILED - not this one"),
-    lambda s: s.close_channel(404, "NOT_FOUND - no exchange 'orders'"),
+    lambda s: s.close_channel(404, "NOT_FOUND - no exchange 'poison' in vhost '/'"),
 ], ids=["406 closes the channel", "404 closes the channel"])
 def test_an_end_over_one_message_spares_its_neighbours_and_finds_it(database, scripted, end):
     """Every time message 9 comes, the broker ends. Its neighbours go at most twice, it is not lost, and nothing livelocks."""
@@ -293,18 +296,19 @@ def test_a_block_in_mid_batch_ends_the_transaction_in_time_and_sends_on_by_itsel
 
 
 def test_a_publish_that_hangs_in_a_full_socket_is_interrupted_at_its_deadline(database, scripted, start):
-    """The broker stops reading and says nothing: librabbitmq's publish has no timeout (reliability.md F1), so another thread must end it."""
+    """The broker stops reading and says nothing, and the next message is larger than all buffers: librabbitmq's publish has no timeout
+    (reliability.md F1), so another thread must end it."""
     def on_message(session, message):
-        if session.number == 1 and message.tag > 5:
+        session.ack(message.tag)
+        if session.number == 1 and message.tag == 5:
             session.reading.clear()
-        else:
-            session.ack(message.tag)
 
     broker = scripted(on_message)
-    ids = database.fill(COUNT, size=1 << 20)
-    running = start("-d", database.conninfo, *options(broker, "batch.max_bytes=64MiB", "breaker.open_max=1s"))
+    ids = database.fill(5) | database.fill(1, size=24 << 20) | database.fill(COUNT - 6)
+    timeout = 5
+    running = start("-d", database.conninfo, *options(broker, "batch.max_bytes=64MiB", "breaker.open_max=1s", f"publish_timeout={timeout}s"))
     wait_until(lambda: broker.sessions and not broker.sessions[0].reading.is_set(), what="the end of reading")
-    running.await_log("possible duplicates", PUBLISH_TIMEOUT + 0.5 + 2)
+    running.await_log("possible duplicates", timeout + 0.5 + 2)
     wait_until(lambda: database.left() == 0, what="an empty outbox")  # the acks that nobody read while it hung do not count
     account(database, broker, ids, bound=COUNT - 5).check()
 
@@ -329,7 +333,7 @@ def test_a_stop_while_the_broker_blocks_in_mid_batch_ends_in_time_and_keeps_what
     code = running.wait(30)
     seconds = time.monotonic() - began
     print(f"exit {code} after {seconds:.1f} s")
-    assert code == 70 and seconds < shutdown_timeout + 3 + 1, "a forced stop, as documented"
+    assert code == 0 and seconds < shutdown_timeout, "what the broker does not read is given up after half a second"
     wait_until(lambda: database.open_transactions() == 0, 5, "the end of the transaction")
     assert ids - database.ids_left() <= broker.accepted() and database.left() >= COUNT - answers
 

@@ -1,4 +1,5 @@
-"""A plugin fails: it hangs and cannot be interrupted, crashes, or says OK and settles nothing. Only what it confirmed is gone."""
+"""A plugin fails: it hangs and cannot be interrupted, crashes, says OK and settles nothing, or asks for absurd pauses. Only what it confirmed is gone."""
+import json
 import os
 import signal
 import time
@@ -70,3 +71,26 @@ def test_a_plugin_that_settles_nothing_loses_nothing_counts_no_attempt_and_is_as
     running.await_log('"msg":"state"')
     connects = int(running.log().rsplit('"backend_connects":', 1)[1].split("}")[0].split(",")[0])
     assert connects <= time.monotonic() - began + 2
+
+
+def test_a_pause_without_an_end_is_one_of_a_day_and_the_channel_rests(database, stubborn, start):
+    database.fill(COUNT)
+    running = start(*options(database, stubborn, "pause"))
+    running.await_log("on hold")
+    held = wait_until(lambda: [hold for one in json.loads(relay("status", "--json", "-d", database.conninfo).stdout)["relays"] for hold in one["holds"]],
+                      what="a hold in status")
+    assert 86000 <= held[0]["next_try_in_s"] <= 86400 and database.left() == COUNT - GOOD
+    batches = database.value("SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()")
+    time.sleep(2)  # nothing is to happen: there is no event
+    more = database.value("SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()") - batches
+    assert more < 200, f"{more} transactions in 2 s"
+
+
+def test_a_plugin_that_asks_for_a_moment_again_and_again_and_says_so_each_time_does_not_fill_the_log(database, stubborn, start):
+    database.fill(COUNT)
+    running = start(*options(database, stubborn, "chatter"))
+    running.await_log("on hold")
+    wait_until(lambda: running.log().count("another message") >= 60, what="what it may say")
+    time.sleep(2)  # for as many lines as there would be
+    assert running.log().count("another message") == 60 and running.log().count("on hold") == 1
+    assert database.left() == COUNT - GOOD and not database.dead()

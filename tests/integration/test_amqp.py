@@ -103,7 +103,8 @@ def test_poison_among_good_rows_is_set_aside_and_a_missing_exchange_holds_its_ch
                            " RETURNING id::text", topic)
     stray = database.value("INSERT INTO outbox.message (channel, type, payload) VALUES (%s, 'order.placed', '{}') RETURNING id::text", missing)
     good |= database.fill(500, channel=topic)
-    running = start("-d", database.conninfo, *amqp("retry.max_attempts=3", "retry.backoff_min=100ms", "retry.backoff_max=300ms"))
+    running = start("-d", database.conninfo, *amqp("retry.max_attempts=3", "retry.backoff_min=100ms", "retry.backoff_max=300ms",
+                                                    "batch.max_message_bytes=256MiB"))
 
     def dead():
         return dict(database.run("SELECT id::text, reason || ': ' || last_error FROM outbox.dead_letter"))

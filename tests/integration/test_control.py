@@ -41,9 +41,9 @@ def test_a_retried_dead_letter_keeps_id_and_seq_and_is_delivered(database, broke
     ids = bury(database, 3)
     before = dict(database.run("SELECT id::text, seq FROM outbox.dead_letter"))
     one = sorted(ids)[0]
-    assert run(database, "dead", "retry", one).stdout == "1 dead letters retried\n"
+    assert run(database, "dead", "retry", one).stdout == "1 dead letter retried\n"
     assert dict(database.run("SELECT id::text, seq FROM outbox.scheduled WHERE attempts = 0")) == {one: before[one]}
-    assert run(database, "dead", "retry", "--json").stdout == '{"retried":2}\n'
+    assert run(database, "dead", "retry", "--all", "--json").stdout == '{"retried":2}\n'
     exchange = broker.exchange("orders")
     oracle = broker.oracle(broker.queue("all", exchange))
     assert run(database, "drain", "-q", *amqp("amqp.exchange=" + exchange)).returncode == 0
@@ -72,7 +72,7 @@ def test_a_dry_run_of_retry_and_discard_changes_nothing(database):
 
 def test_discard_wants_a_yes(database):
     ids = bury(database, 4)
-    refused = run(database, "dead", "discard")
+    refused = run(database, "dead", "discard", "--all")
     assert refused.returncode == 64 and "--yes" in refused.stderr
     assert database.value("SELECT count(*) FROM outbox.dead_letter") == 4
     assert run(database, "dead", "discard", "--yes", *sorted(ids)[:3]).stdout == "3 dead letters discarded\n"
@@ -81,7 +81,7 @@ def test_discard_wants_a_yes(database):
 
 def test_a_rate_spreads_the_retries_and_an_interrupt_leaves_the_rest_dead(database, start):
     bury(database, 40)
-    slow = start("--rate", "10", "retry", "-d", database.conninfo, command="dead")
+    slow = start("--rate", "10", "--all", "retry", "-d", database.conninfo, command="dead")
     wait_until(lambda: database.value("SELECT count(*) FROM outbox.scheduled") >= 20, what="the second piece")
     slow.kill()
     assert database.value("SELECT extract(epoch FROM max(due_at) - min(due_at)) FROM outbox.scheduled") > 0.5
@@ -117,7 +117,7 @@ def test_the_relays_own_role_may_do_all_of_it(database):
     ids = bury(database, 2)
     database.run(f"CREATE ROLE {user} LOGIN IN ROLE outbox_relay")
     try:
-        for arguments in (["dead", "list"], ["dead", "retry", "--limit", "1"], ["dead", "discard", "--yes"], ["pause", "orders", "--wait"],
+        for arguments in (["dead", "list"], ["dead", "retry", "--all", "--limit", "1"], ["dead", "discard", "--all", "--yes"], ["pause", "orders", "--wait"],
                           ["resume", "orders"], ["status"], ["dead", "export"]):
             done = run(database, *arguments, user=user)
             assert done.returncode == 0, (arguments, done.stderr)
@@ -131,7 +131,7 @@ def test_a_retry_ends_although_its_letters_die_again(database, start):
     """Or poison would be sent again every second for ever."""
     bury(database, 3)
     start("-d", database.conninfo, "-b", "fail", "-o", "fail.script=reject", "-o", "poll.max=50ms")
-    done = run(database, "dead", "retry", "--rate", "1", timeout=20)
+    done = run(database, "dead", "retry", "--all", "--rate", "1", timeout=20)
     assert done.returncode == 0 and done.stdout == "3 dead letters retried\n"
 
 

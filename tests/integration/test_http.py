@@ -10,29 +10,11 @@ import pytest
 
 from harness import PATIENCE, http, relay, wait_until
 from receiver import Answer, Receiver, Wire, hang_up, reset
+from webhooks import CA, TLS, dead_letters, drain, holds, status
 
 SIZE = int(os.environ.get("TEST_HTTP_MESSAGES", "2000"))
 NGINX = f"http://127.0.0.1:{os.environ.get('TEST_NGINX_PORT')}/hooks/${{channel}}"
 NGINX_TLS = f"https://localhost:{os.environ.get('TEST_NGINX_TLS_PORT')}/hooks"
-TLS = os.environ.get("TEST_TLS_DIR")
-CA = f"http.tls.ca_file={TLS}/ca.pem"
-
-
-def drain(database, url, *options, timeout=120):
-    done = relay("drain", "-q", "--json", "-d", database.conninfo, *http(url, *options), timeout=timeout)
-    return done, json.loads(done.stdout) if done.stdout else None
-
-
-def status(database):
-    return json.loads(relay("status", "--json", "-d", database.conninfo).stdout)
-
-
-def holds(database):
-    return {hold["channel"]: hold["reason"] for one in status(database)["relays"] for hold in one["holds"]}
-
-
-def dead_letters(database):
-    return database.value("SELECT count(*) FROM outbox.dead_letter")
 
 
 def logged_ids(ids):

@@ -247,7 +247,7 @@ def claim_plan(database, first=0):
         cursor.execute(text("guards.sql", "'5000'", "'5000'", "'5000'", "'9000'"))
         cursor.execute(text("lanes.sql", "15", "0", "1", str(first), "'{}'", "NULL", "NULL"))
         cursor.execute("EXPLAIN (FORMAT JSON, ANALYZE, BUFFERS) "
-                       + text("claim_keyed.sql", f"'{first}'", "100", "8388608", "'{}'", "NULL", "NULL", "15", nowhere, nowhere))
+                       + text("claim_keyed.sql", f"'{first}'", "100", "8388608", "'{}'", "NULL", "NULL", "15", nowhere, nowhere, "134217728"))
         plan = cursor.fetchone()[0][0]["Plan"]
     connection.rollback()
     connection.close()
@@ -306,7 +306,7 @@ def test_an_index_scan_of_unkeyed_rows_does_not_wade_through_keyed_ones(ordered)
     ordered.run("INSERT INTO outbox.message (channel, type, key, payload) SELECT 'orders', 't', i::text, '{}' FROM generate_series(1, 20000) i")
     ordered.run("INSERT INTO outbox.message (channel, type, payload) SELECT 'orders', 't', '{}' FROM generate_series(1, 100) i")
     sql = re.sub(r"--.*", "", open(os.path.join(QUERIES, "claim.sql"), encoding="utf-8").read())
-    for number, value in enumerate(["'0'", "'50'", "'8388608'", "'{}'", "NULL", "NULL", "15", "NULL"], 1):
+    for number, value in enumerate(["'0'", "'50'", "'8388608'", "'{}'", "NULL", "NULL", "15", "NULL", "134217728"], 1):
         sql = sql.replace(f"${number}", value)
     plan = ordered.value("EXPLAIN (FORMAT JSON, ANALYZE, BUFFERS) " + sql.replace("%", "%%"))[0]["Plan"]
     assert plan["Actual Rows"] == 50 and blocks(plan) < 1000

@@ -21,9 +21,9 @@ def empty():
 def test_migrate_installs_once_and_is_idempotent(empty):
     first = relay("migrate", "-d", empty.conninfo)
     second = relay("migrate", "-d", empty.conninfo)
-    assert (first.returncode, first.stdout) == (0, "schema outbox migrated from version 0 to 2\n")
-    assert (second.returncode, second.stdout) == (0, "schema outbox is up to date (version 2)\n")
-    assert empty.run("SELECT version, relay_version IS NOT NULL FROM outbox.schema_version") == [(1, True), (2, True)]
+    assert (first.returncode, first.stdout) == (0, "schema outbox migrated from version 0 to 3\n")
+    assert (second.returncode, second.stdout) == (0, "schema outbox is up to date (version 3)\n")
+    assert empty.run("SELECT version, relay_version IS NOT NULL FROM outbox.schema_version") == [(1, True), (2, True), (3, True)]
 
 
 def test_several_migrations_at_once_all_succeed(empty):
@@ -31,7 +31,7 @@ def test_several_migrations_at_once_all_succeed(empty):
         done = list(threads.map(lambda _: relay("migrate", "-d", empty.conninfo), range(6)))
     assert [d.returncode for d in done] == [0] * 6, [d.stderr for d in done]
     assert sum("from version 0" in d.stdout for d in done) == 1
-    assert empty.value("SELECT count(*) FROM outbox.schema_version") == 2
+    assert empty.value("SELECT count(*) FROM outbox.schema_version") == 3
 
 
 def test_dry_run_changes_nothing_and_prints_sql_that_psql_runs(empty):
@@ -42,7 +42,7 @@ def test_dry_run_changes_nothing_and_prints_sql_that_psql_runs(empty):
         ["psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", empty.conninfo], input=dry.stdout, text=True, capture_output=True, check=False
     )
     assert psql.returncode == 0, psql.stderr
-    assert relay("migrate", "-d", empty.conninfo).stdout == "schema outbox is up to date (version 2)\n"
+    assert relay("migrate", "-d", empty.conninfo).stdout == "schema outbox is up to date (version 3)\n"
 
 
 def test_the_sql_files_run_in_psql_as_they_are(empty):
@@ -82,7 +82,7 @@ def test_a_plain_owner_without_createrole_migrates_and_is_told_the_rest(empty):
                 empty.run(f"ALTER ROLE outbox_{role} RENAME TO hidden_{role}")
         done = relay("migrate", "-d", empty.conninfo.replace("user=postgres", "user=plain_owner"))
         assert done.returncode == 0, done.stderr
-        assert "migrated from version 0 to 2" in done.stdout and "CREATE ROLE" in done.stdout and "GRANT" in done.stdout
+        assert "migrated from version 0 to 3" in done.stdout and "CREATE ROLE" in done.stdout and "GRANT" in done.stdout
         assert empty.value("SELECT count(*) FROM outbox.message") == 0
     finally:
         for role in ("producer", "relay", "consumer"):
@@ -239,7 +239,7 @@ def test_the_claim_walks_the_primary_key_on_a_table_without_statistics(database)
     claim = open(os.path.join(os.path.dirname(__file__), "../../schema/queries/claim.sql"), encoding="utf-8").read()
     for number, value in enumerate(["'5000'", "'5000'", "'5000'", "'9000'"], 1):
         guards = guards.replace(f"${number}", value)
-    for number, value in enumerate(["'0'", "'500'", "'8388608'", "'{}'", "NULL", "NULL", "NULL", "NULL"], 1):
+    for number, value in enumerate(["'0'", "'500'", "'8388608'", "'{}'", "NULL", "NULL", "NULL", "NULL", "'134217728'"], 1):
         claim = claim.replace(f"${number}", value)
     connection = database.connect(autocommit=False)
     with connection.cursor() as cursor:
@@ -267,7 +267,7 @@ def test_a_limit_that_the_relay_does_not_set_itself_is_found_by_its_name(databas
 
 
 @pytest.mark.parametrize("command", [
-    ["status"], ["check", "--connect", "-b", "null"], ["drain", "-b", "null"], ["dead", "list"], ["dead", "retry"], ["pause", "orders"],
+    ["status"], ["check", "--connect", "-b", "null"], ["drain", "-b", "null"], ["dead", "list"], ["dead", "retry", "--all"], ["pause", "orders"],
     ["resume", "orders"], ["explain", "--id={id}", "-b", "null"], ["migrate"], ["migrate", "--order", "key"]], ids=lambda command: "_".join(command[:2]))
 def test_no_limit_of_the_database_ends_what_a_command_does(database, command):
     """Here a statement takes longer because somebody holds the tables."""

@@ -38,12 +38,14 @@ class Request:
 class Answer:
     """What comes back; the sends are raw so that anything can be said."""
 
-    def __init__(self, status=200, body=b"", headers=None, close=False, raw=None):
+    def __init__(self, status=200, body=b"", headers=None, close=False, raw=None, again=None):
         self.status = status
         self.body = body
         self.headers = headers or {}
         self.close = close
         self.raw = raw  # a function of the socket, in place of an answer; the connection ends with it
+        self.again = again  # seconds after which the same is said once more, asked or not; 0 = in the same breath
+        self.said_again = threading.Event()
 
     def send(self, connection):
         if self.raw:
@@ -51,8 +53,15 @@ class Answer:
             return False
         lines = [f"HTTP/1.1 {self.status} Said"] + [f"{name}: {value}" for name, value in self.headers.items()]
         lines += [f"Content-Length: {len(self.body)}", "", ""]
-        connection.sendall("\r\n".join(lines).encode() + self.body)
+        text = "\r\n".join(lines).encode() + self.body
+        connection.sendall(text * 2 if self.again == 0 else text)
+        if self.again:
+            threading.Timer(self.again, self.say_again, (connection, text)).start()
         return not self.close  # closed without "Connection: close": what a keep-alive that runs out looks like
+
+    def say_again(self, connection, text):
+        connection.sendall(text)
+        self.said_again.set()
 
 
 def reset(connection):
@@ -98,8 +107,9 @@ class _Server(socketserver.ThreadingTCPServer):
 
 
 class Receiver:
-    def __init__(self, answer=lambda request: Answer(), port=0, start=True):
+    def __init__(self, answer=lambda request: Answer(), port=0, start=True, tls=None):
         self.answer = answer
+        self.tls = tls  # an ssl.SSLContext
         self.file = tempfile.NamedTemporaryFile("w", prefix="receiver-", suffix=".jsonl", delete=False)
         self.lock = threading.Lock()
         self.requests = []
@@ -114,11 +124,13 @@ class Receiver:
         self.over.clear()
         self.server = _Server(("127.0.0.1", self.port), _Handler)
         self.server.receiver = self
+        if self.tls:
+            self.server.socket = self.tls.wrap_socket(self.server.socket, server_side=True)
         threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
 
     @property
     def url(self):
-        return f"http://127.0.0.1:{self.port}/hooks/${{channel}}"
+        return f"{'https://localhost' if self.tls else 'http://127.0.0.1'}:{self.port}/hooks/${{channel}}"
 
     def connected(self):
         with self.lock:
