@@ -147,9 +147,14 @@ static enum step publish_one(struct session *session, size_t index, int64_t dead
     if (step != STEP_GO_ON) {
         return step;
     }
-    if (is_expired(session, index) ||
-        (batch->messages[index]->ttl_ms >= 0 &&
-         envelope_seal(session, batch->messages[index], &envelope, reason) != OUTBOX_UNSETTLED)) {
+    if (is_expired(session, index)) {
+        return STEP_GO_ON;
+    }
+    if (batch->messages[index]->ttl_ms >= 0) { /* less is left of its life than before the waits */
+        verdict = envelope_seal(session, batch->messages[index], &envelope, reason);
+    }
+    if (verdict != OUTBOX_UNSETTLED) {
+        batch->settle(batch, index, verdict, reason, 0);
         return STEP_GO_ON;
     }
     return send_one(session, index, &envelope, error);
