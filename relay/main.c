@@ -25,7 +25,8 @@ static const struct cli_command commands[] = {
     {"config", "show|init|schema", "Effective values and where each comes from; a sample file; JSON Schema",
      0, cmd_config},
     {"backends", "list|show NAME|test PATH|new NAME",
-     "What backends there are; try one; begin one of your own", BIT(CLI_JSON) | BIT(CLI_PROXY), cmd_backends},
+     "What backends there are; try one; begin one of your own",
+     BIT(CLI_JSON) | BIT(CLI_PROXY) | BIT(CLI_REFUSING) | BIT(CLI_ONLY) | BIT(CLI_LIST), cmd_backends},
     {"version", "", "Print the version of the program and its libraries", BIT(CLI_JSON), cmd_version},
     {NULL, NULL, NULL, 0, NULL},
 };

@@ -138,7 +138,7 @@ static bool fill_headers(struct session *session, const struct outbox_message *m
     add_own(session, table, "outbox-key", message->key);
     add_own(session, table, "outbox-causation-id", message->causation_id);
     for (size_t at = 0; at < message->header_count; at++) {
-        const struct outbox_header *header = &message->headers[at];
+        const struct outbox_header *header = outbox_header_at(message, at);
         char what[128];
         (void)snprintf(what, sizeof what, "header '%.*s'", header->name.len > 80 ? 80 : (int)header->name.len,
                        header->name.ptr);

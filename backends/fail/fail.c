@@ -167,7 +167,7 @@ static void fail_disconnect(void *session)
 static enum step step_for(struct script *script, const struct outbox_message *message)
 {
     for (size_t at = 0; at < message->header_count; at++) {
-        const struct outbox_header *header = &message->headers[at];
+        const struct outbox_header *header = outbox_header_at(message, at);
         if (header->name.len == 4 && memcmp(header->name.ptr, "fail", 4) == 0) {
             int step = step_of(header->value.ptr, header->value.len);
             return step < 0 ? REJECT : (enum step)step;

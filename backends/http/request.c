@@ -113,12 +113,13 @@ static void add_of_message(struct fields *fields)
 {
     const struct outbox_message *message = fields->message;
     for (size_t at = 0; at < message->header_count; at++) {
-        struct outbox_bytes name = message->headers[at].name;
+        const struct outbox_header *header = outbox_header_at(message, at);
+        struct outbox_bytes name = header->name;
         if (field_is_reserved(name) || is_configured(fields->settings, name)) {
             fail(fields, OUTBOX_REJECTED, "header '%.*s' is not a message's to set over HTTP", name.ptr,
                  name.len);
         } else {
-            add(fields, name, message->headers[at].value);
+            add(fields, name, header->value);
         }
     }
 }

@@ -139,8 +139,8 @@ static json_t *headers_of(const struct outbox_message *message)
 {
     json_t *headers = message->header_count > 0 ? json_object() : NULL;
     for (size_t at = 0; headers && at < message->header_count; at++) {
-        (void)json_object_setn_new(headers, message->headers[at].name.ptr, message->headers[at].name.len,
-                                   header_value(&message->headers[at]));
+        const struct outbox_header *header = outbox_header_at(message, at);
+        (void)json_object_setn_new(headers, header->name.ptr, header->name.len, header_value(header));
     }
     return headers;
 }

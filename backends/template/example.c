@@ -13,12 +13,12 @@
 #include <string.h>
 #include <unistd.h>
 
-struct example { /* one per process: what the settings say */
+struct destination { /* one per process: what the settings say */
     const char *path;
 };
 
 struct session { /* one per worker thread: no locks needed */
-    const struct example *example;
+    const struct destination *destination;
     int fd;
 };
 
@@ -29,19 +29,19 @@ static int failed(struct outbox_error *error, enum outbox_error_kind kind, const
     return -1;
 }
 
-static int example_open(void **backend, const struct outbox_host *host,
-                        const struct outbox_settings *settings, struct outbox_error *error)
+static int destination_open(void **backend, const struct outbox_host *host,
+                            const struct outbox_settings *settings, struct outbox_error *error)
 {
-    struct example *example = calloc(1, sizeof *example);
-    if (!example) {
+    struct destination *destination = calloc(1, sizeof *destination);
+    if (!destination) {
         return failed(error, OUTBOX_ERROR_UNAVAILABLE, "allocate memory");
     }
-    example->path = host->get_string(settings, "path");
-    *backend = example;
+    destination->path = host->get_string(settings, "path");
+    *backend = destination;
     return 0;
 }
 
-static void example_close(void *backend)
+static void destination_close(void *backend)
 {
     free(backend);
 }
@@ -52,7 +52,7 @@ static int session_new(void *backend, void **out, struct outbox_error *error)
     if (!session) {
         return failed(error, OUTBOX_ERROR_UNAVAILABLE, "allocate memory");
     }
-    session->example = backend;
+    session->destination = backend;
     *out = session;
     return 0;
 }
@@ -66,7 +66,7 @@ static int session_connect(void *object, int64_t deadline_ms, struct outbox_erro
 {
     struct session *session = object;
     (void)deadline_ms; /* a file does not keep us waiting; a broker would: give up by then */
-    session->fd = open(session->example->path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600);
+    session->fd = open(session->destination->path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600);
     return session->fd >= 0 ? 0 : failed(error, OUTBOX_ERROR_CONFIG, "open the file of option 'path'");
 }
 
@@ -120,8 +120,8 @@ static const struct outbox_backend table = {
     .name = "example",
     .version = "0.1.0",
     .options = options,
-    .open = example_open,
-    .close = example_close,
+    .open = destination_open,
+    .close = destination_close,
     .session_new = session_new,
     .session_free = session_free,
     .connect = session_connect,

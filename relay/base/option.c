@@ -25,21 +25,37 @@ static void clear_value(struct option_value *value)
     *value = (struct option_value){0};
 }
 
-int option_set_init(struct option_set *set, const char *section, const struct outbox_option *table,
-                    struct err *err)
+/* Its name is the first thing in a row, whatever the row's size. */
+static size_t count_rows(const char *rows, size_t row_bytes)
 {
+    const char *name = NULL;
     size_t count = 0;
-    while (table && table[count].name) {
+    while (rows && (memcpy(&name, rows + count * row_bytes, sizeof name), name)) {
         count++;
     }
-    *set = (struct option_set){.section = section, .table = table, .count = count};
-    set->values = calloc(count ? count : 1, sizeof *set->values);
-    if (!set->values) {
+    return count;
+}
+
+int option_set_init(struct option_set *set, const char *section, const struct outbox_option *table,
+                    size_t row_bytes, struct err *err)
+{
+    const size_t own_bytes = sizeof *table;
+    const char *rows = (const char *)table;
+    row_bytes = row_bytes ? row_bytes : own_bytes;
+    size_t count = count_rows(rows, row_bytes);
+    *set = (struct option_set){.section = section, .count = count};
+    set->table = calloc(count + 1, own_bytes);
+    set->values = calloc(count + 1, sizeof *set->values);
+    if (!set->table || !set->values) {
+        option_set_finish(set);
         return err_set(err, ERR_INTERNAL, "out of memory");
     }
     for (size_t at = 0; at < count; at++) {
-        if (table[at].fallback &&
-            option_assign(set, (int)at, table[at].fallback, OPTION_DEFAULT, "default", err) != 0) {
+        memcpy(&set->table[at], rows + at * row_bytes, row_bytes < own_bytes ? row_bytes : own_bytes);
+    }
+    for (size_t at = 0; at < count; at++) {
+        const char *fallback = set->table[at].fallback;
+        if (fallback && option_assign(set, (int)at, fallback, OPTION_DEFAULT, "default", err) != 0) {
             err->class = ERR_INTERNAL;
             option_set_finish(set);
             return -1;
@@ -54,6 +70,7 @@ void option_set_finish(struct option_set *set)
         clear_value(&set->values[at]);
     }
     free(set->values);
+    free(set->table);
     *set = (struct option_set){0};
 }
 

@@ -31,15 +31,18 @@ struct option_value {
 
 /* One table with its values, in the table's order. */
 struct option_set {
-    const char *section; /* "amqp"; "" for the core's own */
-    const struct outbox_option *table;
+    const char *section;         /* "amqp"; "" for the core's own */
+    struct outbox_option *table; /* a copy, in this program's size of a row; its texts are borrowed */
     struct option_value *values;
     size_t count;
 };
 
-/* Fills every value with its default. A default that its own row refuses is ERR_INTERNAL. */
+/*
+ * Fills every value with its default. A default that its own row refuses is ERR_INTERNAL. `row_bytes`: how
+ * large a row of the table is where it was built, 0 = as here; a table of NULL has no rows.
+ */
 int option_set_init(struct option_set *set, const char *section, const struct outbox_option *table,
-                    struct err *err) MUST_CHECK;
+                    size_t row_bytes, struct err *err) MUST_CHECK;
 void option_set_finish(struct option_set *set);
 
 /* The row's index, or -1. `name` is without the section. */

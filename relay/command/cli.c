@@ -34,8 +34,14 @@ static const struct {
     [CLI_MAX_TIME] = {"max-time", 't', "DURATION", NULL, "stop after this long, exit code 75"},
     [CLI_MAX_MESSAGES] = {"max-messages", 'm', "COUNT", NULL, "stop after about this many, exit code 75"},
     [CLI_QUIET] = {"quiet", 'q', NULL, NULL, "no progress"},
-    [CLI_PROXY] = {"proxy", 'p', "OPTION", NULL,
-                   "backends test: the option that holds host:port, to put faults in between"},
+    [CLI_PROXY] =
+        {"proxy", 'p', "OPTION[=PORT]", NULL,
+         "backends test: the option that holds host:port, to put faults in between; and where to listen"},
+    [CLI_REFUSING] = {"refusing", 0, "KEY=VALUE", NULL,
+                      "backends test: an option with which the destination refuses every message"},
+    [CLI_ONLY] = {"only", 0, "NUMBER|TEXT", NULL,
+                  "backends test: the test of that number, or those with that in their name"},
+    [CLI_LIST] = {"list", 0, NULL, NULL, "backends test: numbers and names of the tests"},
     [CLI_ORDER] = {"order", 0, "none|key", NULL, "order of delivery, for all relays of this outbox"},
     [CLI_LANES] =
         {"lanes", 0, "COUNT", NULL,

@@ -17,7 +17,7 @@
 #include "plugin/backend.h"
 #include "plugin/loader.h"
 
-enum { PRINT_MAX_BYTES = 1 << 20, LIBRARY_BYTES = 1024 };
+enum { PRINT_MAX_BYTES = 1 << 20, LIBRARY_BYTES = 1024, KEY_BYTES = 160 };
 
 /* ---- list ---- */
 
@@ -50,10 +50,11 @@ static json_t *list_all(void)
     for (const char *const *name = backend_names(); *name; name++) {
         (void)json_array_append_new(list, entry(*name, backend_find(*name)->version, "built in"));
     }
-    int count = scandir(loader_directory(), &files, is_plugin, alphasort);
+    char directory[LOADER_DIRECTORY_BYTES];
+    int count = scandir(loader_directory(directory), &files, is_plugin, alphasort);
     for (int at = 0; at < count; at++) {
-        char path[PATH_MAX];
-        (void)snprintf(path, sizeof path, "%s/%s", loader_directory(), files[at]->d_name);
+        char path[LOADER_DIRECTORY_BYTES + NAME_MAX + 2];
+        (void)snprintf(path, sizeof path, "%s/%s", directory, files[at]->d_name);
         (void)json_array_append_new(list, entry_of_file(path));
         free(files[at]);
     }
@@ -63,6 +64,7 @@ static json_t *list_all(void)
 
 static int print_list(const struct cli *cli)
 {
+    char directory[LOADER_DIRECTORY_BYTES];
     json_t *list = list_all();
     json_t *one = NULL;
     size_t at = 0;
@@ -81,7 +83,8 @@ static int print_list(const struct cli *cli)
                              json_string_value(json_object_get(one, "place")));
             }
         }
-        (void)printf("Plugins are looked for in %s; any other by its absolute path.\n", loader_directory());
+        (void)printf("Plugins are looked for in %s; any other by its absolute path.\n",
+                     loader_directory(directory));
     }
     json_decref(list);
     return 0;
@@ -97,19 +100,21 @@ static int print_one(const char *value)
     if (loader_find(&table, value, &err) != 0) {
         return cli_fail(&err);
     }
-    bool checks = table->size >= offsetof(struct outbox_backend, check) + sizeof table->check && table->check;
-    bool interrupts = table->size >= offsetof(struct outbox_backend, interrupt) + sizeof table->interrupt &&
-                      table->interrupt;
+    struct option_set options;
     char library[LIBRARY_BYTES];
+    if (backend_options(&options, table, &err) != 0) {
+        return cli_fail(&err);
+    }
     backend_library(table, library, sizeof library);
     text_init(&out, PRINT_MAX_BYTES);
     text_addf(&out, "%s %s (%s)\n%s%schecks an idle session: %s; can be interrupted: %s\n%s", table->name,
               table->version, backend_find(value) ? "built in" : value, library, library[0] ? "\n" : "",
-              checks ? "yes" : "no", interrupts ? "yes" : "no",
-              table->options->name ? "options:\n" : "no options\n");
-    config_print_options(table->options, table->name, &out);
+              BACKEND_HAS(table, check) ? "yes" : "no", BACKEND_HAS(table, interrupt) ? "yes" : "no",
+              options.count > 0 ? "options:\n" : "no options\n");
+    config_print_options(options.table, table->name, &out);
     (void)fputs(text_get(&out), stdout);
     text_finish(&out);
+    option_set_finish(&options);
     return 0;
 }
 
@@ -127,29 +132,61 @@ static void run_without_cache(char *const *argv)
     }
 }
 
+/* "OPTION" or "OPTION=PORT"; `name` is where the former is kept. */
+static int read_proxy(const struct cli *cli, struct kit_options *options, char name[KEY_BYTES],
+                      struct err *err)
+{
+    const char *value = cli->values[CLI_PROXY];
+    const char *own = options->table->name;
+    if (!value) {
+        return 0;
+    }
+    size_t len = strcspn(value, "=");
+    (void)snprintf(name, KEY_BYTES, "%.*s", (int)len, value);
+    if (strncmp(name, own, strlen(own)) == 0 && name[strlen(own)] == '.') {
+        return err_set(err, ERR_USAGE, "--proxy %s: write the option without '%s.'", value, own);
+    }
+    if (option_find(options->settings, name) < 0) {
+        return err_set(err, ERR_USAGE, "--proxy %s: backend %s has no such option", name, own);
+    }
+    char *end = NULL;
+    unsigned long port = value[len] == '=' ? strtoul(value + len + 1, &end, 10) : 0;
+    if (value[len] == '=' && (!end || *end != '\0' || port < 1 || port > 65535)) {
+        return err_set(err, ERR_USAGE,
+                       "--proxy %s: write OPTION=PORT with the port where the proxy is to listen", value);
+    }
+    options->proxy_option = name;
+    options->proxy_port = (unsigned)port;
+    return 0;
+}
+
+/* "-o" takes it with the backend's name or without; so does this. */
+static const char *without_section(const char *pair, const char *section)
+{
+    size_t len = strlen(section);
+    return pair && strncmp(pair, section, len) == 0 && pair[len] == '.' ? pair + len + 1 : pair;
+}
+
 static int run_kit(struct cli *cli, const struct config *config)
 {
     struct err err = {0};
+    char proxy_option[KEY_BYTES];
     const struct outbox_backend *table = config->backend;
-    const struct log log = {.level = LOG_ERROR, .fd = STDERR_FILENO};
     enum kit_verdict verdict = KIT_NOT_CONFORMANT;
-    const struct kit_options options = {.table = table,
-                                        .settings = (struct option_set *)config_section(config, table->name),
-                                        .place =
-                                            backend_find(cli->arguments[1]) ? "built in" : cli->arguments[1],
-                                        .proxy_option = cli->values[CLI_PROXY],
-                                        .log = &log};
-    if (options.proxy_option && strncmp(options.proxy_option, table->name, strlen(table->name)) == 0 &&
-        options.proxy_option[strlen(table->name)] == '.') {
-        (void)err_set(&err, ERR_USAGE, "--proxy %s: write the option without '%s.'", options.proxy_option,
-                      table->name);
-    } else if (options.proxy_option && option_find(options.settings, options.proxy_option) < 0) {
-        (void)err_set(&err, ERR_USAGE, "--proxy %s: backend %s has no such option", options.proxy_option,
-                      table->name);
-    } else if (kit_run(&options, stdout, &verdict, &err) == 0) {
-        return verdict == KIT_NOT_CONFORMANT ? 1 : 0;
+    struct kit_options options = {.table = table,
+                                  .settings = (struct option_set *)config_section(config, table->name),
+                                  .place = backend_find(cli->arguments[1]) ? "built in" : cli->arguments[1],
+                                  .refusing = without_section(cli->values[CLI_REFUSING], table->name),
+                                  .only = cli->values[CLI_ONLY],
+                                  .argv = cli->argv};
+    if (read_proxy(cli, &options, proxy_option, &err) != 0) {
+        return cli_fail(&err);
     }
-    return cli_fail(&err);
+    kit_run_in_child(&options);
+    if (kit_run(&options, stdout, &verdict, &err) != 0) {
+        return cli_fail(&err);
+    }
+    return verdict == KIT_NOT_CONFORMANT ? 1 : 0;
 }
 
 /* "-o key=value" may leave out the backend's name: there is one backend here. */
@@ -158,21 +195,23 @@ static int test_one(struct cli *cli)
     struct config config;
     struct err err = {0};
     const struct outbox_backend *table = NULL;
-    char keys[CLI_MAX_OVERRIDES][160];
+    char keys[CLI_MAX_OVERRIDES][KEY_BYTES];
+    struct option_set options;
     run_without_cache(cli->argv);
     if (loader_find(&table, cli->arguments[1], &err) != 0) {
         return cli_fail(&err);
     }
+    if (backend_options(&options, table, &err) != 0) {
+        return cli_fail(&err);
+    }
     for (size_t at = 0; at < cli->override_count; at++) {
         struct config_override *override = &cli->overrides[at];
-        for (const struct outbox_option *row = table->options; row->name; row++) {
-            if (strcmp(row->name, override->key) == 0) {
-                (void)snprintf(keys[at], sizeof keys[at], "%s.%s", table->name, row->name);
-                override->key = keys[at];
-                break;
-            }
+        if (option_find(&options, override->key) >= 0) {
+            (void)snprintf(keys[at], sizeof keys[at], "%s.%s", table->name, override->key);
+            override->key = keys[at];
         }
     }
+    option_set_finish(&options);
     if (cli->override_count == CLI_MAX_OVERRIDES) {
         (void)err_set(&err, ERR_USAGE, "more than %d options", CLI_MAX_OVERRIDES - 1);
         return cli_fail(&err);
@@ -213,6 +252,10 @@ int cmd_backends(struct cli *cli)
     }
     if (strcmp(word, "show") == 0 && cli->argument_count == 2) {
         return print_one(cli->arguments[1]);
+    }
+    if (strcmp(word, "test") == 0 && cli_has(cli, CLI_LIST)) {
+        kit_list(stdout);
+        return 0;
     }
     if (strcmp(word, "test") == 0 && cli->argument_count == 2) {
         return test_one(cli);

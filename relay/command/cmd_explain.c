@@ -27,7 +27,7 @@ static json_t *headers_of(const struct outbox_message *message)
 {
     json_t *headers = json_object();
     for (size_t at = 0; at < message->header_count; at++) {
-        const struct outbox_header *header = &message->headers[at];
+        const struct outbox_header *header = outbox_header_at(message, at);
         char name[256];
         bytes_copy_printable(name, sizeof name, (struct bytes){header->name.ptr, header->name.len});
         (void)json_object_set_new(headers, name, string_of(header->value));

@@ -157,7 +157,7 @@ static int find_backend(struct sources *from, struct err *err)
         {"backend", OUTBOX_OPT_STRING, 0, NULL, NULL, 0, 0, "-"}, {0}};
     struct config probe = {0};
     text_init(&probe.faults, FAULTS_MAX_BYTES);
-    int result = option_set_init(&probe.core, "", only_backend, err);
+    int result = option_set_init(&probe.core, "", only_backend, 0, err);
     if (result == 0) {
         read_sources(&probe, from);
         const char *value = option_text(&probe.core, "backend");
@@ -171,9 +171,8 @@ static int find_backend(struct sources *from, struct err *err)
 static int add_section(struct config *config, const struct outbox_backend *backend, struct err *err)
 {
     struct option_set fresh;
-    if (option_set_init(&fresh, backend->name, backend->options, err) != 0) {
-        err->class = ERR_CONFIG;
-        return err_prefix(err, "%s: the default of an option", backend->name);
+    if (backend_options(&fresh, backend, err) != 0) {
+        return -1;
     }
     struct option_set *set = (struct option_set *)config_section(config, backend->name);
     if (set) {
@@ -205,7 +204,7 @@ static int load_plugin(struct config *config, const char *value, struct err *err
 static int init_sets(struct config *config, struct sources *from, enum config_plugins plugins,
                      struct err *refused, struct err *err)
 {
-    if (option_set_init(&config->core, "", core_options, err) != 0 || find_backend(from, err) != 0) {
+    if (option_set_init(&config->core, "", core_options, 0, err) != 0 || find_backend(from, err) != 0) {
         return -1;
     }
     for (const char *const *name = backend_names(); *name; name++) {

@@ -35,7 +35,18 @@ extern "C" {
 #endif
 
 #define OUTBOX_BACKEND_ABI_MAJOR 1u
-#define OUTBOX_BACKEND_ABI_MINOR 2u
+#define OUTBOX_BACKEND_ABI_MINOR 3u
+
+/*
+ * What a backend needs of it: a relay of that minor version or a newer one takes it. Defined before this
+ * header is included, 0 means that nothing is used which stands here with "since ABI 1.1" or later (a tail of
+ * the table that an older relay does not know does no harm), so that older relays take it, too.
+ */
+#ifndef OUTBOX_BACKEND_USES_MINOR
+#define OUTBOX_BACKEND_USES_MINOR OUTBOX_BACKEND_ABI_MINOR
+#elif OUTBOX_BACKEND_USES_MINOR > OUTBOX_BACKEND_ABI_MINOR
+#error "OUTBOX_BACKEND_USES_MINOR is newer than this header"
+#endif
 
 /* A view into memory that somebody else owns; may hold NUL bytes, is not NUL-terminated. */
 struct outbox_bytes {
@@ -99,16 +110,28 @@ struct outbox_message {
     struct outbox_bytes correlation_id;
     struct outbox_bytes causation_id;
     struct outbox_bytes reply_to;
-    struct outbox_bytes content_type; /* never empty */
-    struct outbox_bytes payload;      /* may be empty */
-    const struct outbox_header *headers;
+    struct outbox_bytes content_type;    /* never empty */
+    struct outbox_bytes payload;         /* may be empty */
+    const struct outbox_header *headers; /* read them by outbox_header_at() */
     size_t header_count;
     int64_t created_at_us; /* Unix time, microseconds */
     /* What was left when publish() was called, by the database's clock; -1 = never expires. What has expired
      * by the time it would be sent is not sent: settle it as UNSETTLED. */
     int64_t ttl_ms;
     uint32_t attempt; /* 1 for the first */
+    /* From one header to the next, in bytes: the host's sizeof(struct outbox_header), which may be more than
+     * yours. Since ABI 1.3. */
+    size_t header_size;
 };
+
+/* headers[index], whichever of host and backend was built later; index < header_count. */
+static inline const struct outbox_header *outbox_header_at(const struct outbox_message *message, size_t index)
+{
+    size_t each = message->size >= offsetof(struct outbox_message, header_size) + sizeof message->header_size
+                      ? message->header_size
+                      : sizeof(struct outbox_header);
+    return (const struct outbox_header *)(const void *)((const char *)message->headers + index * each);
+}
 
 /* Lent to publish() for the length of that call. Pointers, so that the message struct may grow. */
 struct outbox_batch {
@@ -139,7 +162,8 @@ enum outbox_option_type {
 #define OUTBOX_OPT_SECRET   0x2u /* never logged, never shown; has a NAME_file twin */
 #define OUTBOX_OPT_URL      0x4u /* shown and logged without its user name and password; has a NAME_file twin */
 
-/* One row of the table of options; the host reads, checks, documents and redacts them. */
+/* One row of the table of options; the host reads, checks, documents and redacts them. How large a row is,
+ * outbox_backend.option_size says. */
 struct outbox_option {
     const char *name; /* NULL ends the table */
     enum outbox_option_type type;
@@ -204,7 +228,7 @@ struct outbox_backend {
     const char *name; /* as in OUTBOX_BACKEND(): letters, digits, '_' and '-'; also the name of its section in
                          the configuration */
     const char *version;
-    const struct outbox_option *options; /* ends with a row whose name is NULL */
+    const struct outbox_option *options; /* ends with a row whose name is NULL; NULL = there are none */
 
     /*
      * Reads the settings and checks what can be checked without a network.
@@ -287,6 +311,10 @@ struct outbox_backend {
      * called. Blocking: no. Ownership: out has out_bytes bytes and is NUL-terminated.
      */
     void (*library)(char *out, size_t out_bytes);
+
+    /* sizeof(struct outbox_option) where the backend was built, so that a host of another version finds the
+     * next row; 0 = as it was in ABI 1.0 to 1.3. Since ABI 1.3. */
+    size_t option_size;
 };
 
 /*
@@ -326,7 +354,7 @@ struct outbox_note {
                                                                                 1,                           \
                                                                                 "Outbox",                    \
                                                                                 OUTBOX_BACKEND_ABI_MAJOR,    \
-                                                                                OUTBOX_BACKEND_ABI_MINOR,    \
+                                                                                OUTBOX_BACKEND_USES_MINOR,   \
                                                                                 (uint32_t)sizeof(void *),    \
                                                                                 NAME,                        \
                                                                                 VERSION};                    \
@@ -339,11 +367,15 @@ struct outbox_note {
 
 /*
  * ABI policy: the host accepts a backend of its own major version whose minor version is not newer than its
- * own. Adding a function or field at a tail raises the minor version, anything else the major version.
+ * own (see OUTBOX_BACKEND_USES_MINOR). Adding a function or field at a tail raises the minor version,
+ * anything else the major version. Elements of arrays grow, too: option_size and header_size tell how far it
+ * is to the next.
  *
  * Changes:
  *   1.0  the first
  *   1.1  outbox_backend.explain
  *   1.2  outbox_backend.library
+ *   1.3  outbox_message.header_size, outbox_header_at(), outbox_backend.option_size, a table without options,
+ *        OUTBOX_BACKEND_USES_MINOR
  */
 #endif

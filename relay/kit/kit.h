@@ -1,8 +1,8 @@
 /*
  * kit - the conformance kit: does a backend keep what outbox_backend.h says? Needs no database.
  *
- * Each test runs in a process of its own and is judged from outside, by what the backend does. Output is
- * TAP 14.
+ * Each test runs in a process of its own, begun anew, and is judged from outside, by what the backend does.
+ * Output is TAP 14.
  */
 #ifndef RELAY_KIT_H
 #define RELAY_KIT_H
@@ -18,12 +18,22 @@ struct kit_options {
     struct option_set *settings; /* of a destination that works */
     const char *place;           /* "built in", or the file */
     const char *proxy_option;    /* the option that holds host:port; NULL = no faults in between */
-    const struct log *log;       /* for what the backend logs */
+    unsigned proxy_port;         /* where the proxy listens; 0 = anywhere */
+    const char *refusing;        /* "KEY=VALUE": with it, the destination refuses; NULL = not known */
+    const char *only;            /* a number, or a part of a name; NULL = all of them */
+    char *const *argv;           /* begins this program anew, up to kit_run_in_child() */
 };
 
 enum kit_verdict { KIT_CONFORMANT, KIT_PARTIAL, KIT_NOT_CONFORMANT };
 
-/* Only while the process has one thread: it forks. -1: the kit itself could not run. */
+/* Numbers and names of all tests. */
+void kit_list(FILE *out);
+
+/* To be called as soon as the options are known: in a process that kit_run() has begun, runs its test and
+ * does not return. */
+void kit_run_in_child(const struct kit_options *options);
+
+/* -1: the kit itself could not run. ERR_USAGE: `only` names no test. */
 int kit_run(const struct kit_options *options, FILE *out, enum kit_verdict *verdict,
             struct err *err) MUST_CHECK;
 

@@ -4,6 +4,7 @@
 
 #include "base/clock.h"
 #include "kit/kit_tests.h"
+#include "plugin/backend.h"
 
 enum { PUBLISH_MS = 10000, BULK_MS = 60000 };
 
@@ -23,9 +24,7 @@ void kit_end(struct kit_stage *stage, struct kit_session *session)
 
 bool kit_has_interrupt(struct kit_stage *stage)
 {
-    bool has =
-        stage->table->size >= offsetof(struct outbox_backend, interrupt) + sizeof stage->table->interrupt &&
-        stage->table->interrupt;
+    bool has = BACKEND_HAS(stage->table, interrupt);
     if (!has) {
         kit_note(stage, "interrupt() is not implemented: a stop has to wait for the deadline");
     }
@@ -88,6 +87,40 @@ static void connect_again(struct kit_stage *stage)
         kit_connect(&session);
     }
     kit_end(stage, &session);
+}
+
+/* ---- what it tells ---- */
+
+static void expect_one_line(struct kit_stage *stage, const char *text)
+{
+    if (text[strcspn(text, "\r\n")] != '\0') {
+        kit_fail(stage, "explain() wrote more than one line: %.40s", text);
+    }
+}
+
+static void telling(struct kit_stage *stage)
+{
+    static const char odd[] = "a\r\nb\x01${channel}%s%n";
+    static const size_t rooms[] = {1, 16, 1024};
+    const struct kit_shape shapes[] = {{.bare = false}, {.bare = true}, {.key = {odd, sizeof odd - 1}}};
+    bool tells = false;
+    char text[1024];
+    (void)kit_library(stage, text, sizeof text); /* may come before open() */
+    kit_open(stage);
+    for (size_t at = 0; at < sizeof shapes / sizeof shapes[0] * 3; at++) {
+        struct kit_messages messages;
+        kit_make(stage, &messages, 1, &shapes[at / 3]);
+        if (kit_explain(stage, messages.pointers[0], text, rooms[at % 3])) {
+            expect_one_line(stage, text);
+            tells = true;
+        }
+        tells = kit_library(stage, text, rooms[at % 3]) || tells;
+        kit_messages_finish(&messages);
+    }
+    if (!tells) {
+        kit_note(stage, "it has neither");
+    }
+    kit_close(stage);
 }
 
 /* ---- batches ---- */
@@ -360,23 +393,26 @@ static void two_sessions_publish(struct kit_stage *stage)
 }
 
 const struct kit_test kit_contract_tests[] = {
-    {"open() and close() may be repeated", open_and_close, 10000},
-    {"a session that never connected can be freed", free_without_connect, 10000},
-    {"connect() and disconnect() may be repeated on one session", connect_again, 30000},
-    {"an empty batch is OK", empty_batch, 20000},
-    {"a message is confirmed", one_message, 20000},
-    {"every message of a batch is settled once, by publish() itself", hundred_messages, 40000},
-    {"a batch of 10,000 messages is confirmed", ten_thousand_messages, 90000},
-    {"a message with nothing but what all messages have is confirmed", bare_message, 20000},
-    {"no text is read beyond its end", guarded_message, 40000},
-    {"empty payloads and NUL bytes are confirmed", odd_payloads, 20000},
-    {"a key and a header of 255 bytes are confirmed", long_texts, 20000},
-    {"line breaks and control characters cost neither process nor session", hostile_texts, 30000},
-    {"a payload of 16 MiB is confirmed or rejected", large_payload, 90000},
-    {"a deadline that has passed is kept", passed_deadline, 30000},
-    {"nothing of a batch is used after publish() has returned", nothing_kept, 30000},
-    {"interrupt() ends publish() within 1 s, and connect() mends the session", interrupted, 90000},
-    {"check() of an idle session is OK", idle_check, 30000},
-    {"two sessions publish at once", two_sessions_publish, 60000},
-    {NULL, NULL, 0},
+    {"open() and close() may be repeated", open_and_close, 10000, false, false},
+    {"a session that never connected can be freed", free_without_connect, 10000, false, false},
+    {"connect() and disconnect() may be repeated on one session", connect_again, 30000, false, false},
+    {"explain() and library() keep to the bytes that they are given", telling, 20000, false, false},
+    {"an empty batch is OK", empty_batch, 20000, false, false},
+    {"a message is confirmed", one_message, 20000, false, false},
+    {"every message of a batch is settled once, by publish() itself", hundred_messages, 40000, false, false},
+    {"a batch of 10,000 messages is confirmed", ten_thousand_messages, 90000, false, false},
+    {"a message with nothing but what all messages have is confirmed", bare_message, 20000, false, false},
+    {"no text is read beyond its end", guarded_message, 40000, false, false},
+    {"empty payloads and NUL bytes are confirmed", odd_payloads, 20000, false, false},
+    {"a key and a header of 255 bytes are confirmed", long_texts, 20000, false, false},
+    {"line breaks and control characters cost neither process nor session", hostile_texts, 30000, false,
+     false},
+    {"a payload of 16 MiB is confirmed or rejected", large_payload, 90000, false, false},
+    {"a deadline that has passed is kept", passed_deadline, 30000, false, false},
+    {"nothing of a batch is used after publish() has returned", nothing_kept, 30000, false, false},
+    {"interrupt() ends publish() within 1 s, and connect() mends the session", interrupted, 90000, false,
+     false},
+    {"check() of an idle session is OK", idle_check, 30000, false, false},
+    {"two sessions publish at once", two_sessions_publish, 60000, false, false},
+    {NULL, NULL, 0, false, false},
 };

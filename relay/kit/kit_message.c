@@ -12,15 +12,13 @@
 /* Texts and headers of one message; a page or two and a guard for each text; keys in turn. */
 enum { PER_MESSAGE_BYTES = 1024, GUARDED_PAGES = 120, KEYS = 50 };
 
-static const char default_payload[] = "{\"kit\": true, \"text\": \"gr\xc3\xbc\xc3\x9f Gott\"}";
-
 #define TEXT(literal)                                                                                        \
     {                                                                                                        \
         literal, sizeof(literal) - 1                                                                         \
     }
 
 static const struct outbox_header one_of_each[] = {
-    {TEXT("kit-string"), TEXT("text"), OUTBOX_VALUE_STRING},
+    {TEXT("kit-string"), TEXT(KIT_MARK "header"), OUTBOX_VALUE_STRING},
     {TEXT("kit-int"), TEXT("-42"), OUTBOX_VALUE_INT},
     {TEXT("kit-double"), TEXT("2.5"), OUTBOX_VALUE_DOUBLE},
     {TEXT("kit-bool"), TEXT("true"), OUTBOX_VALUE_BOOL},
@@ -83,31 +81,48 @@ static void place_headers(struct kit_messages *messages, struct outbox_message *
     message->header_count = count;
 }
 
+static struct outbox_bytes payload_of(struct kit_messages *messages, size_t index, unsigned number,
+                                      const struct kit_shape *shape)
+{
+    char text[128];
+    if (shape->odd_at == index + 1) {
+        return shape->odd_payload;
+    }
+    if (shape->payload.ptr) {
+        return shape->payload;
+    }
+    (void)snprintf(text, sizeof text,
+                   "{\"kit\": \"" KIT_MARK "%0*x\", \"text\": \"gr\xc3\xbc\xc3\x9f Gott\"}", KIT_MARK_DIGITS,
+                   number);
+    return place_text(messages, text);
+}
+
 static void fill(struct kit_messages *messages, struct outbox_message *message, size_t index,
                  const struct kit_shape *shape)
 {
-    static atomic_llong numbers; /* ids and seqs are unique as long as the process lives, and rise */
+    static const uint32_t attempts[] = {1, 2, 9, 1000}; /* which is none of a backend's business */
     char id[64];
     char key[32];
     struct timespec now;
-    long long number = atomic_fetch_add(&numbers, 1) + 1;
+    unsigned number = messages->first_mark + (unsigned)index;
     (void)clock_gettime(CLOCK_REALTIME, &now);
     (void)snprintf(id, sizeof id, "%08llx-%04llx-4000-8000-%012llx",
                    (unsigned long long)now.tv_sec & 0xffffffff, (unsigned long long)getpid() & 0xffff,
                    (unsigned long long)number);
     (void)snprintf(key, sizeof key, "kit-%d", (int)(index % KEYS));
-    *message =
-        (struct outbox_message){.size = sizeof *message,
-                                .kind = OUTBOX_EVENT,
-                                .seq = number,
-                                .id = place_text(messages, id),
-                                .channel = place_text(messages, "kit"),
-                                .type = place_text(messages, "kit.test"),
-                                .content_type = place_text(messages, "application/json"),
-                                .payload = shape->odd_at == index + 1 ? shape->odd_payload : shape->payload,
-                                .created_at_us = (int64_t)now.tv_sec * 1000000,
-                                .ttl_ms = -1,
-                                .attempt = 1};
+    *message = (struct outbox_message){.size = sizeof *message,
+                                       .kind = OUTBOX_EVENT,
+                                       .seq = number,
+                                       .id = shape->id.len > 0 ? place(messages, shape->id)
+                                                               : place_text(messages, id),
+                                       .channel = place_text(messages, "kit"),
+                                       .type = place_text(messages, "kit.test"),
+                                       .content_type = place_text(messages, "application/json"),
+                                       .payload = payload_of(messages, index, number, shape),
+                                       .created_at_us = (int64_t)now.tv_sec * 1000000,
+                                       .ttl_ms = -1,
+                                       .attempt = attempts[index % (sizeof attempts / sizeof attempts[0])],
+                                       .header_size = sizeof(struct outbox_header)};
     if (!shape->bare) {
         message->key = shape->key.len > 0 ? place(messages, shape->key) : place_text(messages, key);
         message->correlation_id = place_text(messages, "kit-correlation");
@@ -123,9 +138,12 @@ static void fill(struct kit_messages *messages, struct outbox_message *message, 
 static bool make(struct kit_messages *messages, size_t count, const struct kit_shape *shape, size_t bytes,
                  bool guarded)
 {
+    static atomic_uint numbers; /* ids, seqs and marks are unique as long as the process lives, and rise */
     struct kit_shape own = *shape;
-    *messages = (struct kit_messages){
-        .count = count, .pages_bytes = round_up(bytes, page_bytes()), .guarded = guarded};
+    *messages = (struct kit_messages){.count = count,
+                                      .first_mark = atomic_fetch_add(&numbers, (unsigned)count) + 1,
+                                      .pages_bytes = round_up(bytes, page_bytes()),
+                                      .guarded = guarded};
     messages->pages =
         mmap(NULL, messages->pages_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (messages->pages == MAP_FAILED) {
@@ -135,7 +153,9 @@ static bool make(struct kit_messages *messages, size_t count, const struct kit_s
     messages->list = take(messages, count * sizeof *messages->list);
     const struct outbox_message **pointers = take(messages, count * sizeof(void *));
     messages->pointers = pointers;
-    own.payload = place(messages, shape->payload); /* one payload for all of them */
+    if (shape->payload.ptr || shape->payload.len > 0) {
+        own.payload = place(messages, shape->payload); /* one payload for all of them */
+    }
     own.odd_payload = place(messages, shape->odd_payload);
     for (size_t at = 0; at < count; at++) {
         fill(messages, &messages->list[at], at, &own);
@@ -145,15 +165,6 @@ static bool make(struct kit_messages *messages, size_t count, const struct kit_s
         (void)mprotect(messages->pages, messages->pages_bytes, PROT_READ);
     }
     return true;
-}
-
-static struct kit_shape with_default_payload(const struct kit_shape *shape)
-{
-    struct kit_shape own = *shape;
-    if (!own.payload.ptr && own.payload.len == 0) {
-        own.payload = (struct outbox_bytes){default_payload, sizeof default_payload - 1};
-    }
-    return own;
 }
 
 static size_t headers_bytes(const struct kit_shape *shape)
@@ -168,16 +179,15 @@ static size_t headers_bytes(const struct kit_shape *shape)
 
 bool kit_messages_make(struct kit_messages *messages, size_t count, const struct kit_shape *shape)
 {
-    struct kit_shape own = with_default_payload(shape);
-    size_t each = sizeof(struct outbox_message) + sizeof(void *) + PER_MESSAGE_BYTES + own.key.len +
-                  headers_bytes(&own);
-    return make(messages, count, &own, count * each + own.payload.len + own.odd_payload.len + 4096, false);
+    size_t each = sizeof(struct outbox_message) + sizeof(void *) + PER_MESSAGE_BYTES + shape->key.len +
+                  shape->id.len + headers_bytes(shape);
+    return make(messages, count, shape, count * each + shape->payload.len + shape->odd_payload.len + 4096,
+                false);
 }
 
 bool kit_messages_make_guarded(struct kit_messages *messages, const struct kit_shape *shape)
 {
-    struct kit_shape own = with_default_payload(shape);
-    return make(messages, 1, &own, GUARDED_PAGES * page_bytes() + own.payload.len, true);
+    return make(messages, 1, shape, GUARDED_PAGES * page_bytes() + shape->payload.len, true);
 }
 
 void kit_messages_forbid(struct kit_messages *messages)

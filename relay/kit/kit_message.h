@@ -12,10 +12,20 @@
 
 #include "outbox_backend.h"
 
+/*
+ * A payload of the kit's own holds KIT_MARK and a number of so many hexadecimal digits, by which it is found
+ * in what went to the broker. Neither it, nor a value of a header, which holds KIT_MARK, too, has any
+ * business in a reason, an error or a log.
+ */
+#define KIT_MARK   "KITMARK-"
+#define KIT_SECRET "KITSECRET-7d1f" /* the same for settings */
+enum { KIT_MARK_DIGITS = 8 };
+
 struct kit_messages {
     const struct outbox_message *const *pointers;
     struct outbox_message *list;
     size_t count;
+    unsigned first_mark; /* the number in the first one's payload; the others follow */
     char *pages;
     size_t pages_bytes;
     size_t used_bytes;
@@ -24,8 +34,10 @@ struct kit_messages {
 
 /* What the next messages look like; zeroed = plain. */
 struct kit_shape {
-    struct outbox_bytes payload; /* ptr NULL and len > 0: so many bytes of any kind */
+    struct outbox_bytes
+        payload; /* ptr NULL: len 0: one with a mark for each, else so many bytes of any kind */
     struct outbox_bytes key;
+    struct outbox_bytes id;              /* of all of them; len 0 = each has its own */
     const struct outbox_header *headers; /* NULL = a header of each type */
     size_t header_count;
     size_t odd_at; /* one message, counted from 1, has a payload of its own; 0 = none */

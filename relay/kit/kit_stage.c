@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "plugin/backend.h"
 
 enum { AGAIN_MS = 100 }; /* as the relay's watchdog does */
 
@@ -31,6 +32,12 @@ void kit_skip(struct kit_stage *stage, const char *why)
     _exit(0);
 }
 
+void kit_skip_past(struct kit_stage *stage, const char *why)
+{
+    atomic_store(&stage->board->past, true);
+    kit_skip(stage, why);
+}
+
 void kit_note(struct kit_stage *stage, const char *text)
 {
     (void)snprintf(stage->board->note, sizeof stage->board->note, "%s", text);
@@ -40,15 +47,33 @@ void kit_note(struct kit_stage *stage, const char *text)
 
 /* One call, from begin() to end(); two threads may have one each, and the board shows the latest. */
 struct watch {
-    const char *call;
+    enum kit_call call;
     int64_t must_end_ms;
 };
 
-static struct watch begin(struct kit_stage *stage, const char *call, int64_t wait_ms)
+const char *kit_call_name(enum kit_call call)
+{
+    static const char *const names[CALLS] = {
+        [CALL_NONE] = "",
+        [CALL_OPEN] = "open()",
+        [CALL_CLOSE] = "close()",
+        [CALL_SESSION_NEW] = "session_new()",
+        [CALL_SESSION_FREE] = "session_free()",
+        [CALL_CONNECT] = "connect()",
+        [CALL_DISCONNECT] = "disconnect()",
+        [CALL_CHECK] = "check()",
+        [CALL_PUBLISH] = "publish()",
+        [CALL_EXPLAIN] = "explain()",
+        [CALL_LIBRARY] = "library()",
+    };
+    return call >= CALL_NONE && call < CALLS ? names[call] : "";
+}
+
+static struct watch begin(struct kit_stage *stage, enum kit_call call, int64_t wait_ms)
 {
     struct watch watch = {call, clock_now_ms() + wait_ms};
     atomic_store(&stage->board->must_end_ms, watch.must_end_ms);
-    atomic_store(&stage->board->call, call);
+    atomic_store(&stage->board->call, (int)call);
     return watch;
 }
 
@@ -56,15 +81,15 @@ static void end(struct kit_stage *stage, struct watch watch)
 {
     int64_t late_ms = clock_now_ms() - watch.must_end_ms;
     atomic_store(&stage->board->must_end_ms, 0);
-    atomic_store(&stage->board->call, NULL);
+    atomic_store(&stage->board->call, (int)CALL_NONE);
     if (late_ms > KIT_LATE_MS) {
         kit_fail(stage, "%s returned %lld ms after it had to: wait only for what is left of the deadline",
-                 watch.call, (long long)late_ms);
+                 kit_call_name(watch.call), (long long)late_ms);
     }
 }
 
 /* The same for calls that interrupt() may end. */
-static struct watch begin_long(struct kit_session *session, const char *call, int64_t wait_ms)
+static struct watch begin_long(struct kit_session *session, enum kit_call call, int64_t wait_ms)
 {
     (void)pthread_mutex_lock(&session->lock);
     session->in_call = true;
@@ -80,32 +105,63 @@ static void end_long(struct kit_session *session, struct watch watch)
     end(session->stage, watch);
 }
 
-static void expect_text(struct kit_stage *stage, const char *call, const struct outbox_error *error)
+/* Texts reach logs: what stands in payloads, headers and secrets must not stand in them. */
+static void expect_discretion(struct kit_stage *stage, const char *whose, const char *text)
 {
+    if (strstr(text, KIT_MARK)) {
+        kit_fail(stage,
+                 "%s quotes a payload or a header's value: it reaches logs, so name it, and keep quiet about "
+                 "what it holds",
+                 whose);
+    }
+    if (strstr(text, KIT_SECRET)) {
+        kit_fail(stage, "%s holds the value of a setting that is secret: it reaches logs", whose);
+    }
+}
+
+static void expect_text(struct kit_stage *stage, enum kit_call call, const struct outbox_error *error)
+{
+    char whose[64];
     if (error->text[0] == '\0') {
         kit_fail(stage, "%s failed without a reason: write a sentence with cause and fix into error->text",
-                 call);
+                 kit_call_name(call));
     }
     if (!memchr(error->text, '\0', sizeof error->text)) {
-        kit_fail(stage, "%s filled error->text to the brim: end it with a NUL byte", call);
+        kit_fail(stage, "%s filled error->text to the brim: end it with a NUL byte", kit_call_name(call));
     }
+    (void)snprintf(whose, sizeof whose, "the error of %s", kit_call_name(call));
+    expect_discretion(stage, whose, error->text);
+}
+
+static int try_open(struct kit_stage *stage, struct outbox_error *error)
+{
+    *error = (struct outbox_error){.size = sizeof *error};
+    struct watch watch = begin(stage, CALL_OPEN, KIT_SOON_MS);
+    int result = stage->table->open(&stage->backend, &stage->host.services, &stage->host.settings, error);
+    end(stage, watch);
+    if (result != 0) {
+        expect_text(stage, CALL_OPEN, error);
+    }
+    return result == 0 ? 0 : -1;
+}
+
+int kit_try_open(struct kit_stage *stage)
+{
+    struct outbox_error error;
+    return try_open(stage, &error);
 }
 
 void kit_open(struct kit_stage *stage)
 {
-    struct outbox_error error = {.size = sizeof error};
-    struct watch watch = begin(stage, "open()", KIT_SOON_MS);
-    int result = stage->table->open(&stage->backend, &stage->host.services, &stage->host.settings, &error);
-    end(stage, watch);
-    if (result != 0) {
-        expect_text(stage, "open()", &error);
+    struct outbox_error error;
+    if (try_open(stage, &error) != 0) {
         kit_fail(stage, "open() refused the settings: %s", error.text);
     }
 }
 
 void kit_close(struct kit_stage *stage)
 {
-    struct watch watch = begin(stage, "close()", KIT_SOON_MS);
+    struct watch watch = begin(stage, CALL_CLOSE, KIT_SOON_MS);
     stage->table->close(stage->backend);
     end(stage, watch);
     stage->backend = NULL;
@@ -115,18 +171,18 @@ void kit_session_new(struct kit_session *session, struct kit_stage *stage)
 {
     *session = (struct kit_session){.stage = stage, .error = {.size = sizeof session->error}};
     (void)pthread_mutex_init(&session->lock, NULL);
-    struct watch watch = begin(stage, "session_new()", KIT_SOON_MS);
+    struct watch watch = begin(stage, CALL_SESSION_NEW, KIT_SOON_MS);
     int result = stage->table->session_new(stage->backend, &session->object, &session->error);
     end(stage, watch);
     if (result != 0) {
-        expect_text(stage, "session_new()", &session->error);
+        expect_text(stage, CALL_SESSION_NEW, &session->error);
         kit_fail(stage, "session_new() failed: %s", session->error.text);
     }
 }
 
 void kit_session_free(struct kit_session *session)
 {
-    struct watch watch = begin(session->stage, "session_free()", KIT_SOON_MS);
+    struct watch watch = begin(session->stage, CALL_SESSION_FREE, KIT_SOON_MS);
     session->stage->table->session_free(session->object);
     end(session->stage, watch);
 }
@@ -135,11 +191,11 @@ int kit_try_connect(struct kit_session *session, int64_t wait_ms)
 {
     struct kit_stage *stage = session->stage;
     session->error = (struct outbox_error){.size = sizeof session->error};
-    struct watch watch = begin_long(session, "connect()", wait_ms);
+    struct watch watch = begin_long(session, CALL_CONNECT, wait_ms);
     int result = stage->table->connect(session->object, clock_now_ms() + wait_ms, &session->error);
     end_long(session, watch);
     if (result != 0) {
-        expect_text(stage, "connect()", &session->error);
+        expect_text(stage, CALL_CONNECT, &session->error);
         return -1;
     }
     session->connected = true;
@@ -157,7 +213,7 @@ void kit_connect(struct kit_session *session)
 void kit_disconnect(struct kit_session *session)
 {
     if (session->connected) {
-        struct watch watch = begin(session->stage, "disconnect()", KIT_SOON_MS);
+        struct watch watch = begin(session->stage, CALL_DISCONNECT, KIT_SOON_MS);
         session->stage->table->disconnect(session->object);
         end(session->stage, watch);
         session->connected = false;
@@ -167,16 +223,73 @@ void kit_disconnect(struct kit_session *session)
 enum outbox_session_state kit_check(struct kit_session *session, int64_t wait_ms)
 {
     struct kit_stage *stage = session->stage;
-    if (stage->table->size < offsetof(struct outbox_backend, check) + sizeof stage->table->check ||
-        !stage->table->check) {
+    if (!BACKEND_HAS(stage->table, check)) {
         return OUTBOX_SESSION_OK;
     }
     session->error = (struct outbox_error){.size = sizeof session->error};
-    struct watch watch = begin_long(session, "check()", wait_ms);
+    struct watch watch = begin_long(session, CALL_CHECK, wait_ms);
     enum outbox_session_state state =
         stage->table->check(session->object, clock_now_ms() + wait_ms, &session->error);
     end_long(session, watch);
+    if (state != OUTBOX_SESSION_OK) {
+        expect_text(stage, CALL_CHECK, &session->error);
+    }
     return state;
+}
+
+/* ---- texts ---- */
+
+enum { TEXT_ROOM = 2048, UNTOUCHED = 0x5a };
+
+/* What was written into `room` stays within the bytes that it was given, and ends. */
+static void judge_text(struct kit_stage *stage, enum kit_call call, const char *room, char *out,
+                       size_t out_bytes)
+{
+    for (size_t at = out_bytes; at < TEXT_ROOM; at++) {
+        if (room[at] != UNTOUCHED) {
+            kit_fail(stage, "%s wrote beyond the %zu bytes that it was given", kit_call_name(call),
+                     out_bytes);
+        }
+    }
+    if (!memchr(room, '\0', out_bytes)) {
+        kit_fail(stage, "%s did not end its text with a NUL byte within %zu bytes", kit_call_name(call),
+                 out_bytes);
+    }
+    expect_discretion(stage, kit_call_name(call), room);
+    memcpy(out, room, out_bytes);
+}
+
+bool kit_explain(struct kit_stage *stage, const struct outbox_message *message, char *out, size_t out_bytes)
+{
+    char room[TEXT_ROOM];
+    struct outbox_error error = {.size = sizeof error};
+    if (!BACKEND_HAS(stage->table, explain)) {
+        return false;
+    }
+    memset(room, UNTOUCHED, sizeof room);
+    struct watch watch = begin(stage, CALL_EXPLAIN, KIT_SOON_MS);
+    int result = stage->table->explain(stage->backend, message, room, out_bytes, &error);
+    end(stage, watch);
+    if (result != 0) {
+        expect_text(stage, CALL_EXPLAIN, &error);
+        room[0] = '\0';
+    }
+    judge_text(stage, CALL_EXPLAIN, room, out, out_bytes);
+    return true;
+}
+
+bool kit_library(struct kit_stage *stage, char *out, size_t out_bytes)
+{
+    char room[TEXT_ROOM];
+    if (!BACKEND_HAS(stage->table, library)) {
+        return false;
+    }
+    memset(room, UNTOUCHED, sizeof room);
+    struct watch watch = begin(stage, CALL_LIBRARY, KIT_SOON_MS);
+    stage->table->library(room, out_bytes);
+    end(stage, watch);
+    judge_text(stage, CALL_LIBRARY, room, out, out_bytes);
+    return true;
 }
 
 /* ---- publish ---- */
@@ -211,6 +324,7 @@ static void settle(struct outbox_batch *lent, size_t index, enum outbox_verdict 
     if (retry_after_ms < 0) {
         kit_fail(stage, "settle() was called with a negative retry_after_ms: 0 leaves it to the relay");
     }
+    expect_discretion(stage, "the reason that settle() was given", reason ? reason : "");
     answer->settled = true;
     answer->verdict = verdict;
     (void)snprintf(answer->reason, sizeof answer->reason, "%s", reason ? reason : "");
@@ -242,7 +356,7 @@ static void judge(struct kit_batch *batch, const struct kit_session *session)
         kit_fail(batch->stage, "publish() said OK and sent nothing: say LOST, or BUSY");
     }
     if (batch->state != OUTBOX_SESSION_OK) {
-        expect_text(batch->stage, "publish()", &session->error);
+        expect_text(batch->stage, CALL_PUBLISH, &session->error);
     }
 }
 
@@ -263,7 +377,7 @@ void kit_publish(struct kit_batch *batch, struct kit_session *session, struct ki
     }
     session->error = (struct outbox_error){.size = sizeof session->error};
     atomic_store(&batch->running, true);
-    struct watch watch = begin_long(session, "publish()", wait_ms > 0 ? wait_ms : 0);
+    struct watch watch = begin_long(session, CALL_PUBLISH, wait_ms > 0 ? wait_ms : 0);
     batch->state =
         stage->table->publish(session->object, &batch->lent, clock_now_ms() + wait_ms, &session->error);
     atomic_store(&batch->running, false);

@@ -21,13 +21,32 @@
 
 enum { KIT_LATE_MS = 1000, KIT_HANG_MS = 8000, KIT_SOON_MS = 1000, KIT_TEXT_BYTES = 700 };
 
-/* Shared with the judging process. */
+/* Which function of the backend is running. */
+enum kit_call {
+    CALL_NONE = 0,
+    CALL_OPEN,
+    CALL_CLOSE,
+    CALL_SESSION_NEW,
+    CALL_SESSION_FREE,
+    CALL_CONNECT,
+    CALL_DISCONNECT,
+    CALL_CHECK,
+    CALL_PUBLISH,
+    CALL_EXPLAIN,
+    CALL_LIBRARY,
+    CALLS
+};
+const char *kit_call_name(enum kit_call call); /* "publish()" */
+
+/* Shared with the judging process, in memory of their own. */
 struct kit_board {
-    _Atomic(const char *) call;  /* "publish()", NULL between calls: both processes are one image */
+    atomic_int call;             /* enum kit_call */
     _Atomic int64_t must_end_ms; /* by when it must have returned; 0 = no call */
+    atomic_bool begun;
     atomic_bool finished;
     atomic_bool failed;
     atomic_bool skipped;
+    atomic_bool past;          /* the data went past the proxy */
     char note[KIT_TEXT_BYTES]; /* told beside a test that passed */
     char text[KIT_TEXT_BYTES];
 };
@@ -71,14 +90,18 @@ struct kit_batch {
 void kit_fail(struct kit_stage *stage, const char *format, ...)
     __attribute__((format(printf, 2, 3), noreturn));
 
-/* Ends the test as skipped: this machine cannot run it. */
+/* Ends the test as skipped: it cannot be run here. */
 void kit_skip(struct kit_stage *stage, const char *why) __attribute__((noreturn));
 
 /* Says something beside the result. */
 void kit_note(struct kit_stage *stage, const char *text);
 
+/* Ends the test as skipped, and with it all that need the proxy: the data goes another way. */
+void kit_skip_past(struct kit_stage *stage, const char *why) __attribute__((noreturn));
+
 /* Each ends the test if the call crashes, comes back too late, or breaks the contract. */
 void kit_open(struct kit_stage *stage);
+int kit_try_open(struct kit_stage *stage); /* 0 or -1; an error without a text ends the test */
 void kit_close(struct kit_stage *stage);
 void kit_session_new(struct kit_session *session, struct kit_stage *stage);
 void kit_session_free(struct kit_session *session);
@@ -88,6 +111,11 @@ int kit_try_connect(struct kit_session *session, int64_t wait_ms);
 void kit_connect(struct kit_session *session); /* must succeed */
 void kit_disconnect(struct kit_session *session);
 enum outbox_session_state kit_check(struct kit_session *session, int64_t wait_ms);
+
+/* The optional ones that write a text: neither beyond its end nor without one. False if there is no such
+ * function. */
+bool kit_explain(struct kit_stage *stage, const struct outbox_message *message, char *out, size_t out_bytes);
+bool kit_library(struct kit_stage *stage, char *out, size_t out_bytes);
 
 /* Publishes the messages; they may not be read any more when it has returned. Freed by kit_batch_finish(). */
 void kit_publish(struct kit_batch *batch, struct kit_session *session, struct kit_messages *messages,

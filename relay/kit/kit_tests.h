@@ -8,12 +8,17 @@
 struct kit_test {
     const char *name; /* what must be true */
     void (*run)(struct kit_stage *stage);
-    int64_t limit_ms; /* for the whole test */
+    int64_t limit_ms;    /* for the whole test */
+    bool needs_proxy;    /* stage->proxy is there */
+    bool needs_refusing; /* the settings are those with which the destination refuses */
 };
 
 extern const struct kit_test kit_contract_tests[]; /* a table that ends with a zeroed row; likewise below */
 extern const struct kit_test kit_resource_tests[];
-extern const struct kit_test kit_fault_tests[]; /* need stage->proxy */
+extern const struct kit_test kit_manner_tests[];
+extern const struct kit_test kit_fault_tests[];
+extern const struct kit_test kit_outage_tests[];
+extern const struct kit_test kit_delivery_tests[];
 
 /* A life for a test: open and one connected session; and its end. */
 void kit_begin(struct kit_stage *stage, struct kit_session *session);
@@ -26,8 +31,15 @@ void kit_make(struct kit_stage *stage, struct kit_messages *messages, size_t cou
 /* Publishes plain messages and expects them confirmed. */
 void kit_publish_plain(struct kit_session *session, size_t count, const char *what);
 
-/* Open descriptors of this process. */
+/* Open descriptors of this process; bytes that it has allocated. */
 int kit_count_descriptors(void);
+int64_t kit_count_bytes(void);
+
+/* The network is well again: the same session must be, after disconnect() and connect(). */
+void kit_expect_recovery(struct kit_session *session, const char *after);
+
+/* Under `fault`, nothing may be called done or impossible. */
+void kit_expect_no_verdict(struct kit_session *session, size_t count, const char *fault);
 
 /* If not, says so beside the result. */
 bool kit_has_interrupt(struct kit_stage *stage);

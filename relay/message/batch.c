@@ -96,7 +96,9 @@ struct row *batch_add(struct batch *batch)
         return NULL;
     }
     struct row *row = &batch->rows[batch->count++];
-    *row = (struct row){.message = {.size = sizeof(struct outbox_message), .ttl_ms = -1},
+    *row = (struct row){.message = {.size = sizeof(struct outbox_message),
+                                    .ttl_ms = -1,
+                                    .header_size = sizeof(struct outbox_header)},
                         .ttl_ms = -1,
                         .tried_age_ms = -1,
                         .error = "",

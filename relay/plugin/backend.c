@@ -54,6 +54,20 @@ const char *const *backend_names(void)
     return names;
 }
 
+size_t backend_option_bytes(const struct outbox_backend *table)
+{
+    return BACKEND_HAS(table, option_size) ? table->option_size : sizeof(struct outbox_option);
+}
+
+int backend_options(struct option_set *set, const struct outbox_backend *table, struct err *err)
+{
+    if (option_set_init(set, table->name, table->options, backend_option_bytes(table), err) != 0) {
+        err->class = ERR_CONFIG;
+        return err_prefix(err, "%s: the default of an option", table->name);
+    }
+    return 0;
+}
+
 /* ---- calls ---- */
 
 static int failed(const struct outbox_error *error, struct err *err)
@@ -187,8 +201,7 @@ enum outbox_session_state backend_publish(struct session *session, struct batch 
 
 bool backend_has_check(const struct backend *backend)
 {
-    const struct outbox_backend *table = backend->table;
-    return table->size >= offsetof(struct outbox_backend, check) + sizeof table->check && table->check;
+    return BACKEND_HAS(backend->table, check);
 }
 
 enum outbox_session_state backend_check(struct session *session, int64_t deadline_ms, int64_t *retry_after_ms,
@@ -206,8 +219,7 @@ enum outbox_session_state backend_check(struct session *session, int64_t deadlin
 void backend_interrupt(struct session *session)
 {
     const struct outbox_backend *table = session->backend->table;
-    if (table->size >= offsetof(struct outbox_backend, interrupt) + sizeof table->interrupt &&
-        table->interrupt) {
+    if (BACKEND_HAS(table, interrupt)) {
         table->interrupt(session->object);
     }
 }
@@ -218,8 +230,7 @@ int backend_explain(const struct backend *backend, const struct outbox_message *
     const struct outbox_backend *table = backend->table;
     struct outbox_error error = {.size = sizeof error};
     out[0] = '\0';
-    *known =
-        table->size >= offsetof(struct outbox_backend, explain) + sizeof table->explain && table->explain;
+    *known = BACKEND_HAS(table, explain);
     if (*known && table->explain(backend->object, message, out, out_bytes, &error) != 0) {
         return failed(&error, err);
     }
@@ -229,7 +240,7 @@ int backend_explain(const struct backend *backend, const struct outbox_message *
 void backend_library(const struct outbox_backend *table, char *out, size_t out_bytes)
 {
     out[0] = '\0';
-    if (table->size >= offsetof(struct outbox_backend, library) + sizeof table->library && table->library) {
+    if (BACKEND_HAS(table, library)) {
         table->library(out, out_bytes);
     }
 }

@@ -23,6 +23,16 @@ struct session; /* one worker's connection to the broker */
 /* The table of a built-in backend; NULL if there is none of that name. */
 const struct outbox_backend *backend_find(const char *name);
 
+/* Whether a table, which may be older than this program, has a function or field, and it is set. */
+#define BACKEND_HAS(table, member)                                                                           \
+    ((table)->size >= offsetof(struct outbox_backend, member) + sizeof(table)->member && (table)->member)
+
+/* The distance from one of its options to the next, in bytes. */
+size_t backend_option_bytes(const struct outbox_backend *table);
+
+/* Its options at their defaults; see option_set_init(). A default that its own row refuses is ERR_CONFIG. */
+int backend_options(struct option_set *set, const struct outbox_backend *table, struct err *err) MUST_CHECK;
+
 /* Names of the built-in backends, NULL at the end. */
 const char *const *backend_names(void);
 

@@ -15,9 +15,30 @@
 
 static const char entry_name[] = "outbox_backend_v1";
 
-const char *loader_directory(void)
+enum { OPTION_MAX_BYTES = 4096 };
+
+/* "" where that directory was configured to lie elsewhere than the program's prefix. */
+static const char from_program[] = RELAY_BACKENDS_FROM_PROGRAM;
+
+const char *loader_directory(char out[LOADER_DIRECTORY_BYTES])
 {
-    return RELAY_BACKEND_DIRECTORY;
+    char program[PATH_MAX];
+    ssize_t len = from_program[0] ? readlink("/proc/self/exe", program, sizeof program - 1) : -1;
+    program[len > 0 ? len : 0] = '\0';
+    char *slash = strrchr(program, '/');
+    if (slash) {
+        *slash = '\0';
+        char beside[PATH_MAX];
+        int written = snprintf(beside, sizeof beside, "%s/%s", program, from_program);
+        char *resolved = written < (int)sizeof beside ? realpath(beside, NULL) : NULL;
+        if (resolved) {
+            (void)snprintf(out, LOADER_DIRECTORY_BYTES, "%s", resolved);
+            free(resolved);
+            return out;
+        }
+    }
+    (void)snprintf(out, LOADER_DIRECTORY_BYTES, "%s", RELAY_BACKEND_DIRECTORY);
+    return out;
 }
 
 /* ---- the note ---- */
@@ -108,11 +129,26 @@ static bool clash(const char *a, const char *b)
     return strncmp(a, b, len) == 0 && (a[len] == '\0' || a[len] == '.') && (b[len] == '\0' || b[len] == '.');
 }
 
-static int check_options(const struct outbox_option *row, struct err *err)
+/* The rows are as far apart as the backend's own header says. */
+static const struct outbox_option *option_at(const struct outbox_backend *table, size_t index)
 {
-    const struct outbox_option *first = row;
-    for (; row->name; row++) {
-        for (const struct outbox_option *other = first; other < row; other++) {
+    const char *rows = (const char *)table->options;
+    return (const struct outbox_option *)(const void *)(rows + index * backend_option_bytes(table));
+}
+
+static int check_options(const struct outbox_backend *table, struct err *err)
+{
+    size_t each = backend_option_bytes(table);
+    if (each < sizeof(struct outbox_option) || each > OPTION_MAX_BYTES ||
+        each % _Alignof(struct outbox_option) != 0) {
+        return err_set(err, ERR_CONFIG,
+                       "its options have %zu bytes each: set .option_size = sizeof(struct outbox_option)",
+                       each);
+    }
+    for (size_t at = 0; table->options && option_at(table, at)->name; at++) {
+        const struct outbox_option *row = option_at(table, at);
+        for (size_t before = 0; before < at; before++) {
+            const struct outbox_option *other = option_at(table, before);
             if (clash(row->name, other->name)) {
                 return err_set(err, ERR_CONFIG, "options '%s' and '%s' cannot be told apart: rename one",
                                other->name, row->name);
@@ -150,10 +186,7 @@ int loader_check_table(const struct outbox_backend *table, struct err *err)
             err, ERR_CONFIG,
             "its table has no name of letters, digits, '_' and '-', or no version: set .name and .version");
     }
-    if (!table->options) {
-        return err_set(err, ERR_CONFIG, "its table has no options: set .options, or an empty one, {{0}}");
-    }
-    return check_options(table->options, err);
+    return check_options(table, err);
 }
 
 /* ---- loading ---- */
@@ -201,11 +234,12 @@ static int locate(const char *value, char path[PATH_MAX], struct err *err)
         (void)snprintf(path, PATH_MAX, "%s", value);
         return 0;
     }
-    int len = snprintf(path, PATH_MAX, "%s/%s.so", loader_directory(), value);
+    char directory[LOADER_DIRECTORY_BYTES];
+    int len = snprintf(path, PATH_MAX, "%s/%s.so", loader_directory(directory), value);
     if (!has_plain_name(value) || len >= PATH_MAX || access(path, F_OK) != 0) {
         return err_set(err, ERR_CONFIG,
                        "there is no backend '%s', built in or in %s: 'outbox-relay backends list' names them",
-                       value, loader_directory());
+                       value, directory);
     }
     return 0;
 }

@@ -12,8 +12,14 @@
 #include "base/err.h"
 #include "outbox_backend.h"
 
-/* Where NAME.so is looked for when NAME is not built in. */
-const char *loader_directory(void);
+enum { LOADER_DIRECTORY_BYTES = 4096 };
+
+/*
+ * Where NAME.so is looked for when NAME is not built in: beside the program, as both were installed, wherever
+ * that is ("cmake --install --prefix", a package that was unpacked elsewhere); else where it was configured.
+ * Returns out.
+ */
+const char *loader_directory(char out[LOADER_DIRECTORY_BYTES]);
 
 /*
  * A built-in name, a name in loader_directory(), or a path with a '/' in it that must be absolute. The table

@@ -106,7 +106,7 @@ static int64_t retry_after_ms;
 
 static void setup(void)
 {
-    cr_assert_eq(option_set_init(&settings, "fake", options, &err), 0);
+    cr_assert_eq(option_set_init(&settings, "fake", options, 0, &err), 0);
     cr_assert_eq(backend_open(&backend, &fake, &settings, "client", &quiet, &err), 0);
     cr_assert_eq(backend_session_new(&session, backend, &err), 0);
     cr_assert_eq(batch_init(&batch, 2, &err), 0);
@@ -221,4 +221,21 @@ Test(contract, every_built_in_backend_declares_a_complete_table)
                   "%s", *name);
     }
     cr_expect_null(backend_find("nonesuch"));
+}
+
+Test(contract, headers_are_found_whatever_size_the_host_or_the_backend_gives_them)
+{
+    struct {
+        struct outbox_header header;
+        int64_t grown[3];
+    } rows[] = {{{{"a", 1}, {"1", 1}, OUTBOX_VALUE_INT}, {0}}, {{{"b", 1}, {"2", 1}, OUTBOX_VALUE_INT}, {0}}};
+    const struct outbox_header plain[] = {rows[0].header, rows[1].header};
+    struct outbox_message newer = {
+        .size = sizeof newer + 8, .headers = &rows[0].header, .header_size = sizeof rows[0]};
+    struct outbox_message older = {
+        .size = offsetof(struct outbox_message, header_size), .headers = plain, .header_size = 1};
+    for (size_t at = 0; at < 2; at++) {
+        cr_assert_eq(outbox_header_at(&newer, at)->name.ptr[0], "ab"[at]);
+        cr_assert_eq(outbox_header_at(&older, at)->name.ptr[0], "ab"[at]);
+    }
 }

@@ -3,17 +3,19 @@ import concurrent.futures
 import os
 import re
 import subprocess
+import time
 
 import pytest
 
 import plugins
 from harness import AMQP_URL, RELAY, Broker, clean_environment, relay
+from ports import free_port
 
 REDIS = "127.0.0.1:" + os.environ.get("TEST_REDIS_PORT", "")
 NGINX = os.environ.get("TEST_NGINX_PORT")
 NGINX_TLS = os.environ.get("TEST_NGINX_TLS_PORT")
 CA = os.environ.get("TEST_TLS_DIR", "") + "/ca.pem"
-TESTS, FAULTS = 36, 14
+TESTS, FAULTS = 49, 24
 
 # Each wrong sample, and what the kit must say of it.
 WRONG = {
@@ -48,6 +50,37 @@ WRONG = {
     "CONFIRMS_ON_ANY_ANSWER": r"messages were CONFIRMED while (the broker's answers arrived as noise|connections ended after the first byte)",
     "KEEPS_ITS_CONNECTION": r"messages were CONFIRMED while nothing of the batch reached the broker",
     "LEAKS_ON_A_FAILED_CONNECT": r"each connect\(\) that fails leaks a file descriptor",
+    "SLEEPS_FOR_EVER": r"publish\(\) has not returned 8 s after it had to",
+    "RECONNECTS_WITHIN_PUBLISH": r"after a connection that died with what was sent over it: \d+ of 200 messages were CONFIRMED and never reached",
+    "CONFIRMS_BY_ID": r"messages of one id are messages each\n# message 1 was settled twice",
+    "SKIPS_IDS_THAT_IT_HAS_SEEN": r"messages of one id: 19 of 20 messages were CONFIRMED and never reached the broker, message 2 the first",
+    "CONFIRMS_EMPTY_PAYLOADS_UNSENT": r"50 messages without a payload were CONFIRMED, and 0 bytes went to the broker: they were not sent",
+    "SHARES_ONE_CONNECTION": r"not ok \d+ - (two sessions publish at once|four sessions side by side)",
+    "SHARES_ITS_BUFFER": r"not ok \d+ - (two sessions publish at once|four sessions side by side)",
+    "HOLDS_FOR_A_DEAD_CONNECTION": r"publish\(\) said that the session is OK, with a verdict for 50 of 50 messages: a connection that broke is no",
+    "RETRIES_FOR_A_DEAD_CONNECTION": r"publish\(\) said that the session is OK, with a verdict for 50 of 50 messages: a connection that broke is no",
+    "BLOCKS_IN_CONNECT": r"a black hole does not hold connect\(\) beyond its deadline\n# connect\(\) has not returned 8 s after it had to",
+    "HAS_A_TIMEOUT_PER_MESSAGE": r"a byte at a time do not hold publish\(\) beyond its deadline\n# publish\(\) has not returned 8 s after",
+    "TAKES_AN_ERROR_FOR_AN_ANSWER": r"20 of 20 messages were CONFIRMED that the destination refused: an answer is no confirmation before it is read",
+    "CONFIRMS_THE_SECOND_ATTEMPT": r"75 of 100 messages were CONFIRMED while",
+    "SAYS_UNSENT_OF_WHAT_WENT": r"a message was settled as UNSETTLED, which means not sent, although all of it went to the broker",
+    "TELLS_A_SECRET": r"the error of connect\(\) holds the value of a setting that is secret",
+    "LOGS_A_SECRET": r"it logs a secret: .*KITSECRET",
+    "QUOTES_THE_PAYLOAD": r"the reason that settle\(\) was given quotes a payload or a header's value",
+    "PRINTS_THE_PAYLOAD": r"it writes to standard error what stands in a payload or in a header's value: sample: sending",
+    "CHANGES_A_SIGNAL": r"it changed what the process does on SIGTERM: signals are the relay's",
+    "CHANGES_THE_MASK": r"it changed the calling thread's signal mask \(SIGUSR2\)",
+    "CHANGES_THE_UMASK": r"it changed the umask from 0\d\d to 000",
+    "CHANGES_THE_DIRECTORY": r"it changed the working directory",
+    "CHANGES_THE_LOCALE": r"it changed the locale to C.UTF-8",
+    "LEAVES_A_TIMER": r"it left a timer of the process running",
+    "CLOSES_STANDARD_INPUT": r"it closed or replaced standard input, which is the relay's",
+    "PRINTS_TO_STANDARD_OUTPUT": r"it writes to standard output, where `drain` tells its result",
+    "LEAVES_A_CHILD": r"it leaves a child process( that has ended and nobody waited for, a zombie)?: wait for it before close\(\) returns",
+    "LEAKS_MEMORY_WHEN_LOST": r"each session that is lost leaks \d+ bytes of memory",
+    "LEAKS_A_DESCRIPTOR_WHEN_LOST": r"each session that is lost leaks a file descriptor",
+    "CHECKS_NOTHING": r"check\(\) said OK 20 times after the connection was reset",
+    "EXPLAINS_BEYOND_THE_END": r"explain\(\) wrote beyond the 1 bytes that it was given",
 }
 
 
@@ -57,7 +90,7 @@ def kit(path, *arguments, timeout=400):
 
 def conforms(done, name, place):
     return done.returncode == 0 and done.stdout.endswith(
-        f"# {TESTS} tests, 0 failed, 0 skipped\n# {name} ({place}), backend ABI 1.2: conformant\n")
+        f"# {TESTS} tests, 0 failed, 0 skipped\n# {name} ({place}), backend ABI 1.3: conformant\n")
 
 
 @pytest.fixture
@@ -81,34 +114,104 @@ def test_the_sample_conforms_built_with_the_header_of_the_tree(tmp_path):
     assert conforms(done, "sample 1.0.0", path), done.stdout
 
 
+def test_one_whose_library_starts_threads_when_it_is_loaded_and_blocks_their_signals_conforms(tmp_path):
+    path = plugins.build(tmp_path, "sample", "-DSTARTS_A_THREAD")
+    done = kit(path, "-o", "address=" + REDIS, "--proxy", "address")
+    assert conforms(done, "sample 1.0.0", path), done.stdout
+
+
 # Those that make the kit wait.
-SLOW = {"IGNORES_THE_DEADLINE", "SLEEPS_IN_DISCONNECT", "IGNORES_THE_INTERRUPT", "INTERRUPTS_SLOWLY", "LEAKS_MEMORY"}
+SLOW = {"IGNORES_THE_DEADLINE", "SLEEPS_IN_DISCONNECT", "IGNORES_THE_INTERRUPT", "INTERRUPTS_SLOWLY", "LEAKS_MEMORY", "SLEEPS_FOR_EVER", "BLOCKS_IN_CONNECT",
+        "HAS_A_TIMEOUT_PER_MESSAGE"}
 
 
 def test_every_misdeed_of_the_sample_has_its_sentence():
-    with open(plugins.SAMPLE, encoding="utf-8") as sample:
-        declared = set(re.findall(r"^    ([A-Z_]+),?$", sample.read().split("enum wrong {")[1].split("}")[0], re.M))
+    with open(plugins.MISDEEDS, encoding="utf-8") as misdeeds:
+        declared = set(re.findall(r"^    ([A-Z_]+),?$", misdeeds.read().split("enum wrong {")[1].split("}")[0], re.M))
     assert declared - {"NOTHING"} == set(WRONG) and SLOW < set(WRONG)
 
 
-@pytest.mark.parametrize("names", [pytest.param(sorted(set(WRONG) - SLOW), id="quick"), pytest.param(sorted(SLOW), id="slow")])
+QUICK = sorted(set(WRONG) - SLOW)
+
+
+@pytest.mark.parametrize("names", [pytest.param(QUICK[0::2], id="quick_1"), pytest.param(QUICK[1::2], id="quick_2"),
+                                   pytest.param(sorted(SLOW), id="slow")])
 def test_a_wrong_sample_is_told_what_is_wrong(tmp_path, names):
     def judge(wrong):
         path = plugins.build(tmp_path, wrong, "-DWRONG=" + wrong, "-Wno-unused-parameter")
-        return wrong, kit(path, "-o", "address=" + REDIS, "--proxy", "address")
+        return wrong, kit(path, "-o", "address=" + REDIS, "--proxy", "address", "--refusing", "command=NONESUCH")
 
-    with concurrent.futures.ThreadPoolExecutor(6) as pool:  # they mostly wait
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:  # they mostly wait
         judged = dict(pool.map(judge, names))
     for wrong, done in judged.items():
         assert done.returncode == 1 and "NOT conformant" in done.stdout.splitlines()[-1], (wrong, done.stdout, done.stderr)
         assert re.search(WRONG[wrong], done.stdout), (wrong, done.stdout)
 
 
+def test_what_the_destination_refuses_is_asked_for_where_the_author_says_how(tmp_path):
+    path = plugins.build(tmp_path, "sample")
+    done = kit(path, "-o", "address=" + REDIS, "--refusing", "sample.command=NONESUCH", "--only", "refuses is not confirmed")
+    assert done.returncode == 0 and "ok 1 - what the destination refuses is not confirmed\n" in done.stdout, done.stdout
+    done = kit(path, "-o", "address=" + REDIS, "--refusing", "comand=NONESUCH", "--only", "refuses is not confirmed")
+    assert done.returncode == 1 and "--refusing comand=NONESUCH: write KEY=VALUE with an option of this backend" in done.stdout, done.stdout
+
+
+def listed():
+    rows = [re.match(r" ?(\d+)  (.*?)(?: \((needs --proxy|only with --refusing)\))?$", line).groups()
+            for line in relay("backends", "test", "--list").stdout.splitlines()]
+    assert [row[0] for row in rows] == [str(n) for n in range(1, len(rows) + 1)]
+    return rows
+
+
+def test_the_tests_are_listed_and_chosen_by_number_or_by_words():
+    rows = listed()
+    assert len([row for row in rows if row[2] != "only with --refusing"]) == TESTS
+    assert len([row for row in rows if row[2] == "needs --proxy"]) == FAULTS
+    number, name, _ = rows[5]
+    done = kit("null", "--only", number)
+    assert done.stdout == f"TAP version 14\n1..1\nok 1 - {name}\n# 1 tests, 0 failed, 0 skipped\n" \
+        "# null 1.0.0 (built in), backend ABI 1.3: partial\n", done.stdout
+    some = [row for row in rows if "is leaked" in row[1]]
+    done = kit("null", "--only", "is leaked")
+    assert done.returncode == 0 and done.stdout.startswith(f"TAP version 14\n1..{len(some)}\n") and len(some) == 3, done.stdout
+    done = kit("null", "--only", "no such words")
+    assert done.returncode == 64 and "--only no such words: no test has that number or those words in its name" in done.stderr
+
+
+def test_one_that_hangs_everywhere_is_given_up_early(tmp_path):
+    path = plugins.build(tmp_path, "HANGS", "-DWRONG=SLEEPS_FOR_EVER", "-Wno-unused-parameter")
+    began = time.monotonic()
+    done = kit(path, "-o", "address=" + REDIS, "--proxy", "address")
+    assert done.returncode == 1 and done.stdout.count("has not returned 8 s after it had to") == 3, done.stdout
+    assert done.stdout.count("# SKIP not begun: too many hang") == TESTS - 6 and time.monotonic() - began < 120, done.stdout
+
+
+def test_what_a_library_says_on_standard_error_is_told(tmp_path):
+    path = plugins.build(tmp_path, "CHATTY", "-DCHATTERS")
+    done = kit(path, "-o", "address=" + REDIS, "--only", "a message is confirmed")
+    assert done.returncode == 0 and "\n# its standard error, 2 lines:\n#   the library is  [1mpleased\n# 1 tests" in done.stdout, done.stdout
+    path = plugins.build(tmp_path, "UNHAPPY", "-DCHATTERS", "-DWRONG=EXITS", "-Wno-unused-parameter")
+    done = kit(path, "-o", "address=" + REDIS, "--only", "a message is confirmed")
+    assert done.returncode == 1 and "2 lines:\n#   the library is  [1mpleased\n#   and says so\n" in done.stdout, done.stdout
+
+
+def test_a_client_that_goes_where_its_broker_sends_it_is_told_how_to_be_followed(tmp_path):
+    """As Kafka's do: the first connection learns the address of the second."""
+    path = plugins.build(tmp_path, "sample", f'-DADVERTISED="{REDIS}"')
+    done = kit(path, "-o", "address=" + REDIS, "--proxy", "address")
+    assert done.returncode == 0 and re.search(r"# SKIP the data went past the proxy: .* connection to port \d+ .* --proxy address=LISTENPORT", done.stdout), done.stdout
+    assert done.stdout.count("# SKIP the data goes past the proxy") == FAULTS - 1 and done.stdout.endswith("partial\n"), done.stdout
+    port = free_port()
+    path = plugins.build(tmp_path, "sample", f'-DADVERTISED="127.0.0.1:{port}"')
+    done = kit(path, "-o", "address=" + REDIS, "--proxy", f"address={port}", "--only", "proxy")
+    assert done.returncode == 0 and "ok 1 - all is as before through a proxy" in done.stdout and "SKIP" not in done.stdout, done.stdout
+
+
 def test_without_a_proxy_nothing_is_called_conformant(tmp_path):
     path = plugins.build(tmp_path, "sample")
     done = kit(path, "-o", "address=" + REDIS)
     assert done.returncode == 0 and done.stdout.count("# SKIP needs --proxy OPTION") == FAULTS, done.stdout
-    assert done.stdout.endswith(f"# {TESTS} tests, 0 failed, {FAULTS} skipped\n# sample 1.0.0 ({path}), backend ABI 1.2: partial\n")
+    assert done.stdout.endswith(f"# {TESTS} tests, 0 failed, {FAULTS} skipped\n# sample 1.0.0 ({path}), backend ABI 1.3: partial\n")
 
 
 def test_the_output_is_tap(tmp_path):
@@ -125,7 +228,7 @@ def test_backends_without_a_network_are_partial(shared, name, how):
     done = kit(path)
     assert done.returncode == 0, done.stdout
     assert done.stdout.endswith(f"{TESTS} tests, 0 failed, {FAULTS} skipped\n# {name} 1.0.0 ({how if how == 'built in' else path}),"
-                                " backend ABI 1.2: partial\n")
+                                " backend ABI 1.3: partial\n")
 
 
 @pytest.mark.parametrize("how", ["built in", "shared"])
@@ -165,6 +268,9 @@ def test_the_tutorials_redis_backend_conforms(tmp_path):
     (["--proxy", "adress"], 64, "--proxy adress: backend sample has no such option"),
     (["--proxy", "sample.address"], 64, "--proxy sample.address: write the option without 'sample.'"),
     (["-o", "adress=1"], 78, "unknown key 'adress'"),
+    (["--proxy", "address=0"], 64, "--proxy address=0: write OPTION=PORT with the port where the proxy is to listen"),
+    (["--proxy", "address=80a"], 64, "--proxy address=80a: write OPTION=PORT"),
+    (["--proxy", "address="], 64, "--proxy address=: write OPTION=PORT"),
 ])
 def test_mistakes_of_the_command_line_are_told(tmp_path, arguments, code, text):
     done = kit(plugins.build(tmp_path, "sample"), "-o", "address=" + REDIS, *arguments)

@@ -65,9 +65,9 @@ def test_the_sample_itself_is_loaded_and_then_its_constructor_has_run(own_direct
 
 
 @pytest.mark.parametrize("old, new, sentence", [
-    ("ABI_MAJOR 1u", "ABI_MAJOR 2u", "sample 1.0.0 was built for backend ABI 2.2, and this relay supports 1.0 to 1.2: build it with this"
+    ("ABI_MAJOR 1u", "ABI_MAJOR 2u", "sample 1.0.0 was built for backend ABI 2.3, and this relay supports 1.0 to 1.3: build it with this"
      " relay's outbox_backend.h"),
-    ("ABI_MINOR 2u", "ABI_MINOR 7u", "sample 1.0.0 was built for backend ABI 1.7, and this relay supports 1.0 to 1.2"),
+    ("ABI_MINOR 3u", "ABI_MINOR 7u", "sample 1.0.0 was built for backend ABI 1.7, and this relay supports 1.0 to 1.3"),
     ("(uint32_t)sizeof(void *)", "4u", "sample 1.0.0 was built for pointers of 4 bytes, and this relay's have 8: build it for this"
      " relay's architecture"),
 ])
@@ -247,20 +247,56 @@ def test_a_plugin_of_a_built_in_name_takes_its_place(own_directory):
     assert done.returncode == 0 and "http.url: http://x/" in done.stdout, done.stderr
 
 
-def changed(directory, old, new, name="sample"):
+def changed(directory, old, new, name="sample", of=plugins.SAMPLE, **more):
     """The sample with a change in its source."""
     source = directory / "changed.c"
-    with open(plugins.SAMPLE, encoding="utf-8") as sample:
+    with open(of, encoding="utf-8") as sample:
         text = sample.read()
     assert old in text
     source.write_text(text.replace(old, new))
-    return plugins.build(directory, name, source=str(source))
+    return plugins.build(directory, name, source=str(source), **more)
+
+
+def test_a_newer_headers_plugin_that_needs_nothing_new_is_taken(own_directory):
+    header = header_with(own_directory, "ABI_MINOR 3u", "ABI_MINOR 7u")
+    with pytest.raises(subprocess.CalledProcessError):
+        plugins.build(own_directory, "sample", "-DOUTBOX_BACKEND_USES_MINOR=8", header=header)
+    path = plugins.build(own_directory, "sample", "-DOUTBOX_BACKEND_USES_MINOR=0", header=header)
+    done = relay("backends", "show", path)
+    assert done.returncode == 0 and "sample 1.0.0" in done.stdout, done.stderr
+
+
+def test_options_that_grew_are_read_one_after_the_other(own_directory):
+    header = header_with(own_directory, "    const char *help;    /* one line */\n", "    const char *help;\n    const char *more[3];\n")
+    path = changed(own_directory, "    .options = options,\n", "    .options = options,\n    .option_size = sizeof(struct outbox_option),\n", header=header)
+    done = relay("backends", "show", path)
+    assert done.returncode == 0 and "sample.address: text, required" in done.stdout and "sample.window: whole number, 1 to 100, default 10" in done.stdout, done.stdout
+    assert "unknown key" not in relay("check", "-d", "dbname=x", "-b", path, "-o", "sample.address=x:1", "-o", "sample.window=7").stderr
+    assert "'101' is out of bounds: allowed is 1 to 100" in refusal(path, "-o", "sample.address=x:1", "-o", "sample.window=101")
+
+
+@pytest.mark.parametrize("size", ["1", "sizeof(struct outbox_option) - 8", "sizeof(struct outbox_option) + 1", "1 << 20"])
+def test_a_size_of_options_that_cannot_be_is_refused(own_directory, size):
+    path = changed(own_directory, "    .options = options,\n", f"    .options = options,\n    .option_size = {size},\n")
+    assert "bytes each: set .option_size = sizeof(struct outbox_option)" in refusal(path)
+
+
+def test_a_plugin_needs_no_options(own_directory):
+    template = os.path.join(os.path.dirname(plugins.REDIS), "..", "template", "example.c")
+    path = changed(own_directory, "    .options = options,\n", "", name="example", of=template)
+    done = relay("backends", "show", path)
+    assert done.returncode == 0 and "no options" in done.stdout, done.stderr
+    done = relay("config", "show", "-d", "dbname=x", "-b", path)
+    assert done.returncode == 0 and "example" in done.stdout, done.stderr
 
 
 def test_a_default_that_its_own_row_refuses_is_told_and_no_crash(own_directory):
     path = changed(own_directory, '"10", NULL, 1, 100', '"1000", NULL, 1, 100')
     said = refusal(path, "-o", "sample.address=x:1")
     assert "sample: the default of an option: '1000' is out of bounds: allowed is 1 to 100" in said
+    for words in (["show", path], ["test", path]):
+        done = relay("backends", *words)
+        assert done.returncode == 78 and "sample: the default of an option: '1000' is out of bounds" in done.stderr, done.stderr
 
 
 def test_options_that_cannot_be_told_apart_are_refused(own_directory):
@@ -278,7 +314,17 @@ def test_a_plugins_section_may_be_empty_where_the_plugin_is_not_loaded_and_other
     assert done.returncode == 78 and "unknown key 'sampel'" in done.stderr
 
 
-@pytest.mark.parametrize("name", ["log", "int", "test", "Upper", "1st", "http", "a-b", "../up", ""])
+@pytest.mark.parametrize("name", ["log", "package", "test", "Upper", "1st", "http", "a-b", "../up", ""])
 def test_a_name_that_would_not_work_makes_no_project(own_directory, name):
     done = relay("backends", "new", name, cwd=own_directory)
     assert done.returncode == 64 and os.listdir(own_directory) == [], done.stderr
+
+
+# Words of C, macros of its library, functions and variables that the project uses.
+@pytest.mark.parametrize("name", ["errno", "failed", "int", "linux", "stdin", "calloc", "session", "table", "options"])
+def test_a_project_of_any_other_name_builds_and_conforms(own_directory, name):
+    done = relay("backends", "new", name, cwd=own_directory)
+    assert done.returncode == 0, done.stderr
+    path = plugins.build(own_directory / name, name, "-Werror", source=str(own_directory / name / (name + ".c")))
+    tested = relay("backends", "test", path, "--only", "a message is confirmed", cwd=own_directory)
+    assert tested.returncode == 0 and f"# {name} 0.1.0 ({path}), backend ABI 1.3: partial" in tested.stdout, tested.stdout

@@ -18,48 +18,13 @@
 #include <time.h>
 #include <unistd.h>
 
-enum wrong {
-    NOTHING,
-    SETTLES_TWICE,
-    SETTLES_AFTER_RETURN,
-    SETTLES_IN_ANOTHER_THREAD,
-    IGNORES_THE_DEADLINE,
-    SLEEPS_IN_DISCONNECT,
-    LEAKS_MEMORY,
-    LEAKS_A_DESCRIPTOR,
-    LEAKS_A_THREAD,
-    CONFIRMS_ON_A_WRITE_ERROR,
-    CONFIRMS_WITHOUT_AN_ANSWER,
-    REJECTS_IN_AN_OUTAGE,
-    CRASHES_ON_AN_EMPTY_PAYLOAD,
-    CRASHES_ON_AN_EMPTY_BATCH,
-    READS_BEYOND_THE_END,
-    READS_AFTER_RETURN,
-    WRITES_INTO_THE_MESSAGE,
-    EXITS,
-    SAYS_OK_AND_SETTLES_NOTHING,
-    SAYS_OK_AND_SENDS_NOTHING,
-    SAYS_AN_UNKNOWN_STATE,
-    GIVES_NO_REASON,
-    GIVES_NO_ERROR_TEXT,
-    IGNORES_THE_INTERRUPT,
-    INTERRUPTS_SLOWLY,
-    CANNOT_CONNECT_AGAIN,
-    FREES_NOT_WITHOUT_CONNECT,
-    TRUNCATES_AT_NUL,
-    CUTS_LARGE_PAYLOADS,
-    CONFIRMS_ON_ANY_ANSWER,
-    KEEPS_ITS_CONNECTION,
-    LEAKS_ON_A_FAILED_CONNECT
-};
-
-#ifndef WRONG
-#define WRONG NOTHING
-#endif
-#define IS(what) (WRONG == (what))
+#include "misdeeds.h"
 
 struct sample {
     const char *address;
+    const char *command;
+    const char *password;
+    const struct outbox_host *host;
 };
 
 struct session {
@@ -67,6 +32,7 @@ struct session {
     atomic_int fd;
     atomic_bool interrupted;
     bool was_connected;
+    bool lost;
     struct outbox_bytes kept;
     char *buffer;
 };
@@ -93,7 +59,9 @@ static int fail(struct outbox_error *error, enum outbox_error_kind kind, const c
 static bool ready(struct session *session, short events, int64_t deadline_ms)
 {
     struct pollfd fd = {.fd = atomic_load(&session->fd), .events = events};
-    int64_t wait_ms = IS(IGNORES_THE_DEADLINE) ? 60000 : left_ms(deadline_ms);
+    int64_t wait_ms = IS(IGNORES_THE_DEADLINE)        ? 60000
+                      : IS(HAS_A_TIMEOUT_PER_MESSAGE) ? 1400
+                                                      : left_ms(deadline_ms);
     return poll(&fd, 1, (int)wait_ms) == 1 &&
            (IS(IGNORES_THE_INTERRUPT) || !atomic_load(&session->interrupted));
 }
@@ -136,15 +104,36 @@ static bool is_answered(struct session *session, int64_t deadline_ms)
             return true;
         }
     }
+    if (IS(TAKES_AN_ERROR_FOR_AN_ANSWER) && answer[0] == '-') {
+        while (answer[0] != '\n' && recv(atomic_load(&session->fd), answer, 1, 0) == 1) {
+        }
+        return true;
+    }
     return memcmp(answer, "+OK\r\n", 5) == 0;
+}
+
+/* All of it through one buffer, whoever else is at it. */
+static bool send_shared(struct session *session, const struct outbox_message *message, int64_t deadline_ms)
+{
+    static char buffer[32 << 20];
+    int head_len = snprintf(buffer, 128, "*3\r\n$3\r\nSET\r\n$6\r\nsample\r\n$%zu\r\n", message->payload.len);
+    memcpy(buffer + head_len, message->payload.ptr, message->payload.len);
+    memcpy(buffer + head_len + message->payload.len, "\r\n", 2);
+    return send_all(session, buffer, (size_t)head_len + message->payload.len + 2, deadline_ms) &&
+           is_answered(session, deadline_ms);
 }
 
 static bool send_message(struct session *session, const struct outbox_message *message, int64_t deadline_ms)
 {
-    char head[64];
+    char head[128];
+    const char *command = session->sample->command;
     size_t len = IS(TRUNCATES_AT_NUL) ? strlen(message->payload.ptr) : message->payload.len;
     len = IS(CUTS_LARGE_PAYLOADS) && len > 4096 ? 4096 : len;
-    int head_len = snprintf(head, sizeof head, "*3\r\n$3\r\nSET\r\n$6\r\nsample\r\n$%zu\r\n", len);
+    int head_len = snprintf(head, sizeof head, "*3\r\n$%zu\r\n%s\r\n$6\r\nsample\r\n$%zu\r\n",
+                            strlen(command), command, len);
+    if (IS(SHARES_ITS_BUFFER)) {
+        return send_shared(session, message, deadline_ms);
+    }
     return send_all(session, head, (size_t)head_len, deadline_ms) &&
            send_all(session, message->payload.ptr, len, deadline_ms) &&
            send_all(session, "\r\n", 2, deadline_ms) && is_answered(session, deadline_ms);
@@ -160,6 +149,10 @@ static int sample_open(void **backend, const struct outbox_host *host, const str
         return fail(error, OUTBOX_ERROR_UNAVAILABLE, "out of memory");
     }
     sample->address = host->get_string(settings, "address");
+    sample->command = host->get_string(settings, "command");
+    sample->password = host->get_string(settings, "password");
+    sample->host = host;
+    change_the_process();
     *backend = sample;
     return 0;
 }
@@ -194,12 +187,21 @@ static void sample_session_free(void *object)
     free(session);
 }
 
+/* One for all of them, as if it were safe. */
+static atomic_int shared_fd = -1;
+
 static int connect_to(struct session *session, const struct addrinfo *address, int64_t deadline_ms)
 {
     const int on = 1;
     int status = 0;
     socklen_t len = sizeof status;
-    int fd = socket(address->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (IS(SHARES_ONE_CONNECTION) && atomic_load(&shared_fd) >= 0) {
+        atomic_store(&session->fd, atomic_load(&shared_fd));
+        return 0;
+    }
+    int fd = socket(address->ai_family,
+                    SOCK_STREAM | SOCK_CLOEXEC | (IS(BLOCKS_IN_CONNECT) ? 0 : SOCK_NONBLOCK), 0);
+    atomic_store(&shared_fd, fd);
     atomic_store(&session->fd, fd);
     (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
     if (fd >= 0 && (connect(fd, address->ai_addr, address->ai_addrlen) == 0 ||
@@ -237,20 +239,30 @@ static int sample_connect(void *object, int64_t deadline_ms, struct outbox_error
         return fail(error, OUTBOX_ERROR_UNAVAILABLE, "the address cannot be resolved");
     }
     int result = connect_to(session, found, deadline_ms);
+#ifdef ADVERTISED /* the first address only tells where the broker really is */
+    if (result == 0) {
+        (void)close(atomic_exchange(&session->fd, -1));
+        (void)snprintf(host, sizeof host, "%s", ADVERTISED);
+        freeaddrinfo(found);
+        host[strcspn(host, ":")] = '\0';
+        if (getaddrinfo(host, strchr(ADVERTISED, ':') + 1, &hints, &found) != 0) {
+            return fail(error, OUTBOX_ERROR_UNAVAILABLE, "the broker's address cannot be resolved");
+        }
+        result = connect_to(session, found, deadline_ms);
+    }
+#endif
     freeaddrinfo(found);
-    if (result != 0) {
-        return fail(error, OUTBOX_ERROR_UNAVAILABLE, "cannot connect");
+    if (IS(LOGS_A_SECRET) && session->sample->password) {
+        session->sample->host->log(session->sample->host, OUTBOX_LOG_DEBUG, session->sample->password);
+    }
+    if (result != 0 || (IS(TELLS_A_SECRET) && session->sample->password)) {
+        char text[256];
+        (void)snprintf(text, sizeof text, "cannot connect%s%s", IS(TELLS_A_SECRET) ? " with password " : "",
+                       IS(TELLS_A_SECRET) && session->sample->password ? session->sample->password : "");
+        return fail(error, OUTBOX_ERROR_UNAVAILABLE, text);
     }
     session->was_connected = true;
     return 0;
-}
-
-static void *live_on(void *unused)
-{
-    (void)unused;
-    while (pause() != 0) {
-    }
-    return NULL;
 }
 
 static void sample_disconnect(void *object)
@@ -261,9 +273,15 @@ static void sample_disconnect(void *object)
         return;
     }
     int fd = atomic_exchange(&session->fd, -1);
-    if (!IS(LEAKS_A_DESCRIPTOR)) {
+    atomic_store(&shared_fd, -1);
+    if (IS(LEAKS_MEMORY_WHEN_LOST) && session->lost) {
+        *(char *volatile *)&session->buffer = malloc(64);
+        session->buffer = NULL;
+    }
+    if (!IS(LEAKS_A_DESCRIPTOR) && !(IS(LEAKS_A_DESCRIPTOR_WHEN_LOST) && session->lost)) {
         (void)close(fd);
     }
+    session->lost = false;
     if (IS(SLEEPS_IN_DISCONNECT)) {
         (void)usleep(2500000);
     }
@@ -273,30 +291,6 @@ static void sample_disconnect(void *object)
     if (IS(LEAKS_MEMORY)) {
         *(char *volatile *)&session->buffer = malloc(64);
         session->buffer = NULL;
-    }
-}
-
-struct late {
-    struct outbox_batch *batch;
-    size_t index;
-    int64_t wait_ms;
-};
-
-static void *settle_later(void *object)
-{
-    struct late *late = object;
-    (void)usleep((useconds_t)late->wait_ms * 1000);
-    late->batch->settle(late->batch, late->index, OUTBOX_CONFIRMED, NULL, 0);
-    return NULL;
-}
-
-static void settle_in_thread(struct outbox_batch *batch, size_t index, int64_t wait_ms)
-{
-    static struct late late;
-    pthread_t thread;
-    late = (struct late){batch, index, wait_ms};
-    if (pthread_create(&thread, NULL, settle_later, &late) == 0) {
-        (void)(wait_ms > 0 ? pthread_detach(thread) : pthread_join(thread, NULL));
     }
 }
 
@@ -320,14 +314,61 @@ static void misbehave(struct session *session, struct outbox_batch *batch, size_
     if (IS(EXITS)) {
         exit(3);
     }
+    if (IS(PRINTS_THE_PAYLOAD)) {
+        (void)fprintf(stderr, "sample: sending %.*s\n",
+                      (int)(message->payload.len < 200 ? message->payload.len : 200), message->payload.ptr);
+    }
     (void)sink;
     session->kept = message->channel;
+}
+
+/* No answer came: what some make of it, in place of LOST. */
+static enum outbox_session_state give_up(struct session *session, struct outbox_batch *batch, size_t at,
+                                         struct outbox_error *error)
+{
+    enum outbox_verdict verdict = IS(HOLDS_FOR_A_DEAD_CONNECTION)     ? OUTBOX_HOLD
+                                  : IS(RETRIES_FOR_A_DEAD_CONNECTION) ? OUTBOX_RETRY
+                                                                      : OUTBOX_UNSETTLED;
+    if (IS(REJECTS_IN_AN_OUTAGE)) {
+        batch->settle(batch, at, OUTBOX_REJECTED, "no answer", 0);
+    } else if (IS(SAYS_UNSENT_OF_WHAT_WENT)) {
+        batch->settle(batch, at, OUTBOX_UNSETTLED, "not sent", 0);
+    } else if (IS(QUOTES_THE_PAYLOAD)) {
+        batch->settle(batch, at, OUTBOX_RETRY, batch->messages[at]->payload.ptr, 0);
+    } else if (IS(CONFIRMS_THE_SECOND_ATTEMPT)) {
+        for (; at < batch->count; at++) {
+            if (batch->messages[at]->attempt > 1) {
+                batch->settle(batch, at, OUTBOX_CONFIRMED, NULL, 0);
+            }
+        }
+    } else if (verdict != OUTBOX_UNSETTLED) {
+        for (; at < batch->count; at++) {
+            batch->settle(batch, at, verdict, "no answer", 0);
+        }
+        return OUTBOX_SESSION_OK;
+    }
+    session->lost = true;
+    (void)fail(error, OUTBOX_ERROR_UNAVAILABLE, "no answer");
+    return OUTBOX_SESSION_LOST;
+}
+
+/* As if what was sent before had arrived. */
+static bool goes_on_with_another(struct session *session, int64_t deadline_ms, struct outbox_error *error)
+{
+    if (!IS(RECONNECTS_WITHIN_PUBLISH) || atomic_load(&session->interrupted)) {
+        return false;
+    }
+    (void)close(atomic_exchange(&session->fd, -1));
+    return sample_connect(session, deadline_ms, error) == 0;
 }
 
 static enum outbox_session_state sample_publish(void *object, struct outbox_batch *batch, int64_t deadline_ms,
                                                 struct outbox_error *error)
 {
     struct session *session = object;
+    while (IS(SLEEPS_FOR_EVER)) {
+        (void)pause();
+    }
     if (IS(CRASHES_ON_AN_EMPTY_BATCH) && batch->messages[0]->size == 0) {
         return OUTBOX_SESSION_LOST;
     }
@@ -337,24 +378,46 @@ static enum outbox_session_state sample_publish(void *object, struct outbox_batc
             batch->settle(batch, at, OUTBOX_UNSETTLED, "not today", 0);
         } else if ((IS(SETTLES_AFTER_RETURN) && at + 1 == batch->count) || IS(SETTLES_IN_ANOTHER_THREAD)) {
             settle_in_thread(batch, at, IS(SETTLES_AFTER_RETURN) ? 50 : 0);
-        } else if (send_message(session, batch->messages[at], deadline_ms)) {
+        } else if (is_confirmed_unsent(batch->messages[at]) ||
+                   send_message(session, batch->messages[at], deadline_ms) ||
+                   goes_on_with_another(session, deadline_ms, error)) {
             if (IS(GIVES_NO_REASON)) {
                 batch->settle(batch, at, OUTBOX_RETRY, NULL, 0);
             } else if (!IS(SAYS_OK_AND_SETTLES_NOTHING)) {
-                batch->settle(batch, at, OUTBOX_CONFIRMED, NULL, 0);
+                batch->settle(batch, found_by_id(batch, at), OUTBOX_CONFIRMED, NULL, 0);
             }
         } else {
-            if (IS(REJECTS_IN_AN_OUTAGE)) {
-                batch->settle(batch, at, OUTBOX_REJECTED, "no answer", 0);
-            }
-            (void)fail(error, OUTBOX_ERROR_UNAVAILABLE, "no answer");
-            return OUTBOX_SESSION_LOST;
+            return give_up(session, batch, at, error);
         }
         if (IS(SETTLES_TWICE)) {
             batch->settle(batch, at, OUTBOX_CONFIRMED, NULL, 0);
         }
     }
     return IS(SAYS_AN_UNKNOWN_STATE) ? (enum outbox_session_state)7 : OUTBOX_SESSION_OK;
+}
+
+static enum outbox_session_state sample_check(void *object, int64_t deadline_ms, struct outbox_error *error)
+{
+    struct session *session = object;
+    char byte = 0;
+    ssize_t got = recv(atomic_load(&session->fd), &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+    (void)deadline_ms;
+    if (IS(CHECKS_NOTHING) || (got < 0 && errno == EAGAIN)) {
+        return OUTBOX_SESSION_OK;
+    }
+    session->lost = true;
+    (void)fail(error, OUTBOX_ERROR_UNAVAILABLE, "the connection has ended");
+    return OUTBOX_SESSION_LOST;
+}
+
+static int sample_explain(void *backend, const struct outbox_message *message, char *out, size_t out_bytes,
+                          struct outbox_error *error)
+{
+    (void)backend;
+    (void)message;
+    (void)error;
+    (void)snprintf(out, IS(EXPLAINS_BEYOND_THE_END) ? 64 : out_bytes, "key sample of the Redis");
+    return 0;
 }
 
 static void sample_interrupt(void *object)
@@ -383,6 +446,7 @@ static const struct outbox_option options[] = {
     {"address", OUTBOX_OPT_STRING, OUTBOX_OPT_REQUIRED, NULL, NULL, 0, 0, "HOST:PORT of a Redis"},
     {"password", OUTBOX_OPT_STRING, OUTBOX_OPT_SECRET, NULL, NULL, 0, 0,
      "not used: to see that it is never shown"},
+    {"command", OUTBOX_OPT_STRING, 0, "SET", NULL, 0, 0, "the command; another one is refused"},
     {"window", OUTBOX_OPT_INT, 0, "10", NULL, 1, 100, "not used: to see bounds"},
     {0},
 };
@@ -402,6 +466,8 @@ static const struct outbox_backend table = {
     .publish = sample_publish,
 #endif
     .interrupt = sample_interrupt,
+    .check = sample_check,
+    .explain = sample_explain,
 };
 
 #ifdef ENTRY_MISSING

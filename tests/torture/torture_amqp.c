@@ -85,7 +85,7 @@ int main(void)
     static const struct log log = {LOG_ERROR, LOG_FORMAT_TEXT, -1};
     struct err err = {0};
     struct outbox_error error = {.size = sizeof error};
-    PROMISE(option_set_init(&options, "amqp", amqp_options, &err) == 0, "options");
+    PROMISE(option_set_init(&options, "amqp", amqp_options, 0, &err) == 0, "options");
     host_init(&host, &options, "amqp", "torture", &log);
     PROMISE(settings_read(&settings, &host.services, &host.settings, &error) == 0, "settings");
     torture("envelopes", seal);

@@ -116,7 +116,7 @@ int main(void)
     struct err err = {0};
     struct outbox_error error = {.size = sizeof error};
     PROMISE(curl_global_init(CURL_GLOBAL_DEFAULT) == CURLE_OK, "libcurl");
-    PROMISE(option_set_init(&options, "http", http_options, &err) == 0, "options");
+    PROMISE(option_set_init(&options, "http", http_options, 0, &err) == 0, "options");
     set("url", "https://host.example/${channel}");
     set("cloudevents", "structured");
     set("bearer_token", "token");

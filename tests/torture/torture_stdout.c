@@ -105,7 +105,7 @@ int main(void)
     struct err err = {0};
     output = memfd_create("output", 0);
     PROMISE(output >= 0, "a file in memory");
-    PROMISE(option_set_init(&no_options, "stdout", backend_find("stdout")->options, &err) == 0, "options");
+    PROMISE(backend_options(&no_options, backend_find("stdout"), &err) == 0, "options");
     torture("stdout", use_stdout);
     option_set_finish(&no_options);
     return 0;

@@ -59,7 +59,7 @@ Test(option, a_set_starts_with_its_defaults_and_takes_typed_values)
 {
     struct option_set set;
     struct err err = {0};
-    cr_assert_eq(option_set_init(&set, "", table, &err), 0, "%s", err.text);
+    cr_assert_eq(option_set_init(&set, "", table, 0, &err), 0, "%s", err.text);
     cr_expect_eq(option_number(&set, "count"), 3);
     cr_expect_eq(option_number(&set, "wait"), 10000);
     cr_expect_eq(option_get(&set, "list")->count, 2);
@@ -79,7 +79,7 @@ Test(option, bad_values_are_refused_and_change_nothing)
                                          {"mode", ""},    {"map", "novalue"}};
     struct option_set set;
     struct err err = {0};
-    cr_assert_eq(option_set_init(&set, "", table, &err), 0);
+    cr_assert_eq(option_set_init(&set, "", table, 0, &err), 0);
     for (size_t at = 0; at < sizeof bad / sizeof bad[0]; at++) {
         err_clear(&err);
         cr_expect_eq(option_assign(&set, option_find(&set, bad[at][0]), bad[at][1], OPTION_FLAG, "-o", &err),
@@ -113,7 +113,7 @@ Test(option, urls_and_secrets_are_shown_redacted)
     struct err err = {0};
     struct text out;
     text_init(&out, 200);
-    cr_assert_eq(option_set_init(&set, "", table, &err), 0);
+    cr_assert_eq(option_set_init(&set, "", table, 0, &err), 0);
     cr_assert_eq(option_assign(&set, option_find(&set, "secret"), "hunter2", OPTION_FLAG, "-o", &err), 0);
     option_show(&out, &table[option_find(&set, "secret")], option_get(&set, "secret"));
     cr_expect_str_eq(text_get(&out), "***");

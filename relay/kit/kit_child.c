@@ -1,0 +1,340 @@
+#define _GNU_SOURCE /* memfd_create, strsignal */
+#include "kit/kit_child.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+
+enum { TICK_MS = 5, SAID_MAX_BYTES = 1 << 20 };
+
+static const char variable[] = "OUTBOX_KIT_TEST"; /* "NUMBER:BOARD:LOG", the latter two descriptors */
+
+/* ---- in the test's process ---- */
+
+struct role {
+    unsigned number;
+    int board_fd;
+    int log_fd;
+};
+
+static bool read_role(struct role *role)
+{
+    char *at = getenv(variable);
+    struct stat status;
+    if (!at) {
+        return false;
+    }
+    role->number = (unsigned)strtoul(at, &at, 10);
+    role->board_fd = *at == ':' ? (int)strtol(at + 1, &at, 10) : -1;
+    role->log_fd = *at == ':' ? (int)strtol(at + 1, &at, 10) : -1;
+    return role->log_fd >= 0 && fstat(role->board_fd, &status) == 0 &&
+           status.st_size == (off_t)sizeof(struct kit_board) && fcntl(role->log_fd, F_SETFD, FD_CLOEXEC) == 0;
+}
+
+unsigned kit_child_number(void)
+{
+    struct role role;
+    return read_role(&role) ? role.number : 0;
+}
+
+/* Puts the proxy's address into the option that holds the broker's. */
+static int reroute(struct kit_stage *stage, unsigned listen_port, struct err *err)
+{
+    struct kit_address address;
+    char text[2048];
+    int index = option_find(stage->settings, stage->proxy_option);
+    const struct option_value *value = &stage->settings->values[index];
+    const char *current = stage->settings->table[index].type == OUTBOX_OPT_LIST && value->count > 0
+                              ? value->items[0]
+                              : value->text;
+    if (!kit_address_parse(&address, current ? current : "")) {
+        return err_set(err, ERR_CONFIG, "option '%s' holds no host:port", stage->proxy_option);
+    }
+    if (kit_proxy_start(&stage->proxy, address.host, address.port, listen_port, err) != 0) {
+        return -1;
+    }
+    /* A name stays, where it is this machine's: certificates are made for names. */
+    bool local = strcmp(address.host, "localhost") == 0;
+    (void)snprintf(text, sizeof text, "%s%s:%u%s", address.head, local ? "localhost" : "127.0.0.1",
+                   kit_proxy_port(stage->proxy), address.tail);
+    return option_assign(stage->settings, index, text, OPTION_FLAG, "--proxy", err);
+}
+
+/* "KEY=VALUE" into the settings. */
+static int refuse(struct kit_stage *stage, const char *pair, struct err *err)
+{
+    char name[128];
+    const char *equals = strchr(pair, '=');
+    (void)snprintf(name, sizeof name, "%.*s", equals ? (int)(equals - pair) : 0, pair);
+    int index = option_find(stage->settings, name);
+    if (!equals || index < 0) {
+        return err_set(err, ERR_USAGE, "write KEY=VALUE with an option of this backend");
+    }
+    return option_assign(stage->settings, index, equals + 1, OPTION_FLAG, "--refusing", err);
+}
+
+/* A sanitizer's own handlers would make an ordinary exit of them. */
+static void let_crashes_be_crashes(void)
+{
+    static const int crashes[] = {SIGSEGV, SIGBUS, SIGABRT, SIGFPE, SIGILL};
+    for (size_t at = 0; at < sizeof crashes / sizeof crashes[0]; at++) {
+        (void)signal(crashes[at], SIG_DFL);
+    }
+}
+
+void kit_child_begin(const struct kit_options *options, const struct kit_test *test)
+{
+    struct role role = {0};
+    struct err err = {0};
+    bool known = read_role(&role);
+    struct kit_board *board =
+        known ? mmap(NULL, sizeof *board, PROT_READ | PROT_WRITE, MAP_SHARED, role.board_fd, 0) : MAP_FAILED;
+    if (board == MAP_FAILED) {
+        _exit(1);
+    }
+    (void)close(role.board_fd);
+    (void)unsetenv(variable);
+    (void)prctl(PR_SET_PDEATHSIG, SIGKILL); /* nothing outlives who judges it */
+    const struct log log = {.level = LOG_DEBUG, .fd = role.log_fd};
+    struct kit_stage stage = {.board = board,
+                              .table = options->table,
+                              .settings = options->settings,
+                              .proxy_option = options->proxy_option};
+    atomic_store(&board->begun, true);
+    (void)signal(SIGPIPE, SIG_IGN); /* as the relay does */
+    let_crashes_be_crashes();
+    if (test->needs_proxy && reroute(&stage, options->proxy_port, &err) != 0) {
+        kit_fail(&stage, "the kit's proxy: %s", err.text);
+    }
+    if (test->needs_refusing && refuse(&stage, options->refusing, &err) != 0) {
+        kit_fail(&stage, "--refusing %s: %s", options->refusing, err.text);
+    }
+    host_init(&stage.host, stage.settings, options->table->name, "outbox-relay/kit", &log);
+    test->run(&stage);
+    kit_proxy_stop(stage.proxy);
+    atomic_store(&board->finished, true);
+    _exit(0);
+}
+
+/* ---- in the process that judges ---- */
+
+/* What the test's process shares with this one. */
+struct shared {
+    struct kit_board *board;
+    int board_fd;
+    int log_fd;
+    int error_fd;
+};
+
+static void unshare_all(struct shared *shared)
+{
+    const int fds[] = {shared->board_fd, shared->log_fd, shared->error_fd};
+    if (shared->board != MAP_FAILED) {
+        (void)munmap(shared->board, sizeof *shared->board);
+    }
+    for (size_t at = 0; at < sizeof fds / sizeof fds[0]; at++) {
+        if (fds[at] >= 0) {
+            (void)close(fds[at]);
+        }
+    }
+}
+
+static int share(struct shared *shared, struct err *err)
+{
+    *shared = (struct shared){.board = MAP_FAILED,
+                              .board_fd = memfd_create("kit board", MFD_CLOEXEC),
+                              .log_fd = memfd_create("kit log", MFD_CLOEXEC),
+                              .error_fd = memfd_create("kit standard error", MFD_CLOEXEC)};
+    if (shared->board_fd >= 0 && shared->log_fd >= 0 && shared->error_fd >= 0 &&
+        ftruncate(shared->board_fd, sizeof *shared->board) == 0) {
+        shared->board =
+            mmap(NULL, sizeof *shared->board, PROT_READ | PROT_WRITE, MAP_SHARED, shared->board_fd, 0);
+    }
+    if (shared->board == MAP_FAILED) {
+        (void)err_set(err, ERR_INTERNAL, "no memory to share: %s", strerror(errno));
+        unshare_all(shared);
+        return -1;
+    }
+    return 0;
+}
+
+static int spawn(pid_t *child, const struct shared *shared, unsigned number, char *const *argv,
+                 struct err *err)
+{
+    char role[64];
+    posix_spawn_file_actions_t files;
+    posix_spawnattr_t attributes;
+    sigset_t all;
+    sigset_t none;
+    (void)sigfillset(&all);
+    (void)sigemptyset(&none);
+    (void)snprintf(role, sizeof role, "%u:%d:%d", number, shared->board_fd, shared->log_fd);
+    (void)posix_spawn_file_actions_init(&files);
+    (void)posix_spawnattr_init(&attributes);
+    (void)posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
+    (void)posix_spawnattr_setsigmask(&attributes, &none);
+    (void)posix_spawnattr_setsigdefault(&attributes, &all);
+    int failure = setenv(variable, role, 1) == 0 ? 0 : errno;
+    /* Standard output belongs to the kit; a descriptor that is given itself stays open. */
+    failure =
+        failure ? failure : posix_spawn_file_actions_addopen(&files, STDOUT_FILENO, "/dev/null", O_WRONLY, 0);
+    failure = failure ? failure : posix_spawn_file_actions_adddup2(&files, shared->error_fd, STDERR_FILENO);
+    failure =
+        failure ? failure : posix_spawn_file_actions_adddup2(&files, shared->board_fd, shared->board_fd);
+    failure = failure ? failure : posix_spawn_file_actions_adddup2(&files, shared->log_fd, shared->log_fd);
+    failure = failure ? failure : posix_spawn(child, "/proc/self/exe", &files, &attributes, argv, environ);
+    (void)unsetenv(variable);
+    (void)posix_spawn_file_actions_destroy(&files);
+    (void)posix_spawnattr_destroy(&attributes);
+    return failure == 0 ? 0 : err_set(err, ERR_INTERNAL, "cannot start a process: %s", strerror(failure));
+}
+
+static void fail(struct kit_outcome *outcome, const char *text)
+{
+    outcome->failed = true;
+    (void)snprintf(outcome->text, sizeof outcome->text, "%s", text);
+}
+
+static void judge_end(const struct kit_board *board, int status, struct kit_outcome *outcome)
+{
+    enum kit_call call = (enum kit_call)atomic_load(&board->call);
+    const char *where = call != CALL_NONE ? kit_call_name(call) : "the backend, between two calls,";
+    char text[sizeof outcome->text];
+    outcome->past = atomic_load(&board->past);
+    outcome->skipped = atomic_load(&board->skipped);
+    if (atomic_load(&board->finished)) {
+        outcome->failed = atomic_load(&board->failed);
+        (void)snprintf(outcome->text, sizeof outcome->text, "%s",
+                       outcome->failed || outcome->skipped ? board->text : board->note);
+    } else if (!atomic_load(&board->begun)) {
+        fail(outcome, "a process of its own did not come as far as the test: see what it said");
+    } else if (WIFSIGNALED(status)) {
+        (void)snprintf(text, sizeof text,
+                       "%s crashed, or read or wrote where it must not: signal %d, %s. Run it in a debugger, "
+                       "or build it with -fsanitize=address",
+                       where, WTERMSIG(status), strsignal(WTERMSIG(status)));
+        fail(outcome, text);
+    } else {
+        (void)snprintf(text, sizeof text,
+                       "%s ended the process with exit code %d: a backend must never do that", where,
+                       WEXITSTATUS(status));
+        fail(outcome, text);
+    }
+}
+
+/* True once the process must be given up: a call that does not return, or a test without an end. */
+static bool is_stuck(const struct kit_board *board, const struct kit_test *test, int64_t began_ms,
+                     struct kit_outcome *outcome)
+{
+    int64_t now_ms = clock_now_ms();
+    int64_t must_end_ms = atomic_load(&board->must_end_ms);
+    enum kit_call call = (enum kit_call)atomic_load(&board->call);
+    if (call != CALL_NONE && must_end_ms > 0 && now_ms - must_end_ms > KIT_HANG_MS) {
+        (void)snprintf(outcome->text, sizeof outcome->text,
+                       "%s has not returned %d s after it had to: wait only for what is left of the deadline",
+                       kit_call_name(call), KIT_HANG_MS / 1000);
+        return true;
+    }
+    if (now_ms - began_ms > test->limit_ms + KIT_HANG_MS) {
+        (void)snprintf(outcome->text, sizeof outcome->text, "the test did not end within %lld s",
+                       (long long)(test->limit_ms + KIT_HANG_MS) / 1000);
+        return true;
+    }
+    return false;
+}
+
+static void await_end(pid_t child, const struct kit_board *board, const struct kit_test *test,
+                      struct kit_outcome *outcome)
+{
+    int64_t began_ms = clock_now_ms();
+    int status = 0;
+    while (waitpid(child, &status, WNOHANG) == 0) {
+        if (is_stuck(board, test, began_ms, outcome)) {
+            outcome->failed = outcome->hung = true;
+            (void)kill(child, SIGKILL);
+            (void)waitpid(child, &status, 0);
+            return;
+        }
+        const struct timespec tick = {0, TICK_MS * 1000000L};
+        (void)nanosleep(&tick, NULL);
+    }
+    judge_end(board, status, outcome);
+}
+
+/* What was written to a descriptor, as it came. */
+static void read_all(int fd, struct text *out)
+{
+    char piece[4096];
+    off_t at = 0;
+    ssize_t got = 0;
+    while ((got = pread(fd, piece, sizeof piece, at)) > 0) {
+        text_add_bytes(out, (struct bytes){piece, (size_t)got});
+        at += got;
+    }
+}
+
+/* The whole line that holds a word; NULL if none does. */
+static const char *line_with(const struct text *text, const char *word, int *len)
+{
+    const char *content = text_get(text);
+    const char *found = strstr(content, word);
+    while (found && found > content && found[-1] != '\n') {
+        found--;
+    }
+    *len = found ? (int)strcspn(found, "\n") : 0;
+    return found;
+}
+
+/* What nobody may say stands in no line that the backend wrote or logged. */
+static void judge_words(const struct text *said, const char *where, struct kit_outcome *outcome)
+{
+    static const char *const words[] = {KIT_SECRET, KIT_MARK};
+    for (size_t at = 0; at < sizeof words / sizeof words[0] && !outcome->failed; at++) {
+        char text[sizeof outcome->text];
+        char clean[300];
+        int len = 0;
+        const char *line = line_with(said, words[at], &len);
+        if (line) {
+            bytes_copy_printable(clean, sizeof clean, (struct bytes){line, (size_t)len});
+            (void)snprintf(text, sizeof text, "it %s %s: %s", where,
+                           at == 0 ? "a secret" : "what stands in a payload or in a header's value", clean);
+            fail(outcome, text);
+        }
+    }
+}
+
+int kit_child_run(const struct kit_options *options, const struct kit_test *test, unsigned number,
+                  struct kit_outcome *outcome, struct text *said, struct err *err)
+{
+    struct shared shared;
+    struct text logged;
+    pid_t child = -1;
+    *outcome = (struct kit_outcome){0};
+    if (share(&shared, err) != 0) {
+        return -1;
+    }
+    int result = spawn(&child, &shared, number, options->argv, err);
+    if (result == 0) {
+        text_init(&logged, SAID_MAX_BYTES);
+        await_end(child, shared.board, test, outcome);
+        read_all(shared.log_fd, &logged);
+        read_all(shared.error_fd, said);
+        judge_words(&logged, "logs", outcome);
+        judge_words(said, "writes to standard error", outcome);
+        text_finish(&logged);
+    }
+    unshare_all(&shared);
+    return result;
+}

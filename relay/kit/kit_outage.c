@@ -1,0 +1,249 @@
+/* kit_outage - what a backend makes of a broker that is not there. */
+#include <unistd.h>
+
+#include "kit/kit_tests.h"
+#include "plugin/backend.h"
+
+enum {
+    FAULT_MS = 1500,
+    FAILURES = 12,
+    SLACK = 3,
+    LIVES = 8,
+    ROUNDS = 3,
+    LEAK_BYTES = 8,
+    CHECKS = 20,
+    CHECK_MS = 200
+};
+
+/* Under `fault`, nothing may be called done or impossible. */
+void kit_expect_no_verdict(struct kit_session *session, size_t count, const char *fault)
+{
+    struct kit_messages messages;
+    struct kit_batch batch;
+    kit_make(session->stage, &messages, count, NULL);
+    kit_publish(&batch, session, &messages, FAULT_MS);
+    if (kit_count(&batch, OUTBOX_CONFIRMED) > 0) {
+        kit_fail(session->stage,
+                 "%zu of %zu messages were CONFIRMED while %s: a message is confirmed by the broker's answer "
+                 "alone",
+                 kit_count(&batch, OUTBOX_CONFIRMED), count, fault);
+    }
+    if (kit_count(&batch, OUTBOX_REJECTED) > 0) {
+        kit_fail(session->stage,
+                 "%zu of %zu messages were REJECTED while %s: an outage is no message's fault",
+                 kit_count(&batch, OUTBOX_REJECTED), count, fault);
+    }
+    kit_batch_finish(&batch);
+    kit_messages_finish(&messages);
+}
+
+/* The network is well again: the same session must be, after disconnect() and connect(). */
+void kit_expect_recovery(struct kit_session *session, const char *after)
+{
+    kit_proxy_set(session->stage->proxy, KIT_PASS);
+    kit_disconnect(session);
+    kit_connect(session);
+    kit_publish_plain(session, 20, after);
+}
+
+static void refused(struct kit_stage *stage)
+{
+    struct kit_session session;
+    kit_open(stage);
+    kit_session_new(&session, stage);
+    kit_proxy_set(stage->proxy, KIT_REFUSE);
+    int before = 0;
+    for (int round = 0; round < FAILURES; round++) {
+        if (round == SLACK) {
+            before = kit_count_descriptors();
+        }
+        if (kit_try_connect(&session, FAULT_MS) == 0) {
+            kit_expect_no_verdict(&session, 20, "connections were refused");
+            kit_disconnect(&session);
+        }
+    }
+    if (kit_count_descriptors() > before + SLACK) {
+        kit_fail(stage, "each connect() that fails leaks a file descriptor");
+    }
+    kit_expect_recovery(&session, "messages after refused connections");
+    kit_end(stage, &session);
+}
+
+static void silent_at_connect(struct kit_stage *stage)
+{
+    struct kit_session session;
+    kit_open(stage);
+    kit_session_new(&session, stage);
+    kit_proxy_set(stage->proxy, KIT_SILENCE);
+    if (kit_try_connect(&session, FAULT_MS) == 0) {
+        kit_expect_no_verdict(&session, 20, "nothing came from the broker");
+    }
+    kit_expect_recovery(&session, "messages after a silent connect()");
+    kit_end(stage, &session);
+}
+
+static void check_in_silence(struct kit_stage *stage)
+{
+    struct kit_session session;
+    kit_begin(stage, &session);
+    kit_proxy_set(stage->proxy, KIT_SILENCE);
+    for (int round = 0; round < 3; round++) {
+        (void)kit_check(&session, 500); /* what it says is its own affair; when, is not */
+    }
+    kit_expect_recovery(&session, "messages after check() in silence");
+    kit_end(stage, &session);
+}
+
+static void hole(struct kit_stage *stage)
+{
+    struct kit_session session;
+    kit_open(stage);
+    kit_session_new(&session, stage);
+    kit_proxy_set(stage->proxy, KIT_HOLE);
+    if (kit_try_connect(&session, FAULT_MS) == 0) {
+        kit_expect_no_verdict(&session, 20, "nobody answered who connected");
+    }
+    kit_expect_recovery(&session, "messages after connecting into a black hole");
+    kit_end(stage, &session);
+}
+
+/* Every message would be tried, and counted, for as long as the broker is away. */
+static void gone(struct kit_stage *stage)
+{
+    struct kit_session session;
+    kit_begin(stage, &session);
+    kit_publish_plain(&session, 20, "messages before the fault");
+    kit_proxy_set(stage->proxy, KIT_REFUSE);
+    struct kit_messages messages;
+    struct kit_batch batch;
+    kit_make(stage, &messages, 50, NULL);
+    kit_publish(&batch, &session, &messages, FAULT_MS);
+    size_t blamed =
+        kit_count(&batch, OUTBOX_HOLD) + kit_count(&batch, OUTBOX_RETRY) + kit_count(&batch, OUTBOX_REJECTED);
+    if (kit_count(&batch, OUTBOX_CONFIRMED) > 0) {
+        kit_fail(stage, "%zu messages were CONFIRMED although no connection was left",
+                 kit_count(&batch, OUTBOX_CONFIRMED));
+    }
+    if (batch.state != OUTBOX_SESSION_LOST) {
+        kit_fail(
+            stage,
+            "the broker was gone, and publish() said that the session is %s, with a verdict for %zu of 50 "
+            "messages: a connection that broke is no message's fault; say LOST and leave them",
+            batch.state == OUTBOX_SESSION_OK ? "OK" : "BUSY", blamed);
+    }
+    kit_batch_finish(&batch);
+    kit_messages_finish(&messages);
+    kit_expect_recovery(&session, "messages after the broker was gone");
+    kit_end(stage, &session);
+}
+
+/* ---- what stays behind ---- */
+
+static void lose(struct kit_session *session)
+{
+    struct kit_stage *stage = session->stage;
+    struct kit_messages messages;
+    struct kit_batch batch;
+    kit_connect(session);
+    kit_publish_plain(session, 5, "messages before the fault");
+    kit_make(stage, &messages, 50, NULL);
+    kit_proxy_set(stage->proxy, KIT_RESET);
+    kit_publish(&batch, session, &messages, FAULT_MS);
+    kit_batch_finish(&batch);
+    kit_messages_finish(&messages);
+    kit_proxy_set(stage->proxy, KIT_PASS);
+    kit_disconnect(session);
+}
+
+static void given_back(struct kit_stage *stage)
+{
+    struct kit_session session;
+    int64_t least = INT64_MAX;
+    kit_open(stage);
+    kit_session_new(&session, stage);
+    for (int life = 0; life < LIVES; life++) {
+        lose(&session);
+    }
+    int descriptors = kit_count_descriptors() - kit_proxy_descriptors(stage->proxy);
+    for (int round = 0; round < ROUNDS; round++) {
+        int64_t before = kit_count_bytes();
+        for (int life = 0; life < LIVES; life++) {
+            lose(&session);
+        }
+        int proxys = kit_proxy_descriptors(stage->proxy); /* waits until its memory is given back, too */
+        int64_t grown = kit_count_bytes() - before;
+        least = grown < least ? grown : least;
+        if (kit_count_descriptors() - proxys >= descriptors + LIVES * (round + 1)) {
+            kit_fail(stage, "each session that is lost leaks a file descriptor");
+        }
+    }
+    if (least >= (int64_t)LIVES * LEAK_BYTES) {
+        kit_fail(stage, "each session that is lost leaks %lld bytes of memory", (long long)(least / LIVES));
+    }
+    kit_end(stage, &session);
+}
+
+/* ---- check() ---- */
+
+/* A FIN or RST is there to be read; whoever never looks learns of it with a batch in hand. */
+static void check_tells(struct kit_stage *stage)
+{
+    struct kit_session session;
+    if (!BACKEND_HAS(stage->table, check)) {
+        kit_note(stage, "check() is not implemented: a lost connection is seen with the next batch only");
+        return;
+    }
+    kit_begin(stage, &session);
+    kit_publish_plain(&session, 2, "messages before the fault");
+    kit_proxy_set(stage->proxy, KIT_REFUSE);
+    enum outbox_session_state state = OUTBOX_SESSION_OK;
+    for (int round = 0; round < CHECKS && state == OUTBOX_SESSION_OK; round++) {
+        state = kit_check(&session, 500);
+        (void)usleep(CHECK_MS * 1000);
+    }
+    if (state == OUTBOX_SESSION_OK) {
+        kit_fail(
+            stage,
+            "check() said OK %d times after the connection was reset: look at the socket, or leave check() "
+            "out",
+            CHECKS);
+    }
+    kit_expect_recovery(&session, "messages after check() had found the connection gone");
+    kit_end(stage, &session);
+}
+
+/* ---- interrupt() ---- */
+
+static void interrupt_in(struct kit_stage *stage, enum kit_fault fault, const char *after)
+{
+    struct kit_session session;
+    struct kit_interrupt interrupt;
+    kit_open(stage);
+    kit_session_new(&session, stage);
+    kit_proxy_set(stage->proxy, fault);
+    kit_interrupt_begin(&interrupt, &session, 300);
+    (void)kit_try_connect(&session, 20000);
+    kit_interrupt_end(&interrupt);
+    kit_expect_recovery(&session, after);
+    kit_end(stage, &session);
+}
+
+static void interrupt_connect(struct kit_stage *stage)
+{
+    if (kit_has_interrupt(stage)) {
+        interrupt_in(stage, KIT_SILENCE, "messages after an interrupted connect()");
+        interrupt_in(stage, KIT_HOLE, "messages after an interrupted connect() into a black hole");
+    }
+}
+
+const struct kit_test kit_outage_tests[] = {
+    {"refused connections confirm nothing, and leak nothing", refused, 60000, true, false},
+    {"a broker that is gone costs the session, and no message", gone, 60000, true, false},
+    {"what a lost session held is given back", given_back, 120000, true, false},
+    {"a silent peer does not hold connect() beyond its deadline", silent_at_connect, 40000, true, false},
+    {"a black hole does not hold connect() beyond its deadline", hole, 60000, true, false},
+    {"a silent network does not hold check() beyond its deadline", check_in_silence, 30000, true, false},
+    {"check() tells that the connection is gone", check_tells, 40000, true, false},
+    {"interrupt() ends a connect() that waits, within 1 s", interrupt_connect, 60000, true, false},
+    {NULL, NULL, 0, false, false},
+};
