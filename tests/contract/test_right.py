@@ -1,0 +1,72 @@
+"""Backends on other people's libraries, right ones: each conforms, or the kit says why it cannot tell."""
+import os
+import re
+import subprocess
+
+import pytest
+
+import plugins
+from harness import HERE, Database, relay
+
+BACKENDS = os.path.join(HERE, "..", "backends")
+MQTT = "127.0.0.1:" + os.environ.get("TEST_MQTT_PORT", "")
+STRICT = ("-Wpedantic", "-Wconversion", "-Wshadow", "-Wstrict-prototypes", "-Werror")
+
+
+def kit(path, *arguments):
+    return relay("backends", "test", str(path), *arguments, timeout=400)
+
+
+@pytest.fixture
+def mqtt(tmp_path):
+    return plugins.build(tmp_path, "mqtt", *STRICT, source=os.path.join(BACKENDS, "mqtt", "mqtt.c"), libraries=["-lmosquitto"])
+
+
+@pytest.fixture
+def kafka(tmp_path):
+    return plugins.build(tmp_path, "kafka", *STRICT, source=os.path.join(BACKENDS, "kafka", "kafka.c"), libraries=["-lrdkafka"])
+
+
+@pytest.fixture
+def cluster(tmp_path):
+    """HOST:PORT of librdkafka's own mock."""
+    program = tmp_path / "kafka_mock"
+    subprocess.run(["cc", "-std=c11", "-Wall", "-Wextra", "-Werror", os.path.join(HERE, "tools", "kafka_mock.c"), "-o", str(program), "-lrdkafka"], check=True)
+    with subprocess.Popen([program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        yield process.stdout.readline().strip()
+        process.stdin.close()
+        assert process.wait(timeout=30) == 0
+
+
+def test_mqtt_by_libmosquitto_conforms(mqtt):
+    done = kit(mqtt, "-o", "address=" + MQTT, "--proxy", "address")
+    assert done.returncode == 0 and done.stdout.endswith(f"0 failed, 0 skipped\n# mqtt 0.1.0 ({mqtt}), backend ABI 1.3: conformant\n"), done.stdout
+    assert "libmosquitto 2." in relay("backends", "show", mqtt).stdout
+
+
+def test_a_topic_that_mqtt_cannot_have_is_refused_before_the_wire(mqtt):
+    done = kit(mqtt, "-o", "address=" + MQTT, "--refusing", "topic=a/#", "--only", "refuses is not confirmed")
+    assert done.returncode == 0 and "\nok 1 - what the destination refuses is not confirmed\n" in done.stdout, done.stdout
+
+
+def test_kafka_by_librdkafka_conforms_as_far_as_can_be_told(kafka, cluster):
+    done = kit(kafka, "-o", "brokers=" + cluster, "--proxy", "brokers")
+    assert done.returncode == 0 and done.stdout.endswith(f" 0 failed, 24 skipped\n# kafka 0.1.0 ({kafka}), backend ABI 1.3: partial\n"), done.stdout
+    assert re.search(r"# SKIP the data went past the proxy: .* --proxy brokers=LISTENPORT", done.stdout)
+
+
+@pytest.mark.parametrize("order", ["none", "key"])
+def test_all_of_a_thousand_messages_are_in_the_cluster(kafka, cluster, order, tmp_path):
+    database = Database()
+    try:
+        database.fill(1000)
+        if order == "key":
+            assert relay("migrate", "-d", database.conninfo, "--order", "key").returncode == 0
+        done = relay("drain", "-q", "-d", database.conninfo, "-b", kafka, "-o", "kafka.brokers=" + cluster, "-o", "order=" + order)
+        assert done.returncode == 0 and database.left() == 0, done.stderr
+    finally:
+        database.drop()
+    counter = tmp_path / "count"
+    subprocess.run(["cc", "-std=c11", os.path.join(HERE, "tools", "kafka_count.c"), "-o", str(counter), "-lrdkafka"], check=True)
+    counted = subprocess.run([counter, cluster, "orders"], capture_output=True, text=True, timeout=60, check=True)
+    assert int(counted.stdout) == 1000
