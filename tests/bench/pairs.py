@@ -24,6 +24,7 @@ WEBHOOK = f"http://127.0.0.1:{os.environ['TEST_NGINX_PORT']}/bench"
 IN_FLIGHT = 32
 IN_FRONT = 20_000 if QUICK else 200_000  # rows that cannot go, or of one hot key
 KEYS = 1000
+CHANNELS = 500 if QUICK else 5_000  # that rest
 
 
 def connect(dbname="bench"):
@@ -152,6 +153,9 @@ def ordered_pairs(queue):
         for what, then in (("paused", pause), ("resting", None)):  # there is no exchange 'away': the channel rests by itself
             pair(f"order: {order}, a {what} channel with {IN_FRONT} rows in front | without", 0.8, AMQP_ROWS, lambda c=command: timed(c),
                  lambda c=command: timed(c), {"ours": setup(order, ("away", "i::text"), then), "theirs": setup(order)})
+        # The names of as many channels, each of which rests: asked for once, they are in the way of every claim.
+        pair(f"order: {order}, {CHANNELS} resting channels with {IN_FRONT} rows in front | without", 0.5, AMQP_ROWS, lambda c=command: timed(c),
+             lambda c=command: timed(c), {"ours": setup(order, (f"away.' || i % {CHANNELS} || '", "i::text")), "theirs": setup(order)})
     wait = ("INSERT INTO outbox.scheduled (seq, id, kind, channel, type, key, headers, created_at, bytes, due_at)"
             f" VALUES (0, gen_random_uuid(), 'event', '{queue.name}', 't', 'hot', '{{}}', now(), 2, now() + '1 h')")
     pair(f"a key that waits with {IN_FRONT} rows in front | without", 0.8, AMQP_ROWS, lambda: timed(by_key), lambda: timed(by_key),

@@ -207,6 +207,14 @@ def test_a_client_that_goes_where_its_broker_sends_it_is_told_how_to_be_followed
     assert done.returncode == 0 and "ok 1 - all is as before through a proxy" in done.stdout and "SKIP" not in done.stdout, done.stdout
 
 
+@pytest.mark.parametrize("wrong, only", [("CONFIRMS_WITHOUT_AN_ANSWER", "answers that do not arrive"), ("SKIPS_IDS_THAT_IT_HAS_SEEN", "messages of one id")],
+                         ids=["CONFIRMS_WITHOUT_AN_ANSWER", "SKIPS_IDS_THAT_IT_HAS_SEEN"])
+def test_a_single_test_judges_as_it_does_among_the_others(tmp_path, wrong, only):
+    path = plugins.build(tmp_path, wrong, "-DWRONG=" + wrong, "-Wno-unused-parameter")
+    done = kit(path, "-o", "address=" + REDIS, "--proxy", "address", "--only", only)
+    assert done.returncode == 1 and re.search(WRONG[wrong], done.stdout), done.stdout
+
+
 def test_without_a_proxy_nothing_is_called_conformant(tmp_path):
     path = plugins.build(tmp_path, "sample")
     done = kit(path, "-o", "address=" + REDIS)

@@ -298,7 +298,7 @@ def test_a_row_whose_transaction_commits_late_is_found_at_once(database, start):
     start("-d", database.conninfo, "-b", "null", "-o", "poll.max=200ms")
     database.fill(10)
     wait_until(lambda: database.left() == 0, what="an empty outbox")
-    for _ in range(3):  # somebody else's xid, the ledger's or an autovacuum's, may hide a fault once
+    for _ in range(6):  # somebody else's xid, the ledger's or an autovacuum's, may hide a fault once, and on a busy machine three times
         late = database.connect(autocommit=False)
         late.cursor().execute("INSERT INTO outbox.message (channel, type) VALUES ('late', 't')")
         quiet = time.monotonic() + 1.5  # only the relay's looks refresh the mark, and the open xid is the newest

@@ -1,5 +1,8 @@
 """What a drain waits for: rests, pauses and retries that end within drain.patience of its last progress; and messages too large to be loaded."""
 import json
+import os
+import random
+import re
 import threading
 import time
 
@@ -8,6 +11,8 @@ import pytest
 from harness import http, relay, wait_until
 from receiver import Answer
 from webhooks import drain
+
+SIZE = int(os.environ.get("TEST_HTTP_MESSAGES", "1000"))
 
 
 def put_retry(database, due, channel="a"):
@@ -96,6 +101,37 @@ def test_a_second_of_nothing_but_rest_is_no_other_process(database, receiver):
     database.fill(5)
     done, _ = drain(database, receiver.url, "drain.patience=10s", "workers=2", "http.max_in_flight=1", "batch.max_messages=1")
     assert done.returncode == 0, done.stdout
+
+
+def some_refuse(share, statuses):
+    """A share of the answers are those, without Retry-After."""
+    chance = random.Random(20261129)
+    return lambda request: Answer(chance.choice(statuses) if chance.random() < share else 200)
+
+
+def timed_drain(database, receiver, answer, *options):
+    ids = database.fill(SIZE)
+    receiver.answer = answer
+    began = time.monotonic()
+    done, summary = drain(database, receiver.url, *options, timeout=600)
+    return ids, done, summary, time.monotonic() - began
+
+
+def test_a_drain_among_a_few_refusals_ends_well_in_one_run(database, receiver):
+    ids, done, _, without = timed_drain(database, receiver, lambda request: Answer(200))
+    assert done.returncode == 0 and ids <= set(receiver.ids()), done.stderr
+    ids, done, summary, among = timed_drain(database, receiver, some_refuse(0.05, [500, 502, 503, 504]), "drain.patience=10s")
+    print(f"{SIZE} messages in {without:.1f} s, among 5 % of 500, 502, 503 and 504 in {among:.1f} s: {among / without:.2f} times")
+    assert done.returncode == 0 and summary["published"] == SIZE and summary["dead_lettered"] == 0, done.stderr
+    assert ids <= set(receiver.ids()) and database.left() + database.value("SELECT count(*) FROM outbox.scheduled") == 0
+
+
+def test_a_channel_of_which_most_is_refused_rests_and_no_attempt_is_counted(database, receiver):
+    ids, done, summary, _ = timed_drain(database, receiver, some_refuse(0.6, [503]), "drain.patience=3s", "retry.backoff_min=100ms", "retry.backoff_max=500ms")
+    tried = database.value("SELECT coalesce(max(attempts), 0) FROM outbox.scheduled")
+    assert tried == 0 and summary["dead_lettered"] == 0 and database.dead() == set(), (tried, done.stdout)
+    assert re.search(r"on hold.*503", done.stderr), done.stderr
+    assert ids & set(receiver.ids()) and (done.returncode == 0) == (database.left() + database.value("SELECT count(*) FROM outbox.scheduled") == 0)
 
 
 # ---- too large ----
