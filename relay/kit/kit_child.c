@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <spawn.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -55,10 +56,7 @@ static int reroute(struct kit_stage *stage, unsigned listen_port, struct err *er
     struct kit_address address;
     char text[2048];
     int index = option_find(stage->settings, stage->proxy_option);
-    const struct option_value *value = &stage->settings->values[index];
-    const char *current = stage->settings->table[index].type == OUTBOX_OPT_LIST && value->count > 0
-                              ? value->items[0]
-                              : value->text;
+    const char *current = kit_option_text(stage->settings, (size_t)index);
     if (!kit_address_parse(&address, current ? current : "")) {
         return err_set(err, ERR_CONFIG, "option '%s' holds no host:port", stage->proxy_option);
     }
@@ -201,17 +199,20 @@ static int spawn(pid_t *child, const struct shared *shared, unsigned number, cha
     return failure == 0 ? 0 : err_set(err, ERR_INTERNAL, "cannot start a process: %s", strerror(failure));
 }
 
-static void fail(struct kit_outcome *outcome, const char *text)
+static void __attribute__((format(printf, 2, 3))) fail(struct kit_outcome *outcome, const char *format, ...)
 {
+    va_list args;
+    va_start(args, format);
+    (void)vsnprintf(outcome->text, sizeof outcome->text, format, args);
+    va_end(args);
     outcome->failed = true;
-    (void)snprintf(outcome->text, sizeof outcome->text, "%s", text);
+    outcome->skipped = false;
 }
 
 static void judge_end(const struct kit_board *board, int status, struct kit_outcome *outcome)
 {
     enum kit_call call = (enum kit_call)atomic_load(&board->call);
     const char *where = call != CALL_NONE ? kit_call_name(call) : "the backend, between two calls,";
-    char text[sizeof outcome->text];
     outcome->past = atomic_load(&board->past);
     outcome->skipped = atomic_load(&board->skipped);
     if (atomic_load(&board->finished)) {
@@ -221,16 +222,13 @@ static void judge_end(const struct kit_board *board, int status, struct kit_outc
     } else if (!atomic_load(&board->begun)) {
         fail(outcome, "a process of its own did not come as far as the test: see what it said");
     } else if (WIFSIGNALED(status)) {
-        (void)snprintf(text, sizeof text,
-                       "%s crashed, or read or wrote where it must not: signal %d, %s. Run it in a debugger, "
-                       "or build it with -fsanitize=address",
-                       where, WTERMSIG(status), strsignal(WTERMSIG(status)));
-        fail(outcome, text);
+        fail(outcome,
+             "%s crashed, or read or wrote where it must not: signal %d, %s. Run it in a debugger, "
+             "or build it with -fsanitize=address",
+             where, WTERMSIG(status), strsignal(WTERMSIG(status)));
     } else {
-        (void)snprintf(text, sizeof text,
-                       "%s ended the process with exit code %d: a backend must never do that", where,
-                       WEXITSTATUS(status));
-        fail(outcome, text);
+        fail(outcome, "%s ended the process with exit code %d: a backend must never do that", where,
+             WEXITSTATUS(status));
     }
 }
 
@@ -242,14 +240,12 @@ static bool is_stuck(const struct kit_board *board, const struct kit_test *test,
     int64_t must_end_ms = atomic_load(&board->must_end_ms);
     enum kit_call call = (enum kit_call)atomic_load(&board->call);
     if (call != CALL_NONE && must_end_ms > 0 && now_ms - must_end_ms > KIT_HANG_MS) {
-        (void)snprintf(outcome->text, sizeof outcome->text,
-                       "%s has not returned %d s after it had to: wait only for what is left of the deadline",
-                       kit_call_name(call), KIT_HANG_MS / 1000);
+        fail(outcome, "%s has not returned %d s after it had to: wait only for what is left of the deadline",
+             kit_call_name(call), KIT_HANG_MS / 1000);
         return true;
     }
     if (now_ms - began_ms > test->limit_ms + KIT_HANG_MS) {
-        (void)snprintf(outcome->text, sizeof outcome->text, "the test did not end within %lld s",
-                       (long long)(test->limit_ms + KIT_HANG_MS) / 1000);
+        fail(outcome, "the test did not end within %lld s", (long long)(test->limit_ms + KIT_HANG_MS) / 1000);
         return true;
     }
     return false;
@@ -262,7 +258,7 @@ static void await_end(pid_t child, const struct kit_board *board, const struct k
     int status = 0;
     while (waitpid(child, &status, WNOHANG) == 0) {
         if (is_stuck(board, test, began_ms, outcome)) {
-            outcome->failed = outcome->hung = true;
+            outcome->hung = true;
             (void)kill(child, SIGKILL);
             (void)waitpid(child, &status, 0);
             return;
@@ -286,14 +282,19 @@ static void read_all(int fd, struct text *out)
 }
 
 /* The whole line that holds a word; NULL if none does. */
-static const char *line_with(const struct text *text, const char *word, int *len)
+static const char *line_with(const struct text *text, const char *word, size_t *len)
 {
     const char *content = text_get(text);
-    const char *found = strstr(content, word);
-    while (found && found > content && found[-1] != '\n') {
+    const char *found = memmem(content, text->len, word, strlen(word));
+    if (!found) {
+        return NULL;
+    }
+    const char *end = memchr(found, '\n', text->len - (size_t)(found - content));
+    end = end ? end : content + text->len;
+    while (found > content && found[-1] != '\n') {
         found--;
     }
-    *len = found ? (int)strcspn(found, "\n") : 0;
+    *len = (size_t)(end - found);
     return found;
 }
 
@@ -302,15 +303,13 @@ static void judge_words(const struct text *said, const char *where, struct kit_o
 {
     static const char *const words[] = {KIT_SECRET, KIT_MARK};
     for (size_t at = 0; at < sizeof words / sizeof words[0] && !outcome->failed; at++) {
-        char text[sizeof outcome->text];
         char clean[300];
-        int len = 0;
+        size_t len = 0;
         const char *line = line_with(said, words[at], &len);
         if (line) {
-            bytes_copy_printable(clean, sizeof clean, (struct bytes){line, (size_t)len});
-            (void)snprintf(text, sizeof text, "it %s %s: %s", where,
-                           at == 0 ? "a secret" : "what stands in a payload or in a header's value", clean);
-            fail(outcome, text);
+            bytes_copy_printable(clean, sizeof clean, (struct bytes){line, len});
+            fail(outcome, "it %s %s: %s", where,
+                 at == 0 ? "a secret" : "what stands in a payload or in a header's value", clean);
         }
     }
 }

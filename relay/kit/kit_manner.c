@@ -159,14 +159,16 @@ static void plant(struct kit_stage *stage)
         const struct outbox_option *row = &set->table[at];
         char text[2048];
         struct err err = {0};
-        const char *value = set->values[at].text;
+        const char *value = kit_option_text(set, at);
         const char *host = value ? strstr(value, "://") : NULL;
         if ((row->flags & OUTBOX_OPT_URL) && host) {
             const char *last = strrchr(host, '@');
             (void)snprintf(text, sizeof text, "%.*s://kit:%s@%s", (int)(host - value), value, KIT_SECRET,
                            last ? last + 1 : host + 3);
-        } else if ((row->flags & OUTBOX_OPT_SECRET) && row->type == OUTBOX_OPT_STRING) {
-            (void)snprintf(text, sizeof text, "%s", KIT_SECRET);
+        } else if ((row->flags & OUTBOX_OPT_SECRET) &&
+                   (row->type == OUTBOX_OPT_STRING || row->type == OUTBOX_OPT_LIST ||
+                    row->type == OUTBOX_OPT_MAP)) {
+            (void)snprintf(text, sizeof text, "%s%s", row->type == OUTBOX_OPT_MAP ? "kit=" : "", KIT_SECRET);
         } else {
             continue;
         }

@@ -69,17 +69,29 @@ static void refused(struct kit_stage *stage)
     kit_end(stage, &session);
 }
 
-static void silent_at_connect(struct kit_stage *stage)
+/* Whoever connects learns nothing, and must give up in time. */
+static void connect_under(struct kit_stage *stage, enum kit_fault fault, const char *what, const char *after)
 {
     struct kit_session session;
     kit_open(stage);
     kit_session_new(&session, stage);
-    kit_proxy_set(stage->proxy, KIT_SILENCE);
+    kit_proxy_set(stage->proxy, fault);
     if (kit_try_connect(&session, FAULT_MS) == 0) {
-        kit_expect_no_verdict(&session, 20, "nothing came from the broker");
+        kit_expect_no_verdict(&session, 20, what);
     }
-    kit_expect_recovery(&session, "messages after a silent connect()");
+    kit_expect_recovery(&session, after);
     kit_end(stage, &session);
+}
+
+static void silent_at_connect(struct kit_stage *stage)
+{
+    connect_under(stage, KIT_SILENCE, "nothing came from the broker", "messages after a silent connect()");
+}
+
+static void hole(struct kit_stage *stage)
+{
+    connect_under(stage, KIT_HOLE, "nobody answered who connected",
+                  "messages after connecting into a black hole");
 }
 
 static void check_in_silence(struct kit_stage *stage)
@@ -91,19 +103,6 @@ static void check_in_silence(struct kit_stage *stage)
         (void)kit_check(&session, 500); /* what it says is its own affair; when, is not */
     }
     kit_expect_recovery(&session, "messages after check() in silence");
-    kit_end(stage, &session);
-}
-
-static void hole(struct kit_stage *stage)
-{
-    struct kit_session session;
-    kit_open(stage);
-    kit_session_new(&session, stage);
-    kit_proxy_set(stage->proxy, KIT_HOLE);
-    if (kit_try_connect(&session, FAULT_MS) == 0) {
-        kit_expect_no_verdict(&session, 20, "nobody answered who connected");
-    }
-    kit_expect_recovery(&session, "messages after connecting into a black hole");
     kit_end(stage, &session);
 }
 

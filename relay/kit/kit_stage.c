@@ -43,6 +43,12 @@ void kit_note(struct kit_stage *stage, const char *text)
     (void)snprintf(stage->board->note, sizeof stage->board->note, "%s", text);
 }
 
+const char *kit_option_text(const struct option_set *settings, size_t index)
+{
+    const struct option_value *value = &settings->values[index];
+    return settings->table[index].type == OUTBOX_OPT_LIST && value->count > 0 ? value->items[0] : value->text;
+}
+
 /* ---- calls, watched ---- */
 
 /* One call, from begin() to end(); two threads may have one each, and the board shows the latest. */

@@ -86,6 +86,9 @@ struct kit_batch {
     enum outbox_session_state state;
 };
 
+/* An option's value as it was written, of a list its first; NULL if there is none. */
+const char *kit_option_text(const struct option_set *settings, size_t index);
+
 /* Ends the test as failed. The first finding is the one that is told. */
 void kit_fail(struct kit_stage *stage, const char *format, ...)
     __attribute__((format(printf, 2, 3), noreturn));
