@@ -17,7 +17,7 @@
 #include <sys/socket.h>
 #include <time.h>
 
-enum { WINDOW = 500, FIELDS = 13 };
+enum { WINDOW = 500, WINDOW_BYTES = 4 << 20, FIELDS = 13 };
 
 struct redis { /* one per process */
     const struct outbox_host *host;
@@ -171,12 +171,24 @@ static void settle(struct outbox_batch *batch, size_t index, const redisReply *r
     batch->settle(batch, index, confirmed ? OUTBOX_CONFIRMED : OUTBOX_HOLD, confirmed ? NULL : why, 0);
 }
 
+/* So many messages go out before their answers are read: enough to keep the line busy, and not more than a
+ * buffer should hold. */
+static size_t end_of_window(const struct outbox_batch *batch, size_t from)
+{
+    size_t bytes = 0;
+    size_t to = from;
+    while (to < batch->count && to - from < WINDOW && bytes < WINDOW_BYTES) {
+        bytes += batch->messages[to++]->payload.len;
+    }
+    return to;
+}
+
 static enum outbox_session_state redis_publish(void *object, struct outbox_batch *batch, int64_t deadline_ms,
                                                struct outbox_error *error)
 {
     struct session *session = object;
-    for (size_t from = 0; from < batch->count; from += WINDOW) {
-        size_t to = from + WINDOW < batch->count ? from + WINDOW : batch->count;
+    for (size_t from = 0, to = 0; from < batch->count; from = to) {
+        to = end_of_window(batch, from);
         bool sent[WINDOW];
         for (size_t at = from; at < to; at++) {
             sent[at - from] = append(session, batch->messages[at]);

@@ -221,7 +221,7 @@ class Session(threading.Thread):
             self.over = True
 
     def serve(self):
-        buffer = b""
+        buffer = bytearray()  # grows and shrinks in place: messages may be large
         greeted = False
         while not self.over:
             if not self.reading.wait(self.heartbeat / 2):
@@ -239,7 +239,7 @@ class Session(threading.Thread):
             if not greeted and len(buffer) >= 8:
                 if not buffer.startswith(b"AMQP\0\0\x09\x01"):
                     return
-                buffer = buffer[8:]
+                del buffer[:8]
                 greeted = True
                 abilities = long(b"".join(short(name) + b"t\1" for name in ("publisher_confirms", "basic.nack", "connection.blocked")))
                 properties = b"".join(short(name) + b"S" + long(text.encode()) for name, text in self.broker.properties.items())
@@ -248,14 +248,15 @@ class Session(threading.Thread):
                 kind, channel, size = struct.unpack_from(">BHI", buffer)
                 if len(buffer) < 8 + size:
                     break
-                payload, buffer = buffer[7:7 + size], buffer[8 + size:]
+                payload = bytes(buffer[7:7 + size])
+                del buffer[:8 + size]
                 self.frame(kind, channel, payload)
 
     def frame(self, kind, channel, payload):
         if kind == METHOD:
             self.called(channel, struct.unpack_from(">HH", payload), Reader(payload[4:]))
         elif kind == HEADER:
-            self.content += [payload, struct.unpack_from(">Q", payload, 4)[0], b""]
+            self.content += [payload, struct.unpack_from(">Q", payload, 4)[0], bytearray()]
             self.complete()
         elif kind == BODY:
             self.content[4] += payload
@@ -300,7 +301,7 @@ class Session(threading.Thread):
         properties = read_properties(header)
         headers = properties.get("headers", {})
         message = Message(properties.get("message_id"), headers.get("outbox-seq"), headers.get("outbox-key"), exchange, routing_key,
-                          len(self.messages) + 1, self.number, 0, time.monotonic(), body, header, properties)
+                          len(self.messages) + 1, self.number, 0, time.monotonic(), bytes(body), header, properties)
         if message.tag in self.early:
             setattr(message, self.early[message.tag], True)
         self.messages.append(message)
