@@ -36,6 +36,13 @@ int64_t backoff_for_ms(struct backoff *backoff, unsigned failures)
     return floor_ms + (int64_t)(next_random(backoff) % span);
 }
 
+int64_t backoff_after_ms(struct backoff *backoff, int64_t last_ms)
+{
+    int64_t floor_ms = last_ms < backoff->max_ms / 2 ? last_ms : backoff->max_ms / 2;
+    floor_ms = floor_ms > 0 ? floor_ms : 1;
+    return floor_ms + (int64_t)(next_random(backoff) % (uint64_t)floor_ms);
+}
+
 int64_t backoff_next_ms(struct backoff *backoff)
 {
     if (backoff->failures < 62) {

@@ -24,4 +24,7 @@ void backoff_reset(struct backoff *backoff);
 /* The same for a count that somebody else keeps (attempts of a row). */
 int64_t backoff_for_ms(struct backoff *backoff, unsigned failures);
 
+/* Where nobody keeps a count: after a wait of last_ms, between that and twice that, at most max_ms. */
+int64_t backoff_after_ms(struct backoff *backoff, int64_t last_ms);
+
 #endif

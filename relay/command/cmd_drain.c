@@ -38,7 +38,8 @@ static int read_limits(const struct cli *cli, struct drain *drain, struct err *e
 
 static int start(struct drain *drain, struct err *err)
 {
-    return program_start(drain->program, drain->max_messages > 0 ? drain->max_messages : INT64_MAX / 2, err);
+    int64_t budget = drain->max_messages > 0 ? drain->max_messages : INT64_MAX / 2;
+    return program_start(drain->program, budget, true, err);
 }
 
 static bool is_ready(struct drain *drain, struct err *err)

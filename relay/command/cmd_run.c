@@ -110,7 +110,7 @@ static int live(struct cli *cli, struct config *config, bool *again)
         code = first_look(&program);
     }
     if (code == 0 &&
-        (program_open(&program, &err) != 0 || program_start(&program, INT64_MAX / 2, &err) != 0)) {
+        (program_open(&program, &err) != 0 || program_start(&program, INT64_MAX / 2, false, &err) != 0)) {
         code = cli_fail(&err);
     }
     if (code != 0) {

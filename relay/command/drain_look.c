@@ -65,7 +65,7 @@ int drain_look(struct drain *drain, int cancel_fd, int64_t deadline_ms, struct e
     drain->rest_ends_ms = CLOCK_NEVER_MS;
     if (program->pool) {
         drain->rest_ends_ms =
-            channels_resting(pool_shared(program->pool)->channels, clock_now_ms(), &drain->resting);
+            channels_on_hold(pool_shared(program->pool)->channels, clock_now_ms(), &drain->resting);
     }
     if (!drain->pg && program_connect(program, cancel_fd, &drain->pg, err) != 0) {
         return -1;
@@ -153,5 +153,8 @@ bool drain_is_patient(const struct drain *drain)
     int64_t pause_ends_ms = clock_after(drain->looked_ms, left->pause_ends_ms);
     bool soon = (left->awaited > 0 && due_ms <= ends_ms) ||
                 (left->resting > 0 && (drain->rest_ends_ms <= ends_ms || pause_ends_ms <= ends_ms));
-    return soon && clock_now_ms() < ends_ms;
+    int64_t now_ms = clock_now_ms();
+    bool owed = left->resting > 0 && drain->program->pool &&
+                channels_owe_a_try(pool_shared(drain->program->pool)->channels, ends_ms, now_ms);
+    return owed || (soon && now_ms < ends_ms);
 }

@@ -21,14 +21,14 @@ struct channels;
 struct channel_rest {
     const char *channel;
     const char *reason;
-    int64_t rests_for_ms; /* from now */
+    int64_t rests_for_ms; /* from now; 0 = it waits for its turn */
 };
 
-/* What is worth a line in the log: the same again within a minute is not. */
+/* What is worth a line in the log: the same again within a minute is not, nor another reason within 10 s. */
 struct channel_news {
     bool tell;
     bool group;     /* all that it cannot remember rest, and not this one alone */
-    unsigned again; /* how often the same was not told since the last time */
+    unsigned again; /* how often a rest was not told since the last time */
 };
 
 int channels_new(struct channels **out, int64_t rest_min_ms, int64_t rest_max_ms, struct err *err) MUST_CHECK;
@@ -77,11 +77,46 @@ void channels_tried(struct channels *channels, int64_t seq, int64_t now_ms);
  */
 int64_t channels_resting(struct channels *channels, int64_t now_ms, struct text *out);
 
+/*
+ * The same of those on hold: they rest, or their rest is over and nothing of them was confirmed since, so
+ * that they wait for their turn. When the first of them may be tried: now, or later; CLOCK_NEVER_MS if that
+ * is not known.
+ */
+int64_t channels_on_hold(struct channels *channels, int64_t now_ms, struct text *out);
+
+/* What a claim in turn saw of the rows that it asked for. */
+enum turn_view {
+    TURN_UNSEEN, /* nothing: it failed */
+    TURN_CUT,    /* the batch was full: there may be more */
+    TURN_PART,   /* some of the lanes */
+    TURN_WHOLE
+};
+
+/*
+ * A turn of some of those that wait, of 64 at most: `out` is the list of those on hold without them. 0, and
+ * `out` as it was, if none waits, if another's turn is on, or if the last was a moment ago: after a turn,
+ * four times its length (2 s at most) is for the channels that work, however many others fail. Who took it
+ * ends it; after 2 s it is over, ended or not. Channels that have ever worked and those that have not take
+ * turns.
+ */
+unsigned channels_take_turn(struct channels *channels, int64_t now_ms, struct text *out);
+
+/* What the claim in turn brought. Channels that a full batch did not reach have the next turn for themselves;
+ * of which again and again nothing comes has no rows, as far as can be seen, and is on hold no more. */
+void channels_turn_claimed(struct channels *channels, unsigned turn, const struct batch *batch,
+                           enum turn_view view);
+
+void channels_end_turn(struct channels *channels, unsigned turn, int64_t now_ms);
+
+/* Has a rest ended by since_ms after which nothing was tried yet? Not while a group rests: there are no turns
+ * then. */
+bool channels_owe_a_try(struct channels *channels, int64_t since_ms, int64_t now_ms);
+
 /* Writes channels that worked and do not rest as a text[] literal of LIKE patterns, at most some hundreds;
  * "{}" if none is known. */
 void channels_working(struct channels *channels, int64_t now_ms, struct text *out);
 
-/* Calls `see` for each resting channel, under the lock. */
+/* Calls `see` for each channel on hold, under the lock. */
 void channels_each_rest(struct channels *channels, int64_t now_ms,
                         void (*see)(void *context, const struct channel_rest *rest), void *context);
 

@@ -3,6 +3,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* In haste, a tenth; but of the attempts that count, those beyond a quarter wait as long as they are told to.
+ */
+enum { HASTE = 10, HASTY_SHARE = 4, HASTY_ATTEMPTS = 2 };
+
 static struct bytes channel_of(const struct row *row)
 {
     return (struct bytes){row->message.channel.ptr, row->message.channel.len};
@@ -86,7 +90,7 @@ static void count_confirms(struct verdict *verdict, const struct batch *batch,
         const struct row *row = &batch->rows[at];
         struct verdict_channel *channel = find(verdict, row);
         channel->confirmed += row->verdict == OUTBOX_CONFIRMED;
-        channel->settled += row->verdict != OUTBOX_UNSETTLED;
+        channel->settled += row->lent && row->verdict != OUTBOX_UNSETTLED;
         channel->lent += row->lent;
     }
     for (size_t at = 0; at < batch->count; at++) {
@@ -138,12 +142,41 @@ static void bury(struct row *row, const char *burial)
     row->burial = burial;
 }
 
-static void schedule(struct row *row, const struct verdict_context *context)
+/* Most trouble of one message in many is over in a moment. */
+static int64_t in_haste(int64_t wait_ms, const struct verdict_context *context)
+{
+    return context->rules->hasty ? (wait_ms + HASTE - 1) / HASTE : wait_ms;
+}
+
+static int64_t wait_of_attempt(uint32_t attempts, const struct verdict_context *context)
+{
+    int64_t wait_ms = backoff_for_ms(context->backoff, attempts);
+    uint32_t most = context->rules->max_attempts;
+    bool early = attempts <= HASTY_ATTEMPTS && (most == 0 || HASTY_SHARE * attempts <= most);
+    return early ? in_haste(wait_ms, context) : wait_ms;
+}
+
+/* There is no count of holds, but the last wait is known. It must not outlast the outage by much. */
+static int64_t wait_of_hold(int64_t waited_ms, const struct verdict_context *context)
+{
+    int64_t wait_ms = waited_ms > 0 ? backoff_after_ms(context->backoff, waited_ms)
+                                    : in_haste(backoff_for_ms(context->backoff, 1), context);
+    int64_t most_ms = context->rules->hold_max_ms;
+    return most_ms > 0 && wait_ms > most_ms ? most_ms : wait_ms;
+}
+
+static int64_t wait_of(const struct row *row, bool counted, const struct verdict_context *context)
+{
+    if (row->retry_after_ms > 0) {
+        return row->retry_after_ms;
+    }
+    return counted ? wait_of_attempt(row->attempts, context) : wait_of_hold(row->waited_ms, context);
+}
+
+static void schedule(struct row *row, bool counted, const struct verdict_context *context)
 {
     row->fate = ROW_SCHEDULED;
-    row->wait_ms = row->retry_after_ms > 0
-                       ? row->retry_after_ms
-                       : backoff_for_ms(context->backoff, row->attempts ? row->attempts : 1);
+    row->wait_ms = wait_of(row, counted, context);
     if (row->message.ttl_ms >= 0 && row->message.ttl_ms < row->wait_ms) {
         row->wait_ms = row->message.ttl_ms; /* it expires sooner, and must not block its key until then */
     }
@@ -163,7 +196,7 @@ static void hold(struct row *row, struct verdict_channel *channel, const struct 
     } else if (channel->wall) {
         row->fate = ROW_STAYS;
     } else {
-        schedule(row, context);
+        schedule(row, false, context);
         channel->few += row->entry == 0; /* a retry that waits on says nothing new of its channel */
     }
 }
@@ -177,10 +210,10 @@ static void retry(struct row *row, struct verdict_channel *channel, const struct
         if (context->rules->max_attempts > 0 && row->attempts >= context->rules->max_attempts) {
             bury(row, "attempts");
         } else {
-            schedule(row, context);
+            schedule(row, true, context);
         }
     } else if (row->entry != 0) {
-        schedule(row, context);
+        schedule(row, false, context);
     } else {
         hold(row, channel, context);
         row->refused = row->fate == ROW_STAYS;

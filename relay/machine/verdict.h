@@ -19,6 +19,9 @@
 struct verdict_rules {
     uint32_t max_attempts;    /* 0 = never give up */
     int64_t give_up_after_ms; /* 0 = never */
+    int64_t
+        hold_max_ms; /* breaker.open_max: what is held waits no longer than a channel rests; 0 = any time */
+    bool hasty; /* somebody waits for the end: what is set aside is tried again sooner, the first times */
 };
 
 struct verdict_context {
@@ -35,7 +38,7 @@ enum verdict_burial { VERDICT_REJECTED, VERDICT_EXPIRED, VERDICT_ATTEMPTS, VERDI
 /* What is to be told of one channel of the batch; rows are borrowed from it. */
 struct verdict_channel {
     struct bytes name;
-    size_t settled;   /* its rows with a verdict */
+    size_t settled;   /* its rows with a verdict of the backend */
     size_t held;      /* of them, those whose destination cannot take them now */
     size_t confirmed; /* its destination works */
     size_t few;       /* held ones that wait on their own: the channel goes on, at half of its rows */

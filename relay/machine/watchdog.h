@@ -13,7 +13,7 @@
 #include <stdint.h>
 
 #include "base/err.h"
-#include "machine/wake.h"
+#include "base/wake.h"
 #include "plugin/backend.h"
 
 /* Why a call was interrupted; only the first is the broker's fault. */

@@ -224,7 +224,7 @@ static void slow_down_if_rows_stay(struct worker *worker, const struct settled *
             log_number("worker", worker->number), log_number("rows", (int64_t)settled->kept));
     }
     if (settled->refused || settled->kept > 0) {
-        worker->last_poll_ms = worker->poll_ms = shared->options.poll_max_ms;
+        worker_slow_down(worker);
     }
 }
 

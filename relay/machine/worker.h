@@ -12,12 +12,12 @@
 
 #include "base/log.h"
 #include "base/metrics.h"
+#include "base/wake.h"
 #include "machine/breaker.h"
 #include "machine/channels.h"
 #include "machine/health.h"
 #include "machine/suspect.h"
 #include "machine/verdict.h"
-#include "machine/wake.h"
 #include "machine/watchdog.h"
 #include "plugin/backend.h"
 #include "store/mark.h"

@@ -47,18 +47,42 @@ static const char *only_working(struct worker *worker)
     return group || worker->working.len > 2 ? text_get(&worker->working) : NULL;
 }
 
+/* The channels that are not claimed now. A suspect is tried whatever rests; retries are few, and a probe may
+ * need whatever there is. */
+static const char *left_out(struct worker *worker)
+{
+    struct shared *shared = worker->shared;
+    const struct source_request *request = &worker->request;
+    int64_t now_ms = clock_now_ms();
+    if (worker->single) {
+        return "{}";
+    }
+    if (request->kind == CLAIM_SCHEDULED || worker->probing || request->only) {
+        (void)channels_resting(shared->channels, now_ms, &worker->resting);
+    } else {
+        worker->turn = channels_take_turn(shared->channels, now_ms, &worker->resting);
+        if (!worker->turn) {
+            (void)channels_on_hold(shared->channels, now_ms, &worker->resting);
+        }
+    }
+    return text_get(&worker->resting);
+}
+
 bool worker_plan_claim(struct worker *worker)
 {
     struct shared *shared = worker->shared;
     bool one = worker->single || worker->probing;
-    (void)channels_resting(shared->channels, clock_now_ms(), &worker->resting);
+    worker_end_turn(worker);
     worker->request = (struct source_request){
         .kind = next_kind(worker),
         .max_messages = worker_take_budget(shared, one ? 1 : shared->options.batch_messages),
-        .resting = worker->single ? "{}" : text_get(&worker->resting), /* a suspect is tried whatever rests */
         .only = only_working(worker),
         .suspect_seq = worker->suspect_seq,
     };
+    if (worker->request.max_messages > 0) {
+        worker->request.resting = left_out(worker);
+        worker->request.unlike_others = worker->turn != 0;
+    }
     return worker->request.max_messages > 0;
 }
 
@@ -118,6 +142,13 @@ void worker_claimed(struct worker *worker)
     size_t got = worker->batch.count;
     worker_return_budget(shared, worker->request.max_messages - got);
     worker_source_works(worker);
+    if (worker->turn) {
+        bool in_order = shared->options.source.ordered;
+        channels_turn_claimed(shared->channels, worker->turn, &worker->batch,
+                              source_was_cut(worker->source) ? TURN_CUT
+                              : in_order                     ? TURN_PART
+                                                             : TURN_WHOLE);
+    }
     if (got > 0) {
         claimed_something(worker);
     } else if (claimed_nothing(worker)) {
@@ -149,20 +180,34 @@ bool worker_claim(struct worker *worker)
     return worker->batch.count > 0;
 }
 
+/* When a channel on hold may be tried; the list is that of the look. */
+static int64_t turn_comes_ms(struct worker *worker)
+{
+    struct channels *channels = worker->shared->channels;
+    int64_t now_ms = clock_now_ms();
+    int64_t try_ms = channels_group_rests(channels, now_ms)
+                         ? channels_resting(channels, now_ms, &worker->resting)
+                         : channels_on_hold(channels, now_ms, &worker->resting);
+    return try_ms > worker->not_before_ms ? try_ms : worker->not_before_ms;
+}
+
 void worker_wait_for_messages(struct worker *worker)
 {
     struct shared *shared = worker->shared;
     worker_let_go(worker);
     while (worker->poll_ms > 0 && !wake_is_stopping(shared->wake)) {
-        int64_t rest_ends_ms = channels_resting(shared->channels, clock_now_ms(), &worker->resting);
+        int64_t try_ms = turn_comes_ms(worker);
         int64_t until_ms = clock_now_ms() + worker->poll_ms;
-        worker_wait_until(worker, rest_ends_ms < until_ms ? rest_ends_ms : until_ms);
+        worker_wait_until(worker, try_ms < until_ms ? try_ms : until_ms);
         if (wake_is_stopping(shared->wake) || !backend_is_connected(worker->session)) {
             return;
         }
         struct err err = {0};
         struct source_look look = {0};
-        (void)channels_resting(shared->channels, clock_now_ms(), &worker->resting);
+        if (turn_comes_ms(worker) <= clock_now_ms()) {
+            worker->poll_ms = 0; /* somebody's turn has come */
+            return;
+        }
         const struct source_request request = {.resting = text_get(&worker->resting)};
         if (source_look(worker->source, &request, &look, &err) != 0) {
             worker_lose_source(worker, &err);

@@ -30,12 +30,27 @@ void worker_set_working(struct worker *worker, bool working)
     }
 }
 
+void worker_end_turn(struct worker *worker)
+{
+    if (worker->turn) {
+        channels_end_turn(worker->shared->channels, worker->turn, clock_now_ms());
+        worker->turn = 0;
+    }
+}
+
 void worker_let_go(struct worker *worker)
 {
+    worker_end_turn(worker);
     worker_set_working(worker, false);
     if (suspect_let_go(&worker->shared->suspect, worker->number)) {
         wake_all(worker->shared->wake);
     }
+}
+
+void worker_slow_down(struct worker *worker)
+{
+    worker->last_poll_ms = worker->poll_ms = worker->shared->options.poll_max_ms;
+    worker->not_before_ms = clock_after(clock_now_ms(), worker->poll_ms);
 }
 
 static struct bytes channel_of(const struct row *row)
@@ -129,7 +144,7 @@ void worker_withhold(struct worker *worker)
     }
     if (withheld == worker->batch.count) {
         /* Nothing of it goes, and it must not be claimed again at full speed. */
-        worker->last_poll_ms = worker->poll_ms = worker->shared->options.poll_max_ms;
+        worker_slow_down(worker);
     }
     withhold_isolated(worker);
 }

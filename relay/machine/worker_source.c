@@ -15,6 +15,7 @@ void worker_lose_source(struct worker *worker, const struct err *why)
     source_close(worker->source);
     worker->source = NULL;
     batch_clear(&worker->batch);
+    worker_end_turn(worker);
     worker_set_working(worker, false);
     if (why->class != ERR_STOPPED && health_failed(&shared->health, HEALTH_DATABASE, why, clock_now_ms())) {
         LOG(shared->log, LOG_WARNING, "no connection to the database", log_number("worker", worker->number),

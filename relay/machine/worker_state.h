@@ -43,6 +43,8 @@ struct worker {
     bool retries_were_last; /* claimed: the messages' turn is next */
     bool paused;            /* our own session said BUSY: only it can say that the pause is over */
     bool holds_batch;
+    unsigned turn;         /* its claim is the turn of channels whose rest is over; 0 = it is not */
+    int64_t not_before_ms; /* rows stay that must not be claimed again at full speed, whosever turn comes */
 };
 
 static inline void worker_beat(struct worker *worker)
@@ -60,6 +62,12 @@ void worker_return_budget(struct shared *shared, size_t unused);
 
 /* Rows are, or may be, locked for this worker. */
 void worker_set_working(struct worker *worker, bool working);
+
+/* The batch of a turn is settled, or there is none. */
+void worker_end_turn(struct worker *worker);
+
+/* Rows stay that must not be claimed again at full speed. */
+void worker_slow_down(struct worker *worker);
 
 /* No batch in hand, and none to be claimed at once: who waits for that may go on. */
 void worker_let_go(struct worker *worker);

@@ -29,6 +29,7 @@ struct row {
     size_t before;        /* 1 + index of the row of its key that must be confirmed first; 0 = none */
     int64_t entry;        /* its entry in outbox.scheduled; 0 = it stands in outbox.message */
     int64_t tried_age_ms; /* since its last try; -1 = unknown or never */
+    int64_t waited_ms;    /* how long it was told to wait after its last try; 0 = unknown or never */
     int64_t age_ms;       /* since created_at */
     int64_t ttl_ms;       /* left of it at the claim; -1 = it never expires */
     bool has_key;         /* an empty key is one, too */

@@ -304,6 +304,11 @@ size_t pg_rows_count(const struct pg_rows *rows)
     return (size_t)PQntuples(rows->result);
 }
 
+int pg_columns_count(const struct pg_rows *rows)
+{
+    return PQnfields(rows->result);
+}
+
 bool pg_did(const struct pg_rows *rows, const char *command)
 {
     return strcmp(PQcmdStatus(rows->result), command) == 0;

@@ -76,6 +76,7 @@ int pg_script(struct pg *pg, const char *sql, int64_t deadline_ms, struct err *e
 
 void pg_rows_free(struct pg_rows *rows); /* accepts NULL */
 size_t pg_rows_count(const struct pg_rows *rows);
+int pg_columns_count(const struct pg_rows *rows);
 bool pg_did(const struct pg_rows *rows,
             const char *command);                    /* the command tag: a COMMIT may answer ROLLBACK */
 size_t pg_rows_affected(const struct pg_rows *rows); /* of INSERT, UPDATE, DELETE */

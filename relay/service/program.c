@@ -136,6 +136,7 @@ static void fill_options(const struct program *program, int64_t budget, struct p
                     {
                         .max_attempts = (uint32_t)config_number(config, "retry.max_attempts"),
                         .give_up_after_ms = config_number(config, "retry.give_up_after"),
+                        .hold_max_ms = config_number(config, "breaker.open_max"),
                     },
                 .batch_messages = (size_t)config_number(config, "batch.max_messages"),
                 .poll_min_ms = config_number(config, "poll.min"),
@@ -161,10 +162,11 @@ int program_open(struct program *program, struct err *err)
                         program->client_name, &program->log, err);
 }
 
-int program_start(struct program *program, int64_t budget, struct err *err)
+int program_start(struct program *program, int64_t budget, bool hasty, struct err *err)
 {
     struct pool_options options;
     fill_options(program, budget, &options);
+    options.worker.rules.hasty = hasty;
     const struct ledger_options ledger = {config_text(&program->config, "database"),
                                           program->client_name,
                                           program->instance,
@@ -251,9 +253,17 @@ int program_check_outbox(const struct config *config, struct pg *pg, int64_t *la
 
 /* ---- what the process says about itself ---- */
 
+struct holds {
+    struct text text;
+    uint64_t hash; /* without the times: they change by themselves */
+};
+
 static void add_hold(void *context, const struct channel_rest *rest)
 {
-    struct text *holds = context;
+    struct holds *told = context;
+    struct text *holds = &told->text;
+    told->hash =
+        (told->hash * 31 + bytes_hash(bytes_of(rest->channel))) * 31 + bytes_hash(bytes_of(rest->reason));
     if (holds->len + strlen(rest->channel) * 6 + strlen(rest->reason) * 6 + 64 >= holds->max_bytes) {
         return; /* the first ones tell enough */
     }
@@ -323,14 +333,14 @@ void program_tick(struct program *program)
     struct health_view database;
     struct health_view backend;
     struct breaker_view breaker;
-    struct text holds;
+    struct holds holds = {.hash = 0};
     health_look(&shared->health, HEALTH_DATABASE, now_ms, &database);
     health_look(&shared->health, HEALTH_BACKEND, now_ms, &backend);
     breaker_look(&shared->breaker, now_ms, &breaker);
-    text_init(&holds, HOLDS_MAX_BYTES);
-    text_add(&holds, "[");
+    text_init(&holds.text, HOLDS_MAX_BYTES);
+    text_add(&holds.text, "[");
     channels_each_rest(shared->channels, now_ms, add_hold, &holds);
-    text_add(&holds, "]");
+    text_add(&holds.text, "]");
     char stuck[120];
     bool is_stuck = find_stuck(program, now_ms, stuck, sizeof stuck);
     const char *reason = is_stuck ? stuck : trouble(&database, &backend, &breaker);
@@ -340,7 +350,8 @@ void program_tick(struct program *program)
                  : blocked                        ? "blocked"
                                                   : "running",
         .reason = reason,
-        .holds = text_get(&holds),
+        .holds = text_get(&holds.text),
+        .held = holds.hash,
         .last_error = reason,
         .next_try_in_ms = breaker.state == BREAKER_OPEN ? breaker.next_try_in_ms : -1,
     };
@@ -349,5 +360,5 @@ void program_tick(struct program *program)
     if (atomic_exchange(&program->signals.dump, false)) {
         dump(program, &entry, breaker.state);
     }
-    text_finish(&holds);
+    text_finish(&holds.text);
 }

@@ -5,9 +5,9 @@
 #include <stdbool.h>
 
 #include "base/log.h"
+#include "base/wake.h"
 #include "config/config.h"
 #include "machine/pool.h"
-#include "machine/wake.h"
 #include "plugin/backend.h"
 #include "postgres/pg.h"
 #include "service/signals.h"
@@ -39,8 +39,8 @@ int program_init(struct program *program, struct config *config, struct err *err
 /* Opens the backend: reads and checks its settings, without a network. */
 int program_open(struct program *program, struct err *err) MUST_CHECK;
 
-/* Starts ledger and workers, after program_open(). */
-int program_start(struct program *program, int64_t budget, struct err *err) MUST_CHECK;
+/* Starts ledger and workers, after program_open(); hasty: somebody waits for the end. */
+int program_start(struct program *program, int64_t budget, bool hasty, struct err *err) MUST_CHECK;
 
 /* Asks for a stop and ends everything; false if something had to be let go of: then _exit(70). */
 bool program_stop(struct program *program);

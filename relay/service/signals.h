@@ -9,7 +9,7 @@
 #include <stdatomic.h>
 
 #include "base/err.h"
-#include "machine/wake.h"
+#include "base/wake.h"
 
 struct signals {
     struct wake *wake;

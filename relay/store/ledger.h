@@ -25,7 +25,8 @@ struct ledger_options {
 struct ledger_entry {
     const char *state;  /* starting, running, blocked, stopping */
     const char *reason; /* NULL = none */
-    const char *holds;  /* JSON array of resting channels */
+    const char *holds;  /* JSON array of channels on hold */
+    uint64_t held;      /* a hash of that without its times */
     const char *last_error;
     int64_t next_try_in_ms; /* -1 = none */
 };

@@ -49,6 +49,8 @@ struct source_request {
     const char *resting; /* text[] literal of channels that are not claimed now; "{}" = none */
     const char *only; /* text[] literal of LIKE patterns: these channels alone; NULL = those of the options */
     int64_t suspect_seq;
+    bool unlike_others; /* another set rests than for the claims before and after it: the mark is not asked
+                           for */
 };
 
 struct source_look {
@@ -70,6 +72,9 @@ int source_claim(struct source *source, const struct source_request *request, st
  * patterns. */
 const char *source_paused(const struct source *source);
 const char *source_paused_patterns(const struct source *source);
+
+/* Was the last claim full, of rows or bytes? Then there may be more of what it asked for. */
+bool source_was_cut(const struct source *source);
 
 /* How many delayed messages have entered outbox.message with the last claim. */
 size_t source_promoted(const struct source *source);

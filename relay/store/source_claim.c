@@ -202,6 +202,7 @@ static int send_claim_message(struct source *source, const struct source_request
 {
     uint64_t filter = source_filter(source, request);
     bool keyed = request->kind == CLAIM_KEYED;
+    source->asking = false;
     int64_t mark = mark_start(source->options.mark, filter, !keyed, clock_now_ms(), &source->full_poll);
     char start[NUMBER_BYTES];
     char limit[NUMBER_BYTES];
@@ -210,7 +211,7 @@ static int send_claim_message(struct source *source, const struct source_request
     source_put_number(limit, (int64_t)limit_of(source, request));
     source_put_number(max_bytes, source->options.max_bytes);
     if ((needs_lanes(source, request) && send_lanes(source, request, start, limit, err) != 0) ||
-        source_send_mark_sequence(source, filter, false, err) != 0 ||
+        (!request->unlike_others && source_send_mark_sequence(source, filter, false, err) != 0) ||
         (keyed ? send_keyed : send_unkeyed)(source, request, start, limit, max_bytes, err) != 0) {
         return -1;
     }
@@ -265,15 +266,22 @@ int source_send_claim(struct source *source, const struct source_request *reques
     return scheduled ? send_claim_scheduled(source, request, err) : send_claim_message(source, request, err);
 }
 
+bool source_was_cut(const struct source *source)
+{
+    return source->cut;
+}
+
 /* Locks without payloads are cheap, but not free: after a claim that the byte bound cut, ask for about what
  * fits. */
-static void adapt_limit(struct source *source, const struct batch *batch)
+static void adapt_limit(struct source *source, const struct source_request *request,
+                        const struct batch *batch)
 {
     uint64_t bytes = 0;
     for (size_t at = 0; at < batch->count; at++) {
         bytes += batch->rows[at].message.payload.len;
     }
     bool near_bound = bytes > (uint64_t)source->options.max_bytes / 2;
+    source->cut = near_bound || batch->count >= limit_of(source, request);
     source->limit = near_bound ? batch->count * 2 : SIZE_MAX;
 }
 
@@ -331,7 +339,7 @@ int source_read_claim(struct source *source, const struct source_request *reques
     if (request->kind == CLAIM_KEYED) {
         choose_first_lane(source, batch->count > 0);
     }
-    adapt_limit(source, batch);
+    adapt_limit(source, request, batch);
     source_check_full_poll(source, batch->count > 0 ? batch->rows[0].message.seq : 0);
     return source_read_mark_rows(source, highest, err);
 }

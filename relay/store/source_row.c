@@ -20,9 +20,11 @@ enum {
     COLUMN_TTL_MS,
     COLUMN_ATTEMPTS,
     COLUMN_TRIED_AGE_MS,
+    COLUMN_WAITED_MS,
     COLUMN_SOLO,
     COLUMN_AGE_MS,
-    COLUMN_TOO_LARGE /* its bytes, where they are more than may be loaded */
+    COLUMN_TOO_LARGE, /* its bytes, where they are more than may be loaded */
+    COLUMNS
 };
 
 static struct outbox_bytes column(const struct pg_rows *rows, size_t at, int number)
@@ -61,6 +63,7 @@ static void read_row(struct batch *batch, struct row *row, const struct pg_rows 
     row->entry = pg_number(rows, at, COLUMN_ENTRY, 0);
     row->attempts = (uint32_t)pg_number(rows, at, COLUMN_ATTEMPTS, 0);
     row->tried_age_ms = pg_number(rows, at, COLUMN_TRIED_AGE_MS, -1);
+    row->waited_ms = pg_number(rows, at, COLUMN_WAITED_MS, 0);
     row->solo = pg_number(rows, at, COLUMN_SOLO, 0) == 1;
     row->age_ms = pg_number(rows, at, COLUMN_AGE_MS, 0);
     message->attempt = row->attempts + 1;
@@ -86,6 +89,10 @@ int source_read_rows(struct batch *batch, struct pg_rows *rows, int64_t max_mess
 {
     batch->owner = rows;
     batch->release = free_rows;
+    if (pg_columns_count(rows) != COLUMNS) {
+        return err_set(err, ERR_INTERNAL, "a claim has %d columns, %d are read", pg_columns_count(rows),
+                       COLUMNS);
+    }
     for (size_t at = 0; at < pg_rows_count(rows); at++) {
         struct row *row = batch_add(batch);
         if (!row) {

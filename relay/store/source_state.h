@@ -32,6 +32,7 @@ struct source {
     size_t limit;       /* rows per claim that the byte bound has lately left us */
     bool full_poll;     /* the claim on its way ignores the mark */
     bool pooled;        /* a pooler releases its server connection only when a COMMIT ends the round trip */
+    bool cut;           /* the last claim: there may be more of what it asked for */
     bool asking;        /* a refresh of the mark is on its way */
     struct text paused; /* text[] literal of the paused channels that the last transaction saw */
     struct text paused_patterns;             /* and of the patterns */

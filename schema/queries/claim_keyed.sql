@@ -81,7 +81,7 @@ SELECT m.seq, NULL::bigint AS entry, m.id::text, m.kind, m.channel, m.type, m.ke
   CASE WHEN m.bytes <= $10::bigint THEN m.payload_bytes END,
   CASE WHEN isfinite(m.created_at) THEN extract(epoch FROM least(greatest(m.created_at, '0001-01-01 00:00+00'), '9999-12-31 23:59:59+00')) * 1000000 ELSE 0 END::bigint AS created_at_us,
   CASE WHEN isfinite(m.expires_at) THEN greatest(0, floor(extract(epoch FROM least(m.expires_at, '9999-12-31 23:59:59+00') - clock_timestamp()) * 1000)) WHEN m.expires_at = '-infinity' THEN 0 END::bigint AS ttl_ms,
-  0 AS attempts, NULL::bigint AS tried_age_ms, false AS solo,
+  0 AS attempts, NULL::bigint AS tried_age_ms, NULL::bigint AS waited_ms, false AS solo,
   CASE WHEN isfinite(m.created_at) THEN greatest(0, floor(extract(epoch FROM clock_timestamp() - m.created_at) * 1000)) ELSE 0 END::bigint AS age_ms,
   CASE WHEN m.bytes > $10::bigint THEN m.bytes END AS too_large
 FROM prefix p JOIN outbox.message m ON m.seq = p.seq

@@ -173,6 +173,17 @@ def test_thousands_of_resting_channels_with_many_rows_in_front_do_not_keep_a_goo
     assert database.left() == 60000 and running.process.poll() is None
 
 
+def test_channels_whose_rests_end_all_the_time_do_not_fill_the_batches(database, start):
+    """40 rows of each stand in front; tried as soon as their rests end, of 40 rows each, they leave no room for others."""
+    database.run("INSERT INTO outbox.message (channel, type, headers, payload) SELECT 'bad' || i % 1000, 't', '{\"fail\": \"hold\"}', '{}'"
+                 " FROM generate_series(1, 40000) i")
+    running = start("-d", database.conninfo, "-b", "fail", "-o", "breaker.open_min=100ms", "-o", "breaker.open_max=200ms", "-o", "log.level=error")
+    wait_until(lambda: database.value("SELECT coalesce(sum(jsonb_array_length(holds)), 0) FROM outbox.relay") >= 900, 60, "their holds")
+    good = database.fill(5000, channel="good")
+    wait_until(lambda: not good & database.ids_left(), 10, "the good ones")
+    assert database.left() == 40000 and running.process.poll() is None
+
+
 def test_a_pattern_pauses_what_it_matches_and_nothing_else(database):
     for channel in ("orders.eu", "orders.us", "orders_eu", "mails"):
         database.fill(3, channel=channel)

@@ -14,7 +14,7 @@
 #include "machine/channels.h"
 #include "machine/health.h"
 #include "machine/suspect.h"
-#include "machine/wake.h"
+#include "base/wake.h"
 #include "store/mark.h"
 
 enum { THREADS = 8, ROUNDS = 20000 };

@@ -42,6 +42,19 @@ Test(backoff, a_success_starts_anew)
     cr_expect(backoff_next_ms(&backoff) <= 100);
 }
 
+Test(backoff, without_a_count_a_wait_grows_from_the_last_one)
+{
+    struct backoff backoff;
+    backoff_init(&backoff, 1000, 60000);
+    for (int draw = 0; draw < 200; draw++) {
+        int64_t wait_ms = backoff_after_ms(&backoff, 3000);
+        cr_assert(wait_ms >= 3000 && wait_ms <= 6000, "%lld", (long long)wait_ms);
+        wait_ms = backoff_after_ms(&backoff, 50000);
+        cr_assert(wait_ms >= 30000 && wait_ms <= 60000, "%lld", (long long)wait_ms);
+        cr_assert(backoff_after_ms(&backoff, INT64_MAX) <= 60000);
+    }
+}
+
 Test(backoff, absurd_counts_and_bounds_do_not_overflow)
 {
     struct backoff backoff;

@@ -13,7 +13,7 @@ static void setup(void)
 {
     struct err err = {0};
     cr_assert_eq(channels_new(&channels, 1000, 60000, &err), 0);
-    text_init(&resting, 65536);
+    text_init(&resting, 8 << 20);
 }
 
 static void teardown(void)
@@ -125,8 +125,20 @@ Test(channels, the_same_rest_is_told_once_a_minute_with_how_often_it_came_again)
     }
     cr_expect(hold(bytes_of("a"), "full", 10, 60000) && news.tell);
     cr_expect_eq(news.again, 60);
-    cr_expect(hold(bytes_of("a"), "gone", 10, 60100) && news.tell && news.again == 0,
-              "another reason is news");
+}
+
+Test(channels, a_rest_for_another_reason_is_told_sooner_but_not_in_ever_other_words)
+{
+    char reason[32];
+    int told = 0;
+    cr_expect(hold(bytes_of("a"), "full", 10, 0) && news.tell);
+    for (int64_t now_ms = 100; now_ms < 60000; now_ms += 1000) {
+        (void)snprintf(reason, sizeof reason, "request %lld", (long long)now_ms);
+        cr_assert(hold(bytes_of("a"), reason, 10, now_ms));
+        told += news.tell;
+        cr_assert(!news.tell || (news.again >= 9 && news.again <= 10), "%u at %lld", news.again, (long long)now_ms);
+    }
+    cr_expect_eq(told, 5, "%d times in a minute", told);
 }
 
 Test(channels, the_end_of_a_rest_that_was_told_is_news_once)
@@ -205,4 +217,219 @@ Test(channels, those_that_worked_and_rest_are_none_to_probe_with)
     cr_expect(hold(bytes_of("a"), "full", 1000, 10));
     channels_working(channels, 20, &resting);
     cr_expect_str_eq(text_get(&resting), "{}");
+}
+
+/* ---- turns ---- */
+
+static struct batch claimed;
+
+/* Tells what the claim of a turn brought: a row of each of these channels, up to NULL. */
+static void answer(unsigned turn, enum turn_view view, const char *const *names)
+{
+    struct err err = {0};
+    cr_assert_eq(batch_init(&claimed, 100, &err), 0);
+    for (; *names; names++) {
+        batch_add(&claimed)->message.channel = (struct outbox_bytes){*names, strlen(*names)};
+    }
+    channels_turn_claimed(channels, turn, &claimed, view);
+    batch_finish(&claimed);
+}
+
+static const char *const NO_ROWS[] = {NULL};
+static const char *const A_ROW_OF_A[] = {"a", NULL};
+
+static bool is_on_hold(const char *name, int64_t now_ms)
+{
+    char quoted[40];
+    (void)snprintf(quoted, sizeof quoted, "\"%s\"", name);
+    (void)channels_on_hold(channels, now_ms, &resting);
+    return strstr(text_get(&resting), quoted) != NULL;
+}
+
+/* Of a turn that begins now. */
+static unsigned take(int64_t now_ms)
+{
+    unsigned turn = channels_take_turn(channels, now_ms, &resting);
+    cr_assert(turn, "no turn at %lld", (long long)now_ms);
+    return turn;
+}
+
+Test(channels, whose_rest_is_over_are_on_hold_until_their_turn)
+{
+    cr_expect(hold(bytes_of("a"), "x", 1000, 0));
+    cr_expect_eq(channels_on_hold(channels, 999, &resting), 1000);
+    cr_expect(!channels_take_turn(channels, 999, &resting), "it rests");
+    cr_expect_eq(channels_on_hold(channels, 1000, &resting), 1000, "it may be tried at once");
+    cr_expect_str_eq(text_get(&resting), "{\"a\"}");
+    take(1000);
+    cr_expect_str_eq(text_get(&resting), "{}", "it is claimed in this turn");
+    cr_expect(!channels_take_turn(channels, 1000, &resting), "one turn at a time");
+    cr_expect(is_on_hold("a", 1000), "nobody else claims it");
+}
+
+Test(channels, of_which_a_turn_brought_a_row_stay_on_hold_until_a_confirm)
+{
+    cr_expect(hold(bytes_of("a"), "x", 1000, 0));
+    unsigned turn = take(1000);
+    answer(turn, TURN_WHOLE, A_ROW_OF_A);
+    channels_end_turn(channels, turn, 1000);
+    cr_expect_eq(channels_on_hold(channels, 1000, &resting), 1000);
+    cr_expect(hold(bytes_of("a"), "x", 1000, 1000), "it rests again");
+    channels_confirmed(channels, bytes_of("a"), 2500);
+    cr_expect_eq(channels_on_hold(channels, 2500, &resting), CLOCK_NEVER_MS);
+    cr_expect_str_eq(text_get(&resting), "{}");
+}
+
+Test(channels, of_which_a_turn_brought_nothing_are_on_hold_no_more)
+{
+    cr_expect(hold(bytes_of("a"), "x", 1000, 0));
+    unsigned turn = take(1000);
+    answer(turn, TURN_WHOLE, NO_ROWS);
+    channels_end_turn(channels, turn, 1000);
+    cr_expect(!is_on_hold("a", 1000));
+    cr_expect(hold(bytes_of("a"), "x", 1000, 1000));
+    cr_expect(is_on_hold("a", 3000));
+}
+
+Test(channels, of_which_turns_saw_a_part_are_on_hold_until_many_brought_nothing)
+{
+    cr_expect(hold(bytes_of("a"), "x", 1000, 0));
+    int turns = 0;
+    for (; is_on_hold("a", 1000); turns++) {
+        unsigned turn = take(1000);
+        answer(turn, TURN_PART, NO_ROWS);
+        channels_end_turn(channels, turn, 1000);
+        cr_assert(turns < 100);
+    }
+    cr_expect_eq(turns, 16);
+}
+
+Test(channels, that_a_full_batch_did_not_reach_have_the_next_turn_for_themselves)
+{
+    cr_expect(hold(bytes_of("a"), "x", 1000, 0));
+    cr_expect(hold(bytes_of("b"), "x", 1000, 0));
+    unsigned turn = take(1000);
+    cr_expect_str_eq(text_get(&resting), "{}");
+    answer(turn, TURN_CUT, A_ROW_OF_A);
+    channels_end_turn(channels, turn, 1000);
+    cr_expect(is_on_hold("a", 1000) && is_on_hold("b", 1000));
+    take(1000);
+    cr_expect_str_eq(text_get(&resting), "{\"a\"}");
+}
+
+Test(channels, a_turn_whose_claim_failed_says_nothing)
+{
+    cr_expect(hold(bytes_of("a"), "x", 1000, 0));
+    channels_end_turn(channels, take(1000), 1000);
+    cr_expect_eq(channels_on_hold(channels, 1000, &resting), 1000);
+    cr_expect_str_eq(text_get(&resting), "{\"a\"}");
+}
+
+Test(channels, after_a_turn_four_times_its_length_is_for_the_others)
+{
+    cr_expect(hold(bytes_of("a"), "x", 1000, 0));
+    unsigned turn = take(1000);
+    answer(turn, TURN_WHOLE, A_ROW_OF_A);
+    channels_end_turn(channels, turn, 1100);
+    cr_expect(!channels_take_turn(channels, 1499, &resting));
+    cr_expect_eq(channels_on_hold(channels, 1499, &resting), 1500);
+    turn = take(1500);
+    answer(turn, TURN_WHOLE, A_ROW_OF_A);
+    channels_end_turn(channels, turn, 3400);
+    cr_expect_eq(channels_on_hold(channels, 3400, &resting), 5400, "and no more than two seconds");
+}
+
+Test(channels, a_turn_that_lasts_holds_up_nobody_but_whom_it_tries)
+{
+    cr_expect(hold(bytes_of("a"), "x", 1000, 0));
+    cr_expect(hold(bytes_of("b"), "x", 1500, 0));
+    unsigned lasting = take(1000);
+    answer(lasting, TURN_WHOLE, A_ROW_OF_A);
+    cr_expect(!channels_take_turn(channels, 2999, &resting));
+    unsigned other = take(3000);
+    cr_expect_str_eq(text_get(&resting), "{\"a\"}", "which is being tried");
+    answer(other, TURN_WHOLE, NO_ROWS);
+    channels_end_turn(channels, other, 3000);
+    cr_expect_eq(channels_on_hold(channels, 3000, &resting), CLOCK_NEVER_MS, "nobody else waits");
+    channels_end_turn(channels, lasting, 9000);
+    cr_expect_eq(channels_on_hold(channels, 9000, &resting), 9000);
+}
+
+Test(channels, of_many_that_wait_each_has_its_turn)
+{
+    static bool tried[1000];
+    char name[32];
+    for (int number = 0; number < 1000; number++) {
+        (void)snprintf(name, sizeof name, "bad-%d", number);
+        cr_assert(hold(bytes_of(name), "404", 1000, 0));
+    }
+    int turns = 0;
+    int met = 0;
+    for (; turns < 40 && met < 1000; turns++) {
+        int in_turn = 0;
+        unsigned turn = take(2000);
+        for (int number = 0; number < 1000; number++) {
+            (void)snprintf(name, sizeof name, "\"bad-%d\"", number);
+            bool left_out = strstr(text_get(&resting), name) != NULL;
+            in_turn += !left_out;
+            met += !left_out && !tried[number];
+            tried[number] = tried[number] || !left_out;
+        }
+        cr_assert(in_turn > 0 && in_turn <= 64, "%d at once", in_turn);
+        channels_end_turn(channels, turn, 2000);
+    }
+    cr_expect_eq(met, 1000, "%d in %d turns", met, turns);
+}
+
+Test(channels, one_that_has_worked_does_not_wait_behind_thousands_that_never_did)
+{
+    char name[32];
+    channels_confirmed(channels, bytes_of("good"), 0);
+    cr_assert(hold(bytes_of("good"), "429", 1000, 1));
+    for (int number = 0; number < 1000; number++) {
+        (void)snprintf(name, sizeof name, "bad-%d", number);
+        cr_assert(hold(bytes_of(name), "404", 1000, 1));
+    }
+    bool met = false;
+    for (int turns = 0; turns < 2; turns++) {
+        unsigned turn = take(2000);
+        met = met || !strstr(text_get(&resting), "\"good\"");
+        channels_end_turn(channels, turn, 2000);
+    }
+    cr_expect(met);
+}
+
+Test(channels, have_no_turn_while_a_group_rests)
+{
+    char name[32];
+    for (int number = 0; number < 60000; number++) {
+        (void)snprintf(name, sizeof name, "bad-%d", number);
+        (void)hold(bytes_of(name), "404", 1000, 0);
+    }
+    cr_assert(channels_group_rests(channels, 100));
+    int64_t try_ms = channels_on_hold(channels, 1, &resting);
+    cr_expect(!channels_take_turn(channels, try_ms - 1, &resting));
+}
+
+Test(channels, that_wait_are_remembered_and_counted_as_those_that_rest)
+{
+    char name[32];
+    channels_confirmed(channels, bytes_of("good"), 0);
+    for (int number = 0; number < 70000; number++) {
+        (void)snprintf(name, sizeof name, "bad-%d", number);
+        (void)hold(bytes_of(name), "404", 1000, number);
+    }
+    cr_expect(channels_group_rests(channels, 70000), "although most rests are over");
+    channels_working(channels, 70000, &resting);
+    cr_expect_str_eq(text_get(&resting), "{\"good\"}");
+}
+
+Test(channels, a_try_is_owed_when_a_rest_has_ended_in_time)
+{
+    cr_expect(hold(bytes_of("a"), "x", 1000, 0));
+    cr_expect(!channels_owe_a_try(channels, 5000, 999));
+    cr_expect(channels_owe_a_try(channels, 5000, 1000));
+    cr_expect(!channels_owe_a_try(channels, 999, 1000), "it ended too late");
+    cr_expect(hold(bytes_of("a"), "x", 1000, 1000), "it was tried");
+    cr_expect(!channels_owe_a_try(channels, 5000, 1001));
 }

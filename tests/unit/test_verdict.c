@@ -385,3 +385,83 @@ Test(verdict, as_many_channels_as_rows_are_told_apart)
         cr_expect_eq(verdict.channels[at].settled, 1);
     }
 }
+
+/* ---- how long what is set aside waits ---- */
+
+Test(verdict, what_is_held_again_and_again_waits_longer_and_longer)
+{
+    add_many(3, "a", OUTBOX_CONFIRMED);
+    struct row *row = add("a", 1, OUTBOX_HOLD);
+    row->entry = 7;
+    row->waited_ms = 5000;
+    decide();
+    cr_expect_eq(row->fate, ROW_SCHEDULED);
+    cr_expect_eq(row->attempts, 0);
+    cr_expect(row->wait_ms >= 5000 && row->wait_ms <= 10000, "%lld", (long long)row->wait_ms);
+}
+
+Test(verdict, in_haste_what_is_held_is_tried_again_soon)
+{
+    rules.hasty = true;
+    add_many(3, "a", OUTBOX_CONFIRMED);
+    struct row *row = add("a", 1, OUTBOX_HOLD);
+    decide();
+    cr_expect(row->wait_ms >= 50 && row->wait_ms <= 100, "%lld", (long long)row->wait_ms);
+}
+
+Test(verdict, in_haste_the_first_two_attempts_that_count_come_soon_and_the_third_in_its_time)
+{
+    rules = (struct verdict_rules){.max_attempts = 10, .hasty = true};
+    add_many(3, "a", OUTBOX_CONFIRMED);
+    struct row *rows[3];
+    for (uint32_t attempts = 0; attempts < 3; attempts++) {
+        rows[attempts] = add("a", 1 + attempts, OUTBOX_RETRY);
+        rows[attempts]->attempts = attempts;
+    }
+    decide();
+    cr_expect(rows[0]->wait_ms >= 50 && rows[0]->wait_ms <= 100, "%lld", (long long)rows[0]->wait_ms);
+    cr_expect(rows[1]->wait_ms >= 50 && rows[1]->wait_ms <= 200, "%lld", (long long)rows[1]->wait_ms);
+    cr_expect(rows[2]->wait_ms >= 500 && rows[2]->wait_ms <= 4000, "%lld", (long long)rows[2]->wait_ms);
+}
+
+Test(verdict, haste_cuts_no_time_that_the_destination_asked_for)
+{
+    rules.hasty = true;
+    add_many(3, "a", OUTBOX_CONFIRMED);
+    struct row *row = add("a", 1, OUTBOX_RETRY);
+    row->retry_after_ms = 3000;
+    decide();
+    cr_expect_eq(row->wait_ms, 3000);
+}
+
+Test(verdict, where_few_attempts_are_allowed_haste_is_for_none_that_counts)
+{
+    rules.hasty = true; /* and three attempts */
+    add_many(3, "a", OUTBOX_CONFIRMED);
+    struct row *row = add("a", 1, OUTBOX_RETRY);
+    decide();
+    cr_expect(row->wait_ms >= 500 && row->wait_ms <= 1000, "%lld", (long long)row->wait_ms);
+}
+
+Test(verdict, what_is_held_waits_no_longer_than_a_channel_rests)
+{
+    rules.hold_max_ms = 60000;
+    add_many(3, "a", OUTBOX_CONFIRMED);
+    struct row *row = add("a", 1, OUTBOX_HOLD);
+    row->entry = 7;
+    row->waited_ms = 300000;
+    decide();
+    cr_expect_eq(row->wait_ms, 60000);
+}
+
+Test(verdict, what_was_never_sent_makes_no_majority)
+{
+    for (int64_t seq = 1; seq <= 6; seq++) {
+        struct row *expired = add("a", seq, OUTBOX_REJECTED);
+        expired->burial = "expired";
+        expired->lent = false;
+    }
+    add_many(4, "a", OUTBOX_HOLD);
+    decide();
+    cr_expect(rests("a"), "all that was sent was held");
+}

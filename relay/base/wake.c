@@ -1,4 +1,4 @@
-#include "machine/wake.h"
+#include "base/wake.h"
 
 #include <errno.h>
 #include <string.h>

@@ -1,0 +1,87 @@
+/*
+ * channels_state - what is known of each channel, and the table of them. For channels*.c only.
+ *
+ * Everything here is read and written under the lock.
+ */
+#ifndef RELAY_CHANNELS_STATE_H
+#define RELAY_CHANNELS_STATE_H
+
+#include <pthread.h>
+
+#include "base/backoff.h"
+#include "machine/channels.h"
+
+/* MAX_RESTING: fewer than it remembers, so that bad channels, however many, leave room for the evidence of
+ * good ones; what has none, and does not rest, is forgotten first. */
+enum { BUCKETS = 4096, MAX_CHANNELS = 65536, MAX_RESTING = 49152, REMEMBERED_TRIES = 256, TURN_MAX = 64 };
+
+struct channel {
+    struct channel *next; /* in its bucket */
+    int64_t confirmed_ms; /* last confirm; -1 = none */
+    int64_t rests_until_ms;
+    unsigned holds;    /* in a row */
+    unsigned refusals; /* since the last confirm */
+    size_t allowance;  /* rows in flight in one batch; 0 = no limit */
+    char *reason;      /* of its last rest */
+    int64_t told_ms;   /* when a rest was last told; -1 = never */
+    unsigned untold;   /* rests since then */
+    bool told;         /* the rest that it is in, or comes from, was */
+    bool isolated;     /* a message of it cost a session, and none was confirmed since */
+    bool other;        /* ... and since then it rested for another reason */
+    bool in_turn;      /* its turn is on, and the claim has not answered */
+    unsigned trying;   /* the turn that has rows of it in hand; 0 = none */
+    bool owed;         /* its turn came, and the batch was full before it: the next is its own */
+    bool passed;       /* its turns brought nothing: claimed like any other until it is held again */
+    unsigned in_vain;  /* turns that brought nothing, since its last rest */
+    size_t name_len;
+    char name[];
+};
+
+struct attempt {
+    int64_t seq;
+    int64_t at_ms;
+};
+
+struct channels {
+    pthread_mutex_t lock;
+    struct backoff backoff;
+    struct channel *buckets[BUCKETS];
+    size_t count;
+    int64_t last_rest_ends_ms; /* nothing rests after it */
+    size_t resting;            /* of `count`, when last counted */
+    int64_t count_again_ms;
+    int64_t group_rests_until_ms;
+    unsigned group_holds; /* in a row */
+    bool limited;         /* a channel has had an allowance */
+    bool isolates;        /* one was isolated, ever */
+    bool any_on_hold;     /* when they were last listed, or since */
+    unsigned turn;        /* which is on; 0 = none */
+    unsigned last_turn;
+    int64_t turn_began_ms;
+    int64_t next_turn_ms;
+    bool turn_of_proven; /* the next: they alternate with those of which nothing was ever confirmed */
+    size_t turn_from[2]; /* buckets, of the unproven and of the proven */
+    size_t in_turn_count;
+    struct channel *in_turn[TURN_MAX]; /* until the claim has answered */
+    struct attempt tries[REMEMBERED_TRIES];
+    size_t next_try;
+    size_t working_from; /* bucket */
+};
+
+/* It rests, or waits for its turn to be tried again. */
+static inline bool channel_is_on_hold(const struct channel *channel, int64_t now_ms)
+{
+    return channel->rests_until_ms > now_ms || (channel->holds > 0 && !channel->passed);
+}
+
+static inline struct bytes channel_name(const struct channel *channel)
+{
+    return (struct bytes){channel->name, channel->name_len};
+}
+
+struct channel *channels_find(struct channels *channels, struct bytes name);
+
+/* NULL when memory is short, or when more channels rest than we care to know. */
+struct channel *channels_find_or_add(struct channels *channels, struct bytes name, int64_t now_ms);
+
+#endif
