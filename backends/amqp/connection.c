@@ -89,6 +89,9 @@ static int open_tls(struct session *session, amqp_socket_t *socket, const struct
 {
     int status = AMQP_STATUS_TIMEOUT;
     int64_t slice_ms = FIRST_SLICE_MS;
+    if (dial_knows(session, broker->host, broker->port, deadline_ms, error) != 0) {
+        return -1;
+    }
     while (status == AMQP_STATUS_TIMEOUT && session_now_ms() < deadline_ms &&
            !session_is_interrupted(session)) {
         int64_t until_ms = session_now_ms() + slice_ms;

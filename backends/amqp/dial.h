@@ -7,6 +7,10 @@
 
 #include "session.h"
 
+/* Is the name known? 0, or -1 with *error filled. Before somebody asks who can only wait. */
+int dial_knows(struct session *session, const char *host, int port, int64_t deadline_ms,
+               struct outbox_error *error);
+
 /* A connected socket, the caller's; -1 with *error filled. Tries the addresses of the name in turn. */
 int dial(struct session *session, const char *host, int port, int64_t deadline_ms,
          struct outbox_error *error);

@@ -17,7 +17,7 @@ static void warn(void *context, const char *hazard)
 static int check_database(struct program *program, struct err *err)
 {
     struct pg *pg = NULL;
-    if (program_connect(program, program->wake.stop_fd, &pg, err) != 0) {
+    if (program_connect(program, program->wake.stop_fd, CLOCK_NEVER_MS, &pg, err) != 0) {
         return -1;
     }
     int result = program_check_outbox(&program->config, pg, NULL, err);

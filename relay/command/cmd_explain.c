@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "command/cli.h"
 #include "message/template.h"
 #include "service/program.h"
@@ -118,7 +119,7 @@ static int explain(struct program *program, const char *id, bool json, struct er
     }
     int result = program_open(program, err);
     if (result == 0) {
-        result = program_connect(program, program->wake.stop_fd, &pg, err);
+        result = program_connect(program, program->wake.stop_fd, CLOCK_NEVER_MS, &pg, err);
     }
     if (result == 0) {
         result = inspect_message(pg, id, config_number(&program->config, "batch.max_message_bytes"), &batch,

@@ -17,7 +17,7 @@ static int first_look(struct program *program)
 {
     struct err err = {0};
     struct pg *pg = NULL;
-    int result = program_connect(program, program->wake.stop_fd, &pg, &err);
+    int result = program_connect(program, program->wake.stop_fd, CLOCK_NEVER_MS, &pg, &err);
     if (result == 0) {
         result = program_check_outbox(&program->config, pg, NULL, &err);
     }

@@ -67,7 +67,7 @@ int drain_look(struct drain *drain, int cancel_fd, int64_t deadline_ms, struct e
         drain->rest_ends_ms =
             channels_on_hold(pool_shared(program->pool)->channels, clock_now_ms(), &drain->resting);
     }
-    if (!drain->pg && program_connect(program, cancel_fd, &drain->pg, err) != 0) {
+    if (!drain->pg && program_connect(program, cancel_fd, deadline_ms, &drain->pg, err) != 0) {
         return -1;
     }
     pg_cancel_on(drain->pg, cancel_fd);
@@ -99,7 +99,7 @@ static int aim(struct drain *drain, struct err *err)
     struct program *program = drain->program;
     int stop_fd = program->wake.stop_fd;
     int64_t lanes = 0;
-    if ((!drain->pg && program_connect(program, stop_fd, &drain->pg, err) != 0) ||
+    if ((!drain->pg && program_connect(program, stop_fd, CLOCK_NEVER_MS, &drain->pg, err) != 0) ||
         program_check_outbox(&program->config, drain->pg, &lanes, err) != 0 ||
         promote(drain, lanes, err) != 0 ||
         inspect_drain_target(drain->pg, &drain->target, drain_answer_by(drain), err) != 0) {

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/lookup.h"
 #include "postgres/pg.h"
 #include "postgres/pg_hosts.h"
 #include "postgres/pg_state.h"
@@ -114,6 +115,9 @@ static PGconn *start(const struct pg_options *options, const struct pg_host *hos
 static int open_host(struct pg *pg, const struct pg_options *options, const struct pg_host *host,
                      int64_t deadline_ms, struct err *err)
 {
+    if (host->lookup[0] && lookup_host(host->lookup, pg->cancel_fd, deadline_ms, err) != 0) {
+        return -1;
+    }
     errno = 0;
     pg->conn = start(options, host);
     int error_number = errno;

@@ -39,6 +39,9 @@ static int parse(PQconninfoOption **options, const char *conninfo, struct err *e
 
 /* ---- lists ---- */
 
+static const char PORT[] =
+    "5432"; /* where a place of the list is empty: PGPORT does not count then, either */
+
 static size_t count_places(const char *list)
 {
     size_t places = list ? 1 : 0;
@@ -48,8 +51,8 @@ static size_t count_places(const char *list)
     return places;
 }
 
-/* Copies place `at`; a list of one holds for all. False where it is empty or too long. */
-static bool copy_place(char *out, size_t out_bytes, const char *list, size_t at)
+/* Copies place `at`; a list of one holds for all. False where it is too long, or empty without a default. */
+static bool copy_place(char *out, size_t out_bytes, const char *list, size_t at, const char *otherwise)
 {
     if (!list) {
         return true;
@@ -58,6 +61,10 @@ static bool copy_place(char *out, size_t out_bytes, const char *list, size_t at)
         list = strchr(list, ',') + 1;
     }
     size_t length = strcspn(list, ",");
+    if (length == 0 && otherwise) {
+        list = otherwise;
+        length = strlen(otherwise);
+    }
     if (length == 0 || length >= out_bytes) {
         return false;
     }
@@ -70,6 +77,14 @@ static void leave_to_libpq(struct pg_hosts *hosts)
 {
     hosts->count = 1;
     hosts->list[0] = (struct pg_host){.name = ""};
+}
+
+/* A path or an abstract name is a socket's. */
+static void note_lookup(struct pg_host *host, const char *name)
+{
+    if (!host->address[0] && name[0] != '/' && name[0] != '@' && strlen(name) < sizeof host->lookup) {
+        memcpy(host->lookup, name, strlen(name) + 1);
+    }
 }
 
 /* libpq itself tells what is wrong with lists that do not agree in length. */
@@ -85,16 +100,20 @@ static int read_lists(struct pg_hosts *hosts, const char *names, const char *add
     }
     if (count <= 1 || !agree) {
         leave_to_libpq(hosts);
+        if (agree && names && !addresses) {
+            note_lookup(hosts->list, names);
+        }
         return 0;
     }
     for (size_t at = 0; at < count; at++) {
         struct pg_host *host = &hosts->list[at];
-        if (!copy_place(host->name, sizeof host->name, names, at) ||
-            !copy_place(host->address, sizeof host->address, addresses, at) ||
-            !copy_place(host->port, sizeof host->port, ports, at)) {
+        if (!copy_place(host->name, sizeof host->name, names, at, NULL) ||
+            !copy_place(host->address, sizeof host->address, addresses, at, NULL) ||
+            !copy_place(host->port, sizeof host->port, ports, at, PORT)) {
             leave_to_libpq(hosts);
             return 0;
         }
+        note_lookup(host, host->name);
     }
     hosts->count = count;
     return 0;

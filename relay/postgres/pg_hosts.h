@@ -17,6 +17,7 @@ struct pg_host {
     char name[256];
     char address[64];
     char port[16];
+    char lookup[256]; /* its name, where a name server has to be asked; "" = not, or that is libpq's matter */
 };
 
 struct pg_hosts {

@@ -220,11 +220,12 @@ static int connect_to(const struct pg_options *options, int64_t deadline_ms, str
     return 0;
 }
 
-int program_connect(struct program *program, int cancel_fd, struct pg **out, struct err *err)
+int program_connect(struct program *program, int cancel_fd, int64_t by_ms, struct pg **out, struct err *err)
 {
+    int64_t latest_ms = clock_now_ms() + CONNECT_MS;
     const struct pg_options options = {config_text(&program->config, "database"), program->client_name,
                                        cancel_fd};
-    return connect_to(&options, clock_now_ms() + CONNECT_MS, out, err);
+    return connect_to(&options, by_ms < latest_ms ? by_ms : latest_ms, out, err);
 }
 
 int program_try(const struct config *config, int cancel_fd, struct err *err)

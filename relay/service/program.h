@@ -50,8 +50,9 @@ void program_finish(struct program *program);
 bool program_is_ordered(const struct program *program);
 
 /* A connection of the main thread's own, checked to hold the right schema; its waits end by cancel_fd, one of
- * program->wake's. */
-int program_connect(struct program *program, int cancel_fd, struct pg **out, struct err *err) MUST_CHECK;
+ * program->wake's. by_ms: 30 s from now at the latest. */
+int program_connect(struct program *program, int cancel_fd, int64_t by_ms, struct pg **out,
+                    struct err *err) MUST_CHECK;
 
 /* May we do with this outbox all that a relay does, and is it ordered as we are configured? Then *lanes (may
  * be NULL) is how many lanes it has, 0 without order. */

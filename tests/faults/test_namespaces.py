@@ -7,6 +7,7 @@ veth address.
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import time
 import uuid
@@ -14,7 +15,7 @@ import uuid
 import pytest
 
 from accounting import Accounting
-from harness import amqp, wait_until
+from harness import amqp, http, wait_until
 
 PATH = os.environ["PATH"] + ":/usr/sbin:/sbin"
 BATCH, WORKERS = 50, 2
@@ -118,6 +119,46 @@ def test_a_partition_from_postgres_frees_the_rows_at_the_server_and_the_relay_gi
     wait_until(lambda: database.left() == 0, what="an empty outbox")
     Accounting.of_oracle(ids, oracle, bound=BATCH * WORKERS).check()
     assert running.process.poll() is None
+
+
+def in_the_dark(namespace, tmp_path):
+    """A prefix for a program that asks a name server that says nothing, and that server's socket."""
+    resolv = tmp_path / "resolv.conf"
+    resolv.write_text(f"nameserver {namespace.address}\noptions timeout:20 attempts:5\n")
+    silent = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    silent.bind((namespace.address, 53))
+    silent.settimeout(20)
+    return [*namespace.prefix, tool("unshare"), "--mount", "sh", "-c", 'mount --bind "$0" /etc/resolv.conf && exec "$@"', str(resolv)], silent
+
+
+@pytest.mark.parametrize("scheme", ["amqp", "amqps", "http"])
+def test_a_stop_does_not_wait_for_a_name_server_that_says_nothing(namespace, database, proxied, start, tmp_path, scheme):
+    """getaddrinfo(3) would wait 20 s and longer."""
+    prefix, silent = in_the_dark(namespace, tmp_path)
+    where = "https://hooks.example/" if scheme == "http" else f"{scheme}://guest:guest@broker.example/"
+    postgres = proxied(os.environ["TEST_PG_PORT"], host=namespace.address)
+    database.fill(1)
+    with silent:
+        running = start("-d", database.through(postgres.port, namespace.address),
+                        *(http(where) if scheme == "http" else amqp(url=where)), prefix=prefix)
+        assert silent.recv(1000), "its question"
+        began = time.monotonic()
+        running.signal(signal.SIGTERM)
+        assert running.wait(60) == 0
+        assert time.monotonic() - began < 3
+
+
+@pytest.mark.parametrize("conninfo", ["host=db.example dbname=shop", "postgresql://one.example,two.example/shop"])
+@pytest.mark.parametrize("command", ["run", "drain"])
+def test_a_stop_does_not_wait_for_a_name_server_that_says_nothing_about_the_database(namespace, start, tmp_path, command, conninfo):
+    prefix, silent = in_the_dark(namespace, tmp_path)
+    with silent:
+        running = start("-d", conninfo, "-b", "null", prefix=prefix, command=command)
+        assert silent.recv(1000), "its question"
+        began = time.monotonic()
+        running.signal(signal.SIGTERM)
+        assert running.wait(60) == (75 if command == "drain" else 0)
+        assert time.monotonic() - began < 3
 
 
 def test_a_partition_from_the_broker_holds_no_transaction_and_heals_by_itself(namespace, database, setting):

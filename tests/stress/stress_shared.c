@@ -10,11 +10,11 @@
 #include <stdlib.h>
 
 #include "base/clock.h"
+#include "base/wake.h"
 #include "machine/breaker.h"
 #include "machine/channels.h"
 #include "machine/health.h"
 #include "machine/suspect.h"
-#include "base/wake.h"
 #include "store/mark.h"
 
 enum { THREADS = 8, ROUNDS = 20000 };

@@ -136,7 +136,8 @@ Test(channels, a_rest_for_another_reason_is_told_sooner_but_not_in_ever_other_wo
         (void)snprintf(reason, sizeof reason, "request %lld", (long long)now_ms);
         cr_assert(hold(bytes_of("a"), reason, 10, now_ms));
         told += news.tell;
-        cr_assert(!news.tell || (news.again >= 9 && news.again <= 10), "%u at %lld", news.again, (long long)now_ms);
+        cr_assert(!news.tell || (news.again >= 9 && news.again <= 10), "%u at %lld", news.again,
+                  (long long)now_ms);
     }
     cr_expect_eq(told, 5, "%d times in a minute", told);
 }

@@ -68,6 +68,30 @@ Test(hosts, addresses_go_with_their_names)
     expect(1, "b", "::1", "5432");
 }
 
+Test(hosts, an_empty_port_is_the_usual_one)
+{
+    read_list("postgresql://one,two:7/d", 2, 0);
+    expect(0, "one", "", "5432");
+    expect(1, "two", "", "7");
+}
+
+Test(hosts, a_name_server_is_asked_for_names_and_for_nothing_else)
+{
+    read_list("host=a,/run/postgresql,@abstract port=1", 3, 0);
+    cr_expect_str_eq(hosts.list[0].lookup, "a");
+    cr_expect_str_eq(hosts.list[1].lookup, "");
+    cr_expect_str_eq(hosts.list[2].lookup, "");
+    pg_hosts_finish(&hosts);
+    read_list("host=a dbname=d", 1, 0);
+    cr_expect_str_eq(hosts.list[0].lookup, "a");
+    pg_hosts_finish(&hosts);
+    read_list("host=a hostaddr=10.0.0.1", 1, 0);
+    cr_expect_str_eq(hosts.list[0].lookup, "");
+    pg_hosts_finish(&hosts);
+    read_list("orders", 1, 0);
+    cr_expect_str_eq(hosts.list[0].lookup, "");
+}
+
 Test(hosts, a_uri_may_name_several)
 {
     read_list("postgresql://u@a:1,b:2/d?connect_timeout=10", 2, 10000);
