@@ -436,10 +436,12 @@ static enum outbox_session_state kafka_publish(void *object, struct outbox_batch
         const struct fate *fate = &parcel->fates[at];
         unsettled += !fate->settled || fate->code == RD_KAFKA_RESP_ERR__MSG_TIMED_OUT;
     }
+    bool broken = session->client->broken; /* connect() makes another */
     let_go(parcel);
     (void)pthread_mutex_unlock(&kafka->lock);
-    (void)fail(error, OUTBOX_ERROR_UNAVAILABLE, "no report of delivery by the deadline");
-    return alive && unsettled == 0 ? OUTBOX_SESSION_OK : OUTBOX_SESSION_LOST;
+    (void)fail(error, OUTBOX_ERROR_UNAVAILABLE,
+               broken ? "the producer is broken" : "no report of delivery by the deadline");
+    return alive && unsettled == 0 && !broken ? OUTBOX_SESSION_OK : OUTBOX_SESSION_LOST;
 }
 
 /* From another thread. */

@@ -104,6 +104,13 @@ static redisReply *answer(struct session *session, int64_t deadline_ms)
     return reply;
 }
 
+/* A server that starts, or a replica without its master, refuses nobody: it is not ready. */
+static enum outbox_error_kind kind_of(const char *reply)
+{
+    bool later = strncmp(reply, "LOADING", 7) == 0 || strncmp(reply, "MASTERDOWN", 10) == 0;
+    return later ? OUTBOX_ERROR_UNAVAILABLE : OUTBOX_ERROR_REFUSED;
+}
+
 /* AUTH or PING: a TCP connection alone proves nothing. */
 static int greet(struct session *session, int64_t deadline_ms, struct outbox_error *error)
 {
@@ -111,7 +118,7 @@ static int greet(struct session *session, int64_t deadline_ms, struct outbox_err
     (void)redisAppendCommandArgv(session->context, words[1] ? 2 : 1, words, NULL);
     redisReply *reply = answer(session, deadline_ms);
     int result = !reply ? fail(error, OUTBOX_ERROR_UNAVAILABLE, session->context->errstr)
-                 : reply->type == REDIS_REPLY_ERROR ? fail(error, OUTBOX_ERROR_REFUSED, reply->str)
+                 : reply->type == REDIS_REPLY_ERROR ? fail(error, kind_of(reply->str), reply->str)
                                                     : 0;
     freeReplyObject(reply);
     return result;

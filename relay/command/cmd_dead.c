@@ -215,8 +215,10 @@ static int rehearse(struct dead *dead, const char *verb, struct err *err)
                    ? 0
                    : err_set(err, ERR_INTERNAL, "the result could not be written");
     }
-    (void)printf("%lld dead letter%s would be %s; nothing was done\n", (long long)dead->total,
-                 plural(dead->total), verb);
+    bool some = dead->limit > 0 && dead->limit < dead->total;
+    (void)printf("%s%lld dead letter%s would be %s; nothing was done\n", some ? "of these, the oldest " : "",
+                 (long long)(some ? dead->limit : dead->total), plural(some ? dead->limit : dead->total),
+                 verb);
     return 0;
 }
 

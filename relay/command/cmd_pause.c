@@ -32,7 +32,10 @@ static int read_request(const struct cli *cli, struct request *request, struct e
     if (request->scope[0] == '\0' || strlen(request->scope) > 255) {
         return err_set(err, ERR_USAGE, "a channel's name has 1 to 255 bytes");
     }
-    return cli_duration(cli, CLI_FOR, -1, &request->for_ms, err);
+    if (cli_duration(cli, CLI_FOR, -1, &request->for_ms, err) != 0) {
+        return -1;
+    }
+    return request->for_ms == 0 ? err_set(err, ERR_USAGE, "--for 0 pauses nothing: resume ends a pause") : 0;
 }
 
 static void name_scope(const struct request *request, char *out, size_t bytes)
@@ -87,8 +90,8 @@ static void tell_of_unknown(struct pg *pg, const struct request *request)
     }
 }
 
-/* What else is paused, for whoever mistyped a name. */
-static void tell_in_force(struct pg *pg, const struct request *request)
+/* What is paused, still or all the time: a name may be mistyped, and several pauses may concern a channel. */
+static void tell_in_force(struct pg *pg, const struct request *request, bool was_paused)
 {
     struct err err = {0};
     struct text in_force;
@@ -98,7 +101,7 @@ static void tell_in_force(struct pg *pg, const struct request *request)
     int result = pause_known(pg, request->scope, &known, &in_force, &err);
     bytes_copy_printable(clean, sizeof clean, bytes_of(text_get(&in_force)));
     if (result == 0 && clean[0]) {
-        (void)printf("paused are: %s\n", clean);
+        (void)printf("%s: %s\n", was_paused ? "still paused are" : "paused are", clean);
     }
     text_finish(&in_force);
 }
@@ -129,9 +132,7 @@ static int do_resume(struct pg *pg, const struct request *request, struct err *e
         return -1;
     }
     (void)printf("%s: %s\n", scope, was_paused ? "resumed" : "was not paused");
-    if (!was_paused) {
-        tell_in_force(pg, request);
-    }
+    tell_in_force(pg, request, was_paused);
     return 0;
 }
 

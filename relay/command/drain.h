@@ -40,7 +40,8 @@ struct drain {
     bool looked;                /* the figures of what is left are known */
     bool show_progress;
     bool over;
-    bool forced; /* a thread had to be let go of: nothing can be freed */
+    bool reached_limit; /* --max-messages */
+    bool forced;        /* a thread had to be let go of: nothing can be freed */
     int code;
     char result[700];
 };

@@ -163,6 +163,7 @@ static void judge_limits(struct drain *drain)
     } else if (!drain_ends_by_request(drain) && drain->max_messages > 0 &&
                atomic_load(&shared->working) == 0 && settled >= drain->max_messages) {
         drain_end(drain, 75, "stopped by --max-messages");
+        drain->reached_limit = true;
     }
 }
 
@@ -185,6 +186,9 @@ void drain_judge_outcome(struct drain *drain)
     (void)!drain_look(drain, drain->program->wake.halt_fd, clock_now_ms() + LAST_LOOK_MS, &err);
     uint64_t dead =
         drain->program->pool ? metrics_get(&pool_shared(drain->program->pool)->metrics.dead_lettered) : 0;
+    if (drain->reached_limit && drain->left.messages == 0 && drain->left.due == 0) {
+        drain_end(drain, 0, "nothing is left");
+    }
     if (drain->code == 0 && dead > 0) {
         drain_end(drain, 1, "some messages were dead-lettered");
     } else if (drain->code == 0 && drain->left.waiting > 0) {

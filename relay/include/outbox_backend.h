@@ -215,8 +215,9 @@ struct outbox_error {
 };
 
 /*
- * The table: one constant object for the life of the process. One backend object per process, one session
- * object per worker thread. The functions are called in this order:
+ * The table: one constant object for the life of the process. One backend object at work, one session
+ * object per worker thread; a reload opens a second one, to see whether its settings are right, while the
+ * first still works. The functions of each are called in this order:
  *
  *     open { session_new { connect { publish | check }* disconnect }* session_free }* close
  *
@@ -232,9 +233,9 @@ struct outbox_backend {
 
     /*
      * Reads the settings and checks what can be checked without a network.
-     * Thread: the main one, before any session exists. Blocking: no. Ownership: *backend is the backend's
-     * own, freed by close(); host and settings stay valid until close() has returned. After -1: *backend is
-     * ignored, close() is not called.
+     * Thread: the main one, before any session of it exists. Blocking: no. Ownership: *backend is the
+     * backend's own, freed by close(); host and settings stay valid until close() has returned. After -1:
+     * *backend is ignored, close() is not called.
      */
     int (*open)(void **backend, const struct outbox_host *host, const struct outbox_settings *settings,
                 struct outbox_error *error);

@@ -148,6 +148,12 @@ int kit_run(const struct kit_options *options, FILE *out, enum kit_verdict *verd
             return -1;
         }
     }
+    if (!options->refusing && !options->only) {
+        (void)fprintf(
+            out,
+            "# not asked: is an error answer taken for a confirm? --refusing KEY=VALUE asks, with a setting "
+            "of which the destination refuses each message\n");
+    }
     *verdict = tally.failed > 0                     ? KIT_NOT_CONFORMANT
                : tally.skipped > 0 || options->only ? KIT_PARTIAL
                                                     : KIT_CONFORMANT;

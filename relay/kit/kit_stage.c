@@ -20,8 +20,11 @@ void kit_fail(struct kit_stage *stage, const char *format, ...)
         (void)vsnprintf(stage->board->text, sizeof stage->board->text, format, args);
         va_end(args);
         atomic_store(&stage->board->finished, true);
+        _exit(1);
     }
-    _exit(1);
+    for (;;) {
+        (void)pause(); /* another thread failed first: its sentence is being written, and ends the process */
+    }
 }
 
 void kit_skip(struct kit_stage *stage, const char *why)

@@ -224,6 +224,7 @@ static void slow_down_if_rows_stay(struct worker *worker, const struct settled *
             log_number("worker", worker->number), log_number("rows", (int64_t)settled->kept));
     }
     if (settled->refused || settled->kept > 0) {
+        atomic_store(&shared->rows_stayed_ms, clock_now_ms());
         worker_slow_down(worker);
     }
 }

@@ -5,7 +5,7 @@
 
 /* A backend that says more than so many lines a minute is cut short: no plugin can fill the disk with its
  * words. */
-enum { LINES_AT_MOST = 60, LINES_PERIOD_MS = 60000 };
+enum { SAID_MAX_BYTES = 2000, LINES_AT_MOST = 60, LINES_PERIOD_MS = 60000 };
 
 static const char *get_string(const struct outbox_settings *settings, const char *name)
 {
@@ -69,7 +69,9 @@ static void log_of_backend(const struct outbox_host *host, enum outbox_log_level
         LOG(own->log, LOG_WARNING, "the backend said more than is shown", log_text("backend", own->name),
             log_number("lines", unsaid));
     }
-    LOG(own->log, known, text, log_text("backend", own->name));
+    char clean[SAID_MAX_BYTES];
+    bytes_copy_printable(clean, sizeof clean, bytes_of(text ? text : ""));
+    LOG(own->log, known, clean, log_text("backend", own->name));
 }
 
 void host_init(struct host *host, const struct option_set *settings, const char *name,

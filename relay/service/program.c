@@ -9,7 +9,13 @@
 #include "store/limits.h"
 #include "store/schema.h"
 
-enum { FILTER_MAX_BYTES = 1 << 20, HOLDS_MAX_BYTES = 128 << 10, CONNECT_MS = 30000, TRY_MS = 5000 };
+enum {
+    FILTER_MAX_BYTES = 1 << 20,
+    HOLDS_MAX_BYTES = 128 << 10,
+    CONNECT_MS = 30000,
+    TRY_MS = 5000,
+    STAY_TOLD_MS = 30000
+};
 
 static void name_instance(struct program *program)
 {
@@ -275,11 +281,13 @@ static void add_hold(void *context, const struct channel_rest *rest)
     text_addf(holds, ",\"next_try_in_s\":%lld}", (long long)(rest->rests_for_ms + 999) / 1000);
 }
 
-/* What is wrong, worst first; NULL if nothing is. */
-static const char *trouble(const struct health_view *database, const struct health_view *backend,
-                           const struct breaker_view *breaker)
+/* What is wrong, worst first; NULL if nothing is. While the breaker is open, no worker asks the database:
+ * then the ledger's word counts. */
+static const char *trouble(const struct program *program, const struct health_view *database,
+                           const struct health_view *backend, const struct breaker_view *breaker)
 {
-    if (database->failing_for_ms > 0) {
+    bool unasked = breaker->state != BREAKER_CLOSED && ledger_is_connected(program->ledger);
+    if (database->failing_for_ms > 0 && !unasked) {
         return database->last.text;
     }
     if (breaker->state != BREAKER_CLOSED && breaker->reason[0]) {
@@ -303,6 +311,13 @@ static bool find_stuck(struct program *program, int64_t now_ms, char *out, size_
     }
     program->told_of_stuck = worker >= 0;
     return worker >= 0;
+}
+
+/* Lately, as often as workers come upon them. */
+static bool rows_stay(struct shared *shared, int64_t now_ms)
+{
+    int64_t at_ms = atomic_load(&shared->rows_stayed_ms);
+    return at_ms > 0 && now_ms - at_ms < STAY_TOLD_MS + 2 * shared->options.poll_max_ms;
 }
 
 static const char *breaker_name(enum breaker_state state)
@@ -344,7 +359,12 @@ void program_tick(struct program *program)
     text_add(&holds.text, "]");
     char stuck[120];
     bool is_stuck = find_stuck(program, now_ms, stuck, sizeof stuck);
-    const char *reason = is_stuck ? stuck : trouble(&database, &backend, &breaker);
+    const char *reason = is_stuck ? stuck : trouble(program, &database, &backend, &breaker);
+    if (!reason && rows_stay(shared, now_ms)) {
+        reason = "messages that were sent, or are to be set aside, stay where they are and are sent again: "
+                 "does a trigger, "
+                 "a rule or a policy on outbox.message keep them?";
+    }
     bool blocked = reason || breaker.state != BREAKER_CLOSED;
     const struct ledger_entry entry = {
         .state = wake_is_stopping(&program->wake) ? "stopping"

@@ -124,6 +124,11 @@ static bool has_changed(struct ledger *ledger, const struct ledger_entry *entry)
     return changed;
 }
 
+bool ledger_is_connected(const struct ledger *ledger)
+{
+    return ledger->pg != NULL && ledger->has_written;
+}
+
 void ledger_write(struct ledger *ledger, const struct ledger_entry *entry)
 {
     int64_t now_ms = clock_now_ms();

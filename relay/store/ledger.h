@@ -6,6 +6,7 @@
 #ifndef RELAY_LEDGER_H
 #define RELAY_LEDGER_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/err.h"
@@ -39,6 +40,9 @@ void ledger_write(struct ledger *ledger, const struct ledger_entry *entry);
 /* Looks for strangers who stand in the way (inspect.h), as often as the row is written, and warns of what is
  * new. */
 void ledger_look_around(struct ledger *ledger);
+
+/* Did the database take what was last written? */
+bool ledger_is_connected(const struct ledger *ledger);
 
 /* Removes the row: a clean end. Accepts NULL. */
 void ledger_free(struct ledger *ledger);

@@ -26,8 +26,8 @@ SELECT count(*) FILTER (WHERE NOT retry),
                WHERE s.key IS NOT NULL AND s.seq IS NOT NULL AND hashtextextended(s.channel, 0) = hashtextextended(m.channel, 0)
                  AND hashtextextended(s.key, 0) = hashtextextended(m.key, 0) AND s.seq < m.seq AND s.due_at > (SELECT at FROM started))))),
        count(*) FILTER (WHERE retry AND due), count(*) FILTER (WHERE retry AND NOT due),
-       (extract(epoch FROM min(due_at) FILTER (WHERE retry AND NOT due AND seq <= $1::bigint) - clock_timestamp()) * 1000)::bigint,
-       (SELECT (extract(epoch FROM min(p.until) - clock_timestamp()) * 1000)::bigint FROM outbox.paused p JOIN outbox.paused_now n USING (scope)
+       (extract(epoch FROM min(due_at) FILTER (WHERE retry AND NOT due AND seq <= $1::bigint AND isfinite(due_at)) - clock_timestamp()) * 1000)::bigint,
+       (SELECT (extract(epoch FROM min(p.until) FILTER (WHERE isfinite(p.until)) - clock_timestamp()) * 1000)::bigint FROM outbox.paused p JOIN outbox.paused_now n USING (scope)
         WHERE p.until IS NOT NULL AND (scope = '*' OR EXISTS (SELECT FROM mine WHERE mine.channel = scope OR mine.channel LIKE n.pattern))),
        count(*) FILTER (WHERE seq IS NULL), count(*) FILTER (WHERE retry AND NOT due AND seq <= $1::bigint)
 FROM mine m

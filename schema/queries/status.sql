@@ -2,17 +2,18 @@
 SELECT jsonb_build_object(
   'schema_version', (SELECT max(version) FROM outbox.schema_version),
   'backlog', (SELECT count(*) FROM outbox.message),
-  'oldest_message_age_s', (SELECT coalesce(round(extract(epoch FROM clock_timestamp() - min(created_at)), 3), 0) FROM outbox.message),
+  'oldest_message_age_s', (SELECT coalesce(round(extract(epoch FROM clock_timestamp() - min(created_at) FILTER (WHERE isfinite(created_at))), 3), 0) FROM outbox.message),
   'scheduled', (SELECT count(*) FROM outbox.scheduled),
   'scheduled_due', (SELECT count(*) FROM outbox.scheduled WHERE due_at <= clock_timestamp()),
   'dead_letters', (SELECT count(*) FROM outbox.dead_letter),
   'channels', (SELECT coalesce(jsonb_agg(jsonb_build_object('channel', channel, 'messages', messages,
-                 'oldest_age_s', round(extract(epoch FROM oldest_age), 3)) ORDER BY oldest), '[]')
-               FROM (SELECT * FROM outbox.backlog ORDER BY oldest LIMIT 100) b),
+                 'oldest_age_s', coalesce(round(extract(epoch FROM clock_timestamp() - oldest), 3), 0)) ORDER BY oldest), '[]')
+               FROM (SELECT channel, count(*) AS messages, min(created_at) FILTER (WHERE isfinite(created_at)) AS oldest
+                     FROM outbox.message GROUP BY channel ORDER BY oldest LIMIT 100) b),
   'paused', (SELECT coalesce(jsonb_agg(jsonb_build_object('scope', scope, 'reason', reason, 'paused_by', paused_by, 'paused_at', paused_at,
                'until', until) ORDER BY scope), '[]') FROM outbox.paused JOIN outbox.paused_now USING (scope)),
   'retrying', (SELECT coalesce(jsonb_agg(jsonb_build_object('channel', channel, 'messages', messages, 'attempts', attempts,
-                 'next_try_in_s', greatest(0, ceil(extract(epoch FROM due_at - clock_timestamp()))), 'last_error', last_error) ORDER BY messages DESC), '[]')
+                 'next_try_in_s', CASE WHEN isfinite(due_at) THEN greatest(0, ceil(extract(epoch FROM due_at - clock_timestamp()))) END, 'last_error', last_error) ORDER BY messages DESC), '[]')
                FROM (SELECT channel, count(*) AS messages, max(attempts) AS attempts, min(due_at) AS due_at,
                             (array_agg(last_error ORDER BY tried_at DESC NULLS LAST))[1] AS last_error
                      FROM outbox.scheduled WHERE seq IS NOT NULL GROUP BY channel ORDER BY count(*) DESC LIMIT 100) r),

@@ -67,6 +67,7 @@ def test_a_dry_run_of_retry_and_discard_changes_nothing(database):
     for verb in ("retry", "discard"):
         done = run(database, "dead", verb, "--dry-run")
         assert done.returncode == 0 and "4 dead letters would be" in done.stdout and "nothing was done" in done.stdout
+        assert "of these, the oldest 1 dead letter would be" in run(database, "dead", verb, "--limit", "1", "--dry-run").stdout
     assert database.value("SELECT count(*) FROM outbox.dead_letter") == 4
 
 

@@ -144,6 +144,16 @@ def test_a_pause_of_what_is_not_there_says_so_and_a_resume_names_what_is_paused(
     assert code == 0 and text == "channel oders: was not paused\npaused are: ghost, ord*, orders\n"
 
 
+def test_a_resume_tells_what_still_holds_and_a_pause_of_no_time_is_a_mistake(database):
+    for scope in ([], ["orders"], ["ord*"]):
+        assert said("pause", *scope, "-d", database.conninfo)[0] == 0
+    assert said("resume", "-d", database.conninfo) == (0, "all channels: resumed\nstill paused are: ord*, orders\n")
+    assert said("resume", "orders", "-d", database.conninfo) == (0, "channel orders: resumed\nstill paused are: ord*\n")
+    assert said("resume", "ord*", "-d", database.conninfo) == (0, "channels like ord*: resumed\n")
+    code, text = said("pause", "orders", "--for", "0", "-d", database.conninfo)
+    assert code == 64 and "--for 0 pauses nothing" in text
+
+
 def test_a_running_relay_tells_that_channels_were_paused_and_that_none_is_any_more(database, start):
     running = start("-d", database.conninfo, "-b", "null")
     running.await_log("running")
@@ -211,6 +221,41 @@ def test_a_schema_that_is_dropped_under_a_running_relay_is_told_in_the_words_of_
     running.kill()
 
 
+def test_what_somebodys_trigger_misses_is_not_told_as_our_schema(database):
+    database.run("CREATE FUNCTION public.audit() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO audit_log VALUES (1); RETURN OLD; END $$")
+    database.run("CREATE TRIGGER audit BEFORE DELETE ON outbox.message FOR EACH ROW EXECUTE FUNCTION public.audit()")
+    database.fill(1)
+    done = relay("drain", "-d", database.conninfo, "-b", "null", "-o", "drain.unavailable_after=1s")
+    assert done.returncode != 0 and "audit_log" in done.stderr and "not installed" not in done.stderr, done.stderr
+
+
+def test_a_relay_whose_confirmed_rows_stay_is_not_well(database, start):
+    database.run("CREATE FUNCTION public.keep() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'")
+    database.run("CREATE TRIGGER keep BEFORE DELETE ON outbox.message FOR EACH ROW EXECUTE FUNCTION public.keep()")
+    database.fill(3)
+    start("-d", database.conninfo, "-b", "null")
+    wait_until(lambda: "does a trigger" in said("status", "-d", database.conninfo)[1], 30, "a status that tells")
+    database.run("DROP TRIGGER keep ON outbox.message")
+    wait_until(lambda: database.left() == 0, 30, "their end")
+
+
+def test_rows_ahead_of_the_sequence_are_aimed_at(database):
+    """Logical replication carries rows and no sequences: after a failover, the sequence stands at its beginning."""
+    database.fill(5)
+    database.run("SELECT setval('outbox.message_seq', 1, false)")
+    done = relay("drain", "-q", "--json", "-d", database.conninfo, "-b", "null")
+    assert done.returncode == 0 and json.loads(done.stdout)["published"] == 5, done.stdout
+
+
+def test_a_drain_that_reaches_its_limit_with_the_last_message_has_drained(database):
+    database.fill(5)
+    done = relay("drain", "-q", "--json", "-d", database.conninfo, "-b", "null", "--max-messages", "5")
+    assert done.returncode == 0 and json.loads(done.stdout)["left"] == 0, done.stdout
+    database.fill(5)
+    done = relay("drain", "-q", "--json", "-d", database.conninfo, "-b", "null", "--max-messages", "4")
+    assert done.returncode == 75 and json.loads(done.stdout)["left"] == 1, done.stdout
+
+
 def test_check_meets_what_run_would_meet_at_a_broker_of_one_channel(database):
     rabbitmqctl("eval", "application:set_env(rabbit, channel_max, 1).")
     try:
@@ -267,6 +312,18 @@ def test_a_message_of_any_date_goes(database, broker, receiver, when):
     database.run("INSERT INTO outbox.message (channel, type, created_at, expires_at) VALUES ('a', 't', %s, '290000-01-01')", when)
     assert relay("drain", "-q", "-d", database.conninfo, *http(receiver.url, "http.cloudevents=binary")).returncode == 0
     assert len(receiver.requests[0].headers["ce-time"].split("-")[0]) == 4, receiver.requests[0].headers["ce-time"]
+
+
+@pytest.mark.parametrize("when", ["infinity", "-infinity"])
+def test_times_without_an_end_stop_no_command(database, when):
+    database.run("INSERT INTO outbox.message (channel, type, created_at) VALUES ('a', 't', %s)", when)
+    database.run("INSERT INTO outbox.scheduled (seq, id, kind, channel, type, headers, created_at, bytes, due_at, tried_at)"
+                 " VALUES (0, gen_random_uuid(), 'event', 'a', 't', '{}', now(), 2, %s, %s)", when, when)
+    database.run("INSERT INTO outbox.paused (scope, until) VALUES ('b', %s)", when)
+    assert relay("status", "-d", database.conninfo).returncode == 0
+    assert json.loads(relay("status", "--json", "-d", database.conninfo).stdout)["backlog"] == 1
+    done = relay("drain", "-q", "--json", "-d", database.conninfo, "-b", "null")
+    assert json.loads(done.stdout)["left"] == 0 and done.returncode == (1 if when == "infinity" else 0), done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("arguments, text", [
