@@ -32,8 +32,12 @@ static void report_rest(struct worker *worker, const struct verdict_channel *cha
         return; /* one refusal may be this row's own fault, and its neighbours are to tell; two in a row are
                    not */
     }
-    if (channels_hold(shared->channels, channel->name, reason, channel->retry_after_ms, now_ms, &news) &&
-        news.tell) {
+    bool began =
+        channels_hold(shared->channels, channel->name, reason, channel->retry_after_ms, now_ms, &news);
+    if (began && channel->wall->verdict != OUTBOX_HOLD) {
+        channels_waive_turn(shared->channels, channel->name);
+    }
+    if (began && news.tell) {
         char name[NAME_BYTES];
         put_name(name, channel);
         LOG(shared->log, LOG_WARNING,

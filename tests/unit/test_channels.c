@@ -434,3 +434,13 @@ Test(channels, a_try_is_owed_when_a_rest_has_ended_in_time)
     cr_expect(hold(bytes_of("a"), "x", 1000, 1000), "it was tried");
     cr_expect(!channels_owe_a_try(channels, 5000, 1001));
 }
+
+Test(channels, that_rested_for_a_refusal_need_no_turn)
+{
+    cr_expect(hold(bytes_of("a"), "x", 1000, 0));
+    channels_waive_turn(channels, bytes_of("a"));
+    cr_expect(is_on_hold("a", 999), "it rests");
+    cr_expect(!is_on_hold("a", 1000), "its messages tell which of them it is");
+    cr_expect(hold(bytes_of("a"), "x", 1000, 1000));
+    cr_expect(is_on_hold("a", 2000));
+}
