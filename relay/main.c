@@ -2,6 +2,7 @@
 #include <stdio.h>
 
 #include "command/cli.h"
+#include "plugin/loader.h"
 
 #define BIT(flag) (1u << (flag))
 
@@ -36,7 +37,7 @@ int main(int argc, char **argv)
     struct cli cli;
     struct err err = {0};
     int code = 0;
-    if (cli_parse(&cli, argc, argv, commands, &err) != 0) {
+    if (loader_guard_exit(&err) != 0 || cli_parse(&cli, argc, argv, commands, &err) != 0) {
         code = cli_fail(&err);
     } else if (cli_has(&cli, CLI_HELP)) {
         cli_usage(commands, cli.command);
@@ -49,5 +50,6 @@ int main(int argc, char **argv)
     if ((fflush(stdout) != 0 || ferror(stdout)) && code == 0) {
         code = 70; /* the result did not reach whoever asked for it */
     }
+    loader_bound_exit(code);
     return code;
 }

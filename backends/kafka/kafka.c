@@ -395,8 +395,15 @@ static bool send_all(struct session *session, struct outbox_batch *batch, struct
                      int64_t deadline_ms)
 {
     bool alive = true;
+    const int64_t began_ms = now_ms();
     for (size_t at = 0; alive && at < batch->count;) {
         struct fate *fate = &parcel->fates[at];
+        int64_t ttl_ms = batch->messages[at]->ttl_ms;
+        if (ttl_ms >= 0 && now_ms() - began_ms >= ttl_ms) {
+            fate->settled = true;
+            batch->settle(batch, at++, OUTBOX_UNSETTLED, "it expired before it could be sent", 0);
+            continue;
+        }
         rd_kafka_resp_err_t code = send_one(session, batch->messages[at], parcel, fate);
         if (code == RD_KAFKA_RESP_ERR__QUEUE_FULL) {
             (void)pthread_mutex_lock(&session->kafka->lock);

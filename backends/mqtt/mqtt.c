@@ -241,12 +241,17 @@ struct window {
 
 /* False if the connection is gone. The library copies what it is given: nothing of the batch stays with it.
  */
-static bool send_one(struct session *session, struct outbox_batch *batch, size_t index, struct window *window)
+static bool send_one(struct session *session, struct outbox_batch *batch, size_t index, struct window *window,
+                     int64_t began_ms)
 {
     char topic[TOPIC_BYTES];
     const struct mqtt *mqtt = session->mqtt;
     const struct outbox_message *message = batch->messages[index];
     int mid = 0;
+    if (message->ttl_ms >= 0 && now_ms() - began_ms >= message->ttl_ms) {
+        batch->settle(batch, index, OUTBOX_UNSETTLED, "it expired before it could be sent", 0);
+        return true;
+    }
     if (mqtt->host->render(mqtt->host, mqtt->topic, message, topic, sizeof topic) <= 0 ||
         message->payload.len > PAYLOAD_MAX_BYTES) {
         batch->settle(batch, index, OUTBOX_REJECTED, "MQTT takes no such topic, or no payload of that size",
@@ -291,11 +296,13 @@ static enum outbox_session_state mqtt_publish(void *object, struct outbox_batch 
 {
     struct session *session = object;
     struct window window = {.count = 0};
+    const int64_t began_ms = now_ms();
     size_t next = 0;
     bool alive = true;
     while (alive && (next < batch->count || window.count > 0)) {
         while (alive && next < batch->count && window.count < WINDOW) {
-            alive = send_one(session, batch, next++, &window); /* without the lock: the library has its own */
+            /* without the lock: the library has its own */
+            alive = send_one(session, batch, next++, &window, began_ms);
         }
         (void)pthread_mutex_lock(&session->lock);
         while (alive && window.count > 0 && session->acked_count == 0) {

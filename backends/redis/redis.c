@@ -30,11 +30,16 @@ struct session { /* one per worker thread */
     atomic_int fd; /* for interrupt(), which comes from another thread */
 };
 
-static int64_t left_ms(int64_t deadline_ms)
+static int64_t now_ms(void)
 {
     struct timespec now;
     (void)clock_gettime(CLOCK_MONOTONIC, &now);
-    int64_t ms = deadline_ms - ((int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+static int64_t left_ms(int64_t deadline_ms)
+{
+    int64_t ms = deadline_ms - now_ms();
     return ms > 0 ? ms : 0;
 }
 
@@ -150,7 +155,7 @@ static int redis_connect(void *object, int64_t deadline_ms, struct outbox_error 
 }
 
 /* XADD stream * id ... type ... payload ..., into hiredis's buffer; binary-safe. False if the stream has no
- * name. */
+ * name. Where memory is short, hiredis says so when the answer is waited for. */
 static bool append(struct session *session, const struct outbox_message *message)
 {
     char stream[512];
@@ -167,7 +172,24 @@ static bool append(struct session *session, const struct outbox_message *message
         texts[at] = fields[at].len > 0 ? fields[at].ptr : "";
         lengths[at] = fields[at].len;
     }
-    return len > 0 && redisAppendCommandArgv(session->context, FIELDS, texts, lengths) == REDIS_OK;
+    if (len > 0) {
+        (void)redisAppendCommandArgv(session->context, FIELDS, texts, lengths);
+    }
+    return len > 0;
+}
+
+/* Whether it is on its way; if not, it has its verdict. */
+static bool send_one(struct session *session, struct outbox_batch *batch, size_t index, int64_t began_ms)
+{
+    const struct outbox_message *message = batch->messages[index];
+    bool expired = message->ttl_ms >= 0 && now_ms() - began_ms >= message->ttl_ms;
+    bool sent = !expired && append(session, message);
+    if (expired) {
+        batch->settle(batch, index, OUTBOX_UNSETTLED, "it expired before it could be sent", 0);
+    } else if (!sent) {
+        batch->settle(batch, index, OUTBOX_REJECTED, "option 'stream' makes no name of this message", 0);
+    }
+    return sent;
 }
 
 /* Out of memory, read-only, loading, a key of another type: the destination's fault, not the message's. */
@@ -194,14 +216,12 @@ static enum outbox_session_state redis_publish(void *object, struct outbox_batch
                                                struct outbox_error *error)
 {
     struct session *session = object;
+    const int64_t began_ms = now_ms();
     for (size_t from = 0, to = 0; from < batch->count; from = to) {
         to = end_of_window(batch, from);
         bool sent[WINDOW];
         for (size_t at = from; at < to; at++) {
-            sent[at - from] = append(session, batch->messages[at]);
-            if (!sent[at - from]) {
-                batch->settle(batch, at, OUTBOX_REJECTED, "option 'stream' makes no name of this message", 0);
-            }
+            sent[at - from] = send_one(session, batch, at, began_ms);
         }
         for (size_t at = from; at < to; at++) {
             redisReply *reply = sent[at - from] ? answer(session, deadline_ms) : NULL;

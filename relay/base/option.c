@@ -1,5 +1,6 @@
 #include "base/option.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -57,6 +58,7 @@ int option_set_init(struct option_set *set, const char *section, const struct ou
         const char *fallback = set->table[at].fallback;
         if (fallback && option_assign(set, (int)at, fallback, OPTION_DEFAULT, "default", err) != 0) {
             err->class = ERR_INTERNAL;
+            (void)err_prefix(err, "%s", set->table[at].name);
             option_set_finish(set);
             return -1;
         }
@@ -281,6 +283,10 @@ int option_append(struct option_set *set, int index, const char *name, const cha
 static int append_all(struct option_set *set, int index, const char *text, struct err *err)
 {
     bool map = set->table[index].type == OUTBOX_OPT_MAP;
+    if (text[0] == (map ? '{' : '[')) {
+        return err_set(err, ERR_CONFIG, "write %s, without brackets: only a file of YAML has them",
+                       map ? "NAME=VALUE,NAME=VALUE" : "one,another");
+    }
     char *copy = strdup(text);
     char *rest = copy;
     int result = copy ? 0 : err_set(err, ERR_INTERNAL, "out of memory");
@@ -290,7 +296,8 @@ static int append_all(struct option_set *set, int index, const char *text, struc
             continue;
         }
         if (map && !equals) {
-            result = err_set(err, ERR_CONFIG, "'%s' is not NAME=VALUE", item);
+            bool secret = set->table[index].flags & OUTBOX_OPT_SECRET;
+            result = err_set(err, ERR_CONFIG, "'%s' is not NAME=VALUE", secret ? "***" : item);
             break;
         }
         if (equals) {
@@ -327,6 +334,9 @@ const struct option_value *option_get(const struct option_set *set, const char *
 {
     int index = option_find(set, name);
     if (index < 0) {
+        (void)fprintf(stderr,
+                      "outbox-relay: option '%s' was asked for, which the table of %s does not have\n", name,
+                      set->section[0] ? set->section : "the relay");
         abort(); /* a fault of the caller: every name stands in a constant table */
     }
     return &set->values[index];

@@ -132,22 +132,35 @@ static void run_without_cache(char *const *argv)
     }
 }
 
-/* "OPTION" or "OPTION=PORT"; `name` is where the former is kept. */
-static int read_proxy(const struct cli *cli, struct kit_options *options, char name[KEY_BYTES],
-                      struct err *err)
+static int check_option(const struct kit_options *options, const char *value, const char *name,
+                        struct err *err)
 {
-    const char *value = cli->values[CLI_PROXY];
     const char *own = options->table->name;
-    if (!value) {
-        return 0;
-    }
-    size_t len = strcspn(value, "=");
-    (void)snprintf(name, KEY_BYTES, "%.*s", (int)len, value);
     if (strncmp(name, own, strlen(own)) == 0 && name[strlen(own)] == '.') {
         return err_set(err, ERR_USAGE, "--proxy %s: write the option without '%s.'", value, own);
     }
     if (option_find(options->settings, name) < 0) {
         return err_set(err, ERR_USAGE, "--proxy %s: backend %s has no such option", name, own);
+    }
+    return 0;
+}
+
+/* "OPTION" or "HOST_OPTION,PORT_OPTION", and "=PORT" behind it; `names` is where the former are kept. */
+static int read_proxy(const struct cli *cli, struct kit_options *options, char names[2][KEY_BYTES],
+                      struct err *err)
+{
+    const char *value = cli->values[CLI_PROXY];
+    if (!value) {
+        return 0;
+    }
+    size_t len = strcspn(value, "=");
+    size_t first = strcspn(value, "=,");
+    (void)snprintf(names[0], KEY_BYTES, "%.*s", (int)first, value);
+    (void)snprintf(names[1], KEY_BYTES, "%.*s", first < len ? (int)(len - first - 1) : 0,
+                   value + first + (first < len));
+    if (check_option(options, value, names[0], err) != 0 ||
+        (first < len && check_option(options, value, names[1], err) != 0)) {
+        return -1;
     }
     char *end = NULL;
     unsigned long port = value[len] == '=' ? strtoul(value + len + 1, &end, 10) : 0;
@@ -155,7 +168,8 @@ static int read_proxy(const struct cli *cli, struct kit_options *options, char n
         return err_set(err, ERR_USAGE,
                        "--proxy %s: write OPTION=PORT with the port where the proxy is to listen", value);
     }
-    options->proxy_option = name;
+    options->proxy_option = names[0];
+    options->proxy_port_option = first < len ? names[1] : NULL;
     options->proxy_port = (unsigned)port;
     return 0;
 }
@@ -170,7 +184,7 @@ static const char *without_section(const char *pair, const char *section)
 static int run_kit(struct cli *cli, const struct config *config)
 {
     struct err err = {0};
-    char proxy_option[KEY_BYTES];
+    char proxy_options[2][KEY_BYTES];
     const struct outbox_backend *table = config->backend;
     enum kit_verdict verdict = KIT_NOT_CONFORMANT;
     struct kit_options options = {.table = table,
@@ -179,7 +193,7 @@ static int run_kit(struct cli *cli, const struct config *config)
                                   .refusing = without_section(cli->values[CLI_REFUSING], table->name),
                                   .only = cli->values[CLI_ONLY],
                                   .argv = cli->argv};
-    if (read_proxy(cli, &options, proxy_option, &err) != 0) {
+    if (read_proxy(cli, &options, proxy_options, &err) != 0 || kit_check_options(&options, &err) != 0) {
         return cli_fail(&err);
     }
     kit_run_in_child(&options);
@@ -198,6 +212,7 @@ static int test_one(struct cli *cli)
     char keys[CLI_MAX_OVERRIDES][KEY_BYTES];
     struct option_set options;
     run_without_cache(cli->argv);
+    kit_before_load();
     if (loader_find(&table, cli->arguments[1], &err) != 0) {
         return cli_fail(&err);
     }
@@ -222,6 +237,8 @@ static int test_one(struct cli *cli)
     if (code == 0) {
         code = run_kit(cli, &config);
         config_finish(&config);
+        (void)fflush(stdout);
+        _exit(code); /* what it does at exit was judged elsewhere, and must not undo the verdict */
     }
     return code;
 }
@@ -247,17 +264,28 @@ int cmd_backends(struct cli *cli)
 {
     struct err err = {0};
     const char *word = cli->argument_count > 0 ? cli->arguments[0] : "";
-    if (strcmp(word, "list") == 0 && cli->argument_count == 1) {
+    bool lists = strcmp(word, "list") == 0;
+    bool tests = strcmp(word, "test") == 0;
+    if ((cli_has(cli, CLI_JSON) && !lists) ||
+        (!tests && (cli_has(cli, CLI_LIST) || cli_has(cli, CLI_ONLY) || cli_has(cli, CLI_PROXY) ||
+                    cli_has(cli, CLI_REFUSING)))) {
+        (void)err_set(
+            &err, ERR_USAGE,
+            "--json is for 'backends list', and --list, --only, --proxy and --refusing for 'backends "
+            "test'");
+        return cli_fail(&err);
+    }
+    if (lists && cli->argument_count == 1) {
         return print_list(cli);
     }
     if (strcmp(word, "show") == 0 && cli->argument_count == 2) {
         return print_one(cli->arguments[1]);
     }
-    if (strcmp(word, "test") == 0 && cli_has(cli, CLI_LIST)) {
+    if (tests && cli_has(cli, CLI_LIST)) {
         kit_list(stdout);
         return 0;
     }
-    if (strcmp(word, "test") == 0 && cli->argument_count == 2) {
+    if (tests && cli->argument_count == 2) {
         return test_one(cli);
     }
     if (strcmp(word, "new") == 0 && cli->argument_count == 2) {

@@ -3,8 +3,8 @@
  *
  *     cc -std=c11 -shared -fPIC -fvisibility=hidden my.c -o my.so $(pkg-config --cflags outbox-backend)
  *
- * "outbox-relay backends new my" writes a project that builds, "outbox-relay backends test ./my.so" says
- * whether it keeps what is written here.
+ * "outbox-relay backends new my" writes a project that builds, and
+ * 'outbox-relay backends test "$PWD/my.so"' says whether it keeps what is written here.
  *
  * A backend carries messages from the relay to one broker. It exports one function, made by OUTBOX_BACKEND(),
  * that returns a constant table; it links against nothing of the relay. The core owns the database,
@@ -216,8 +216,8 @@ struct outbox_error {
 
 /*
  * The table: one constant object for the life of the process. One backend object at work, one session
- * object per worker thread; a reload opens a second one, to see whether its settings are right, while the
- * first still works. The functions of each are called in this order:
+ * object per worker thread; a reload opens a second one and connects a session of it, to see whether its
+ * settings are right, while the first still works. The functions of each are called in this order:
  *
  *     open { session_new { connect { publish | check }* disconnect }* session_free }* close
  *
@@ -346,7 +346,7 @@ struct outbox_note {
 #define OUTBOX_ENTRY outbox_backend_v1
 #endif
 
-/* OUTBOX_BACKEND("name", "1.2.3", table); once, at file scope. */
+/* OUTBOX_BACKEND("name", "1.2.3", table); once, at file scope. Name and version have 31 bytes at most. */
 #define OUTBOX_BACKEND(NAME, VERSION, TABLE)                                                                 \
     __attribute__((used, section(".note.outbox"),                                                            \
                    aligned(4))) static const struct outbox_note outbox_note_ = {7,                           \

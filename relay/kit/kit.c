@@ -8,8 +8,9 @@
 
 enum { HANGS_AT_MOST = 3, SAID_MAX_BYTES = 64 << 10, LINES_AT_MOST = 20, LINE_BYTES = 300 };
 
-static const struct kit_test *const tables[] = {kit_contract_tests, kit_resource_tests, kit_manner_tests,
-                                                kit_fault_tests,    kit_outage_tests,   kit_delivery_tests};
+static const struct kit_test *const tables[] = {kit_contract_tests, kit_content_tests, kit_resource_tests,
+                                                kit_manner_tests,   kit_fault_tests,   kit_outage_tests,
+                                                kit_delivery_tests};
 
 /* The test of that number, counted from 1 through all tables; NULL behind the last. */
 static const struct kit_test *test_at(unsigned number)
@@ -65,6 +66,8 @@ struct tally {
     unsigned skipped;
     unsigned hung;
     bool past;
+    bool reached; /* the destination, by some test */
+    bool away;    /* by none, and one has tried */
 };
 
 /* What the test's process wrote to standard error: a line if all is well, and the beginning of it if not. */
@@ -93,6 +96,7 @@ static const char *reason_to_skip(const struct kit_options *options, const struc
 {
     return test->needs_proxy && !options->proxy_option ? "needs --proxy OPTION"
            : test->needs_proxy && tally->past          ? "the data goes past the proxy"
+           : tally->away                               ? "not begun: the destination does not answer"
            : tally->hung >= HANGS_AT_MOST              ? "not begun: too many hang"
                                                        : NULL;
 }
@@ -118,10 +122,15 @@ static int run_one(const struct kit_options *options, unsigned number, FILE *out
         tally->skipped += outcome.skipped;
         tally->hung += outcome.hung;
         tally->past = tally->past || outcome.past;
+        tally->reached = tally->reached || outcome.reached;
+        tally->away = tally->away || (outcome.away && !tally->reached);
         (void)fprintf(out, "%sok %u - %s%s%s\n", outcome.failed ? "not " : "", tally->number, test->name,
                       outcome.skipped ? " # SKIP " : "", outcome.skipped ? outcome.text : "");
         if (!outcome.skipped && outcome.text[0]) {
             (void)fprintf(out, "# %s\n", outcome.text);
+        }
+        if (outcome.failed && options->only) {
+            (void)fprintf(out, "# this is number %u of --list\n", number);
         }
         print_said(out, &said, outcome.failed);
     }

@@ -1,5 +1,9 @@
+#include <arpa/inet.h>
+#include <netdb.h>
+#include <netinet/in.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #include "kit/kit_proxy.h"
 
@@ -56,4 +60,17 @@ bool kit_address_parse(struct kit_address *address, const char *value)
            copy(address->port, sizeof address->port, port ? port : fallback,
                 port ? port_len : strlen(fallback)) &&
            copy(address->tail, sizeof address->tail, tail, strlen(tail));
+}
+
+bool kit_address_is_here(const char *host)
+{
+    const struct addrinfo hints = {.ai_family = AF_INET, .ai_socktype = SOCK_STREAM};
+    struct addrinfo *found = NULL;
+    if (getaddrinfo(host, NULL, &hints, &found) != 0) {
+        return false;
+    }
+    const struct sockaddr_in *address = (const struct sockaddr_in *)(const void *)found->ai_addr;
+    bool here = !found->ai_next && ntohl(address->sin_addr.s_addr) == INADDR_LOOPBACK;
+    freeaddrinfo(found);
+    return here;
 }

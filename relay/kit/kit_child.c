@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "plugin/loader.h"
 
 enum { TICK_MS = 5, SAID_MAX_BYTES = 1 << 20 };
 
@@ -50,37 +51,85 @@ unsigned kit_child_number(void)
     return read_role(&role) ? role.number : 0;
 }
 
-/* Puts the proxy's address into the option that holds the broker's. */
-static int reroute(struct kit_stage *stage, unsigned listen_port, struct err *err)
+/* Where the broker is, says one option, or one the host and another the port. */
+static int read_address(const struct kit_options *options, struct kit_address *address, struct err *err)
+{
+    char both[600];
+    const struct option_set *set = options->settings;
+    const char *host = kit_option_text(set, (size_t)option_find(set, options->proxy_option));
+    if (options->proxy_port_option) {
+        const char *port = kit_option_text(set, (size_t)option_find(set, options->proxy_port_option));
+        bool bare = host && strchr(host, ':') && host[0] != '['; /* an address of IPv6 */
+        (void)snprintf(both, sizeof both, "%s%s%s:%s", bare ? "[" : "", host ? host : "", bare ? "]" : "",
+                       port ? port : "");
+        host = both;
+    }
+    if (!kit_address_parse(address, host ? host : "")) {
+        return err_set(
+            err, ERR_USAGE,
+            "--proxy: option '%s' holds no host:port (where host and port are two options, write --proxy "
+            "HOST_OPTION,PORT_OPTION)",
+            options->proxy_option);
+    }
+    return 0;
+}
+
+static int assign(struct kit_stage *stage, const char *option, const char *text, struct err *err)
+{
+    return option_assign(stage->settings, option_find(stage->settings, option), text, OPTION_FLAG, "--proxy",
+                         err);
+}
+
+/* Puts the proxy's address where the broker's was. */
+static int reroute(struct kit_stage *stage, const struct kit_options *options, struct err *err)
 {
     struct kit_address address;
     char text[2048];
-    int index = option_find(stage->settings, stage->proxy_option);
-    const char *current = kit_option_text(stage->settings, (size_t)index);
-    if (!kit_address_parse(&address, current ? current : "")) {
-        return err_set(err, ERR_CONFIG, "option '%s' holds no host:port", stage->proxy_option);
-    }
-    if (kit_proxy_start(&stage->proxy, address.host, address.port, listen_port, err) != 0) {
+    if (read_address(options, &address, err) != 0 ||
+        kit_proxy_start(&stage->proxy, address.host, address.port, options->proxy_port, err) != 0) {
         return -1;
     }
     /* A name stays, where it is this machine's: certificates are made for names. */
-    bool local = strcmp(address.host, "localhost") == 0;
-    (void)snprintf(text, sizeof text, "%s%s:%u%s", address.head, local ? "localhost" : "127.0.0.1",
-                   kit_proxy_port(stage->proxy), address.tail);
-    return option_assign(stage->settings, index, text, OPTION_FLAG, "--proxy", err);
+    bool stays = kit_address_is_here(address.host);
+    const char *host = stays ? address.host : "127.0.0.1";
+    unsigned port = kit_proxy_port(stage->proxy);
+    (void)snprintf(stage->renamed, sizeof stage->renamed, "%s", stays ? "" : address.host);
+    if (!options->proxy_port_option) {
+        (void)snprintf(text, sizeof text, "%s%s:%u%s", address.head, host, port, address.tail);
+        return assign(stage, options->proxy_option, text, err);
+    }
+    (void)snprintf(text, sizeof text, "%u", port);
+    return assign(stage, options->proxy_option, host, err) == 0
+               ? assign(stage, options->proxy_port_option, text, err)
+               : -1;
 }
 
-/* "KEY=VALUE" into the settings. */
-static int refuse(struct kit_stage *stage, const char *pair, struct err *err)
+/* "KEY=VALUE": the option, or -1; *value is what is behind it. */
+static int find_refusing(const struct option_set *settings, const char *pair, const char **value)
 {
     char name[128];
     const char *equals = strchr(pair, '=');
     (void)snprintf(name, sizeof name, "%.*s", equals ? (int)(equals - pair) : 0, pair);
-    int index = option_find(stage->settings, name);
-    if (!equals || index < 0) {
-        return err_set(err, ERR_USAGE, "write KEY=VALUE with an option of this backend");
+    *value = equals ? equals + 1 : "";
+    return equals ? option_find(settings, name) : -1;
+}
+
+static int refuse(struct kit_stage *stage, const char *pair, struct err *err)
+{
+    const char *value = NULL;
+    int index = find_refusing(stage->settings, pair, &value);
+    return option_assign(stage->settings, index, value, OPTION_FLAG, "--refusing", err);
+}
+
+int kit_check_options(const struct kit_options *options, struct err *err)
+{
+    struct kit_address address;
+    const char *value = NULL;
+    if (options->refusing && find_refusing(options->settings, options->refusing, &value) < 0) {
+        return err_set(err, ERR_USAGE, "--refusing %s: write KEY=VALUE with an option of this backend",
+                       options->refusing);
     }
-    return option_assign(stage->settings, index, equals + 1, OPTION_FLAG, "--refusing", err);
+    return options->proxy_option ? read_address(options, &address, err) : 0;
 }
 
 /* A sanitizer's own handlers would make an ordinary exit of them. */
@@ -89,6 +138,16 @@ static void let_crashes_be_crashes(void)
     static const int crashes[] = {SIGSEGV, SIGBUS, SIGABRT, SIGFPE, SIGILL};
     for (size_t at = 0; at < sizeof crashes / sizeof crashes[0]; at++) {
         (void)signal(crashes[at], SIG_DFL);
+    }
+}
+
+void kit_before_load(void)
+{
+    if (kit_child_number() > 0) {
+        loader_expect_exit();           /* and judges what it finds */
+        (void)signal(SIGPIPE, SIG_IGN); /* as the relay does */
+        let_crashes_be_crashes();
+        kit_look_around();
     }
 }
 
@@ -111,9 +170,9 @@ void kit_child_begin(const struct kit_options *options, const struct kit_test *t
                               .settings = options->settings,
                               .proxy_option = options->proxy_option};
     atomic_store(&board->begun, true);
-    (void)signal(SIGPIPE, SIG_IGN); /* as the relay does */
-    let_crashes_be_crashes();
-    if (test->needs_proxy && reroute(&stage, options->proxy_port, &err) != 0) {
+    /* Where the proxy has a port of its own, the broker sends its clients there, whatever the test. */
+    bool rerouted = test->needs_proxy || (options->proxy_option && options->proxy_port > 0);
+    if (rerouted && reroute(&stage, options, &err) != 0) {
         kit_fail(&stage, "the kit's proxy: %s", err.text);
     }
     if (test->needs_refusing && refuse(&stage, options->refusing, &err) != 0) {
@@ -214,8 +273,11 @@ static void judge_end(const struct kit_board *board, int status, struct kit_outc
     enum kit_call call = (enum kit_call)atomic_load(&board->call);
     const char *where = call != CALL_NONE ? kit_call_name(call) : "the backend, between two calls,";
     outcome->past = atomic_load(&board->past);
+    outcome->reached = atomic_load(&board->reached);
+    outcome->away = atomic_load(&board->away);
     outcome->skipped = atomic_load(&board->skipped);
-    if (atomic_load(&board->finished)) {
+    bool left = call == CALL_EXIT && WIFEXITED(status) && WEXITSTATUS(status) == 0;
+    if (left || atomic_load(&board->finished)) {
         outcome->failed = atomic_load(&board->failed);
         (void)snprintf(outcome->text, sizeof outcome->text, "%s",
                        outcome->failed || outcome->skipped ? board->text : board->note);
@@ -240,8 +302,9 @@ static bool is_stuck(const struct kit_board *board, const struct kit_test *test,
     int64_t must_end_ms = atomic_load(&board->must_end_ms);
     enum kit_call call = (enum kit_call)atomic_load(&board->call);
     if (call != CALL_NONE && must_end_ms > 0 && now_ms - must_end_ms > KIT_HANG_MS) {
-        fail(outcome, "%s has not returned %d s after it had to: wait only for what is left of the deadline",
-             kit_call_name(call), KIT_HANG_MS / 1000);
+        fail(outcome, "%s has not returned %d s after it had to: %s", kit_call_name(call), KIT_HANG_MS / 1000,
+             call == CALL_EXIT ? "end your threads in close(), and wait for nothing here"
+                               : "wait only for what is left of the deadline");
         return true;
     }
     if (now_ms - began_ms > test->limit_ms + KIT_HANG_MS) {

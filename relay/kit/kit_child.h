@@ -16,8 +16,9 @@
 struct kit_outcome {
     bool failed;
     bool skipped;
-    bool hung; /* it had to be killed */
-    bool past; /* the data went past the proxy: no test of the network means anything */
+    bool hung;          /* it had to be killed */
+    bool past;          /* the data went past the proxy: no test of the network means anything */
+    bool reached, away; /* as on the board */
     char text[KIT_TEXT_BYTES + 200];
 };
 

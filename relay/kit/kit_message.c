@@ -133,6 +133,9 @@ static void fill(struct kit_messages *messages, struct outbox_message *message, 
         place_headers(messages, message, shape->headers ? shape->headers : one_of_each,
                       shape->headers ? shape->header_count : sizeof one_of_each / sizeof one_of_each[0]);
     }
+    if (shape->alter) {
+        shape->alter(message, index, shape->round);
+    }
 }
 
 static bool make(struct kit_messages *messages, size_t count, const struct kit_shape *shape, size_t bytes,

@@ -43,6 +43,10 @@ struct kit_shape {
     size_t odd_at; /* one message, counted from 1, has a payload of its own; 0 = none */
     struct outbox_bytes odd_payload;
     bool bare; /* only what every message has */
+    /* May change each, counted from 0, before it is lent: its texts live as long as the program. NULL = no.
+     */
+    void (*alter)(struct outbox_message *message, size_t index, size_t round);
+    size_t round;
 };
 
 /* `count` messages of one shape, with ids of their own; false when memory is short. */

@@ -1,3 +1,4 @@
+#define _GNU_SOURCE /* memmem */
 #include "kit/kit_pair.h"
 
 #include <errno.h>
@@ -7,8 +8,87 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "kit/kit_message.h"
 
+enum { FIRST_ROOM = 64 << 10, MOST_ROOM = 64 << 20 }; /* of a tape, in bytes */
 enum { BUFFER_BYTES = 64 << 10, SLOW_BYTES = 512, BEFORE_CLOSE_BYTES = 200, DROP_MS = 50, DRIP_MS = 100 };
+
+/* ---- the tape ---- */
+
+static bool make_room(struct kit_tape *tape, size_t len)
+{
+    size_t room = tape->room ? tape->room : FIRST_ROOM;
+    while (room - tape->len < len && room < MOST_ROOM) {
+        room *= 2;
+    }
+    if (room - tape->len < len) {
+        return false;
+    }
+    char *bytes = room == tape->room ? tape->bytes : realloc(tape->bytes, room);
+    if (!bytes) {
+        return false;
+    }
+    tape->bytes = bytes;
+    tape->room = room;
+    return true;
+}
+
+static void record(struct kit_tape *tape, const char *bytes, size_t len)
+{
+    if (len == 0 || tape->full) {
+        return;
+    }
+    if (!make_room(tape, len)) {
+        tape->full = true;
+        return;
+    }
+    memcpy(tape->bytes + tape->len, bytes, len);
+    tape->len += len;
+}
+
+/* The hexadecimal digits behind a mark's beginning; false if they are none. */
+static bool read_number(const char *text, unsigned *number)
+{
+    static const char digits[] = "0123456789abcdef";
+    *number = 0;
+    for (size_t at = 0; at < KIT_MARK_DIGITS; at++) {
+        const char *digit = memchr(digits, text[at], sizeof digits - 1);
+        if (!digit) {
+            return false;
+        }
+        *number = *number * 16 + (unsigned)(digit - digits);
+    }
+    return true;
+}
+
+void kit_tape_find_marks(const struct kit_tape *tape, unsigned first, size_t count, bool *heard)
+{
+    static const char begin[] = KIT_MARK;
+    const size_t begin_len = sizeof begin - 1;
+    const char *at = tape->bytes;
+    const char *end = tape->bytes ? tape->bytes + tape->len : NULL;
+    while (at && (at = memmem(at, (size_t)(end - at), begin, begin_len)) != NULL) {
+        unsigned number = 0;
+        at += begin_len;
+        if ((size_t)(end - at) >= KIT_MARK_DIGITS && read_number(at, &number) && number >= first &&
+            number - first < count) {
+            heard[number - first] = true;
+        }
+    }
+}
+
+bool kit_tape_holds(const struct kit_tape *tape, const char *text, size_t len)
+{
+    return tape->len >= len && memmem(tape->bytes, tape->len, text, len) != NULL;
+}
+
+void kit_tape_finish(struct kit_tape *tape)
+{
+    free(tape->bytes);
+    *tape = (struct kit_tape){0};
+}
+
+/* ---- its life ---- */
 
 void kit_pair_close(struct kit_pair *pair, bool reset)
 {
@@ -65,7 +145,7 @@ static size_t empty(struct kit_pipe *pipe, int fd, size_t most, struct kit_tape 
         return 0;
     }
     if (tape) {
-        kit_tape_add(tape, pipe->buffer + pipe->from, (size_t)sent);
+        record(tape, pipe->buffer + pipe->from, (size_t)sent);
     }
     pipe->from += (size_t)sent;
     pipe->len -= (size_t)sent;
@@ -171,6 +251,10 @@ size_t kit_pair_serve(struct kit_pair *pair, enum kit_fault fault)
     }
     if (fault == KIT_REFUSE) {
         kit_pair_close(pair, true);
+        return 0;
+    }
+    if (fault == KIT_END) {
+        end_politely(pair);
         return 0;
     }
     if (fault == KIT_DROP) {

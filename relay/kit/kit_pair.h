@@ -1,4 +1,7 @@
-/* kit_pair - one connection through the kit's proxy, and what a fault does to it. */
+/*
+ * kit_pair - one connection through the kit's proxy, what a fault does to it, and the tape of what went over
+ * it to the broker.
+ */
 #ifndef RELAY_KIT_PAIR_H
 #define RELAY_KIT_PAIR_H
 
@@ -9,7 +12,21 @@
 #include <sys/socket.h>
 
 #include "kit/kit_proxy.h"
-#include "kit/kit_tape.h"
+
+/* What went to the broker. Bounded: a tape that is full says so, and is then no proof of absence. */
+struct kit_tape {
+    char *bytes;
+    size_t len;
+    size_t room;
+    bool full; /* or memory was short: something is missing */
+};
+
+/* Marks of kit_message `first` to `first + count - 1`: heard[number - first] becomes true. */
+void kit_tape_find_marks(const struct kit_tape *tape, unsigned first, size_t count, bool *heard);
+
+bool kit_tape_holds(const struct kit_tape *tape, const char *text, size_t len);
+
+void kit_tape_finish(struct kit_tape *tape); /* and it may be used again */
 
 /* One direction of a connection. */
 struct kit_pipe {

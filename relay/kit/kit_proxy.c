@@ -316,6 +316,17 @@ void kit_proxy_listen(struct kit_proxy *proxy)
     (void)pthread_mutex_unlock(&proxy->lock);
 }
 
+bool kit_proxy_heard_text(struct kit_proxy *proxy, const char *text, size_t len)
+{
+    bool heard = false;
+    (void)pthread_mutex_lock(&proxy->lock);
+    for (size_t at = 0; at < PAIRS && !heard; at++) {
+        heard = kit_tape_holds(&proxy->tapes[at], text, len);
+    }
+    (void)pthread_mutex_unlock(&proxy->lock);
+    return heard;
+}
+
 bool kit_proxy_heard(struct kit_proxy *proxy, unsigned first, size_t count, bool *heard)
 {
     bool whole = true;

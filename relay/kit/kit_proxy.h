@@ -23,6 +23,7 @@ enum kit_fault {
     KIT_SLOW,     /* a few bytes at a time */
     KIT_DRIP,     /* ten of the broker's bytes a second */
     KIT_DROP,     /* what the backend says does not arrive, and a moment later connections are reset */
+    KIT_END,      /* connections end with a FIN, at once */
     KIT_RESET,    /* connections are reset in place of the broker's next bytes */
     KIT_CUT,      /* connections end with a FIN after the first of the broker's next bytes */
     KIT_CLOSE     /* connections end with a FIN in the middle of the broker's next bytes */
@@ -50,6 +51,9 @@ void kit_proxy_listen(struct kit_proxy *proxy);
  * if there was more than can be kept. */
 bool kit_proxy_heard(struct kit_proxy *proxy, unsigned first, size_t count, bool *heard);
 
+/* Whether a text has gone to the broker since then. */
+bool kit_proxy_heard_text(struct kit_proxy *proxy, const char *text, size_t len);
+
 /* Whether a descriptor of this process is the proxy's own; how many it has, once all connections have ended
  * (waited for, a second at most: else more). */
 bool kit_proxy_owns(struct kit_proxy *proxy, int fd);
@@ -66,5 +70,8 @@ struct kit_address {
     char tail[1024];
 };
 bool kit_address_parse(struct kit_address *address, const char *value);
+
+/* Whether a name means this machine, so that a proxy on 127.0.0.1 may bear it. */
+bool kit_address_is_here(const char *host);
 
 #endif

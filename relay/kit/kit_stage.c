@@ -10,8 +10,6 @@
 #include "base/clock.h"
 #include "plugin/backend.h"
 
-enum { AGAIN_MS = 100 }; /* as the relay's watchdog does */
-
 void kit_fail(struct kit_stage *stage, const char *format, ...)
 {
     if (!atomic_exchange(&stage->board->failed, true)) {
@@ -39,6 +37,17 @@ void kit_skip_past(struct kit_stage *stage, const char *why)
 {
     atomic_store(&stage->board->past, true);
     kit_skip(stage, why);
+}
+
+void kit_skip_renamed(struct kit_stage *stage, const char *why)
+{
+    char text[KIT_TEXT_BYTES];
+    (void)snprintf(
+        text, sizeof text,
+        "the kit's proxy is 127.0.0.1, and that does not do in place of %.200s (certificates are made "
+        "for names): let the name be 127.0.0.1 in /etc/hosts, and the broker there (%.200s)",
+        stage->renamed, why);
+    kit_skip_past(stage, text);
 }
 
 void kit_note(struct kit_stage *stage, const char *text)
@@ -74,6 +83,7 @@ const char *kit_call_name(enum kit_call call)
         [CALL_PUBLISH] = "publish()",
         [CALL_EXPLAIN] = "explain()",
         [CALL_LIBRARY] = "library()",
+        [CALL_EXIT] = "a destructor, or what runs at exit,",
     };
     return call >= CALL_NONE && call < CALLS ? names[call] : "";
 }
@@ -95,6 +105,12 @@ static void end(struct kit_stage *stage, struct watch watch)
         kit_fail(stage, "%s returned %lld ms after it had to: wait only for what is left of the deadline",
                  kit_call_name(watch.call), (long long)late_ms);
     }
+}
+
+void kit_leave(struct kit_stage *stage)
+{
+    (void)begin(stage, CALL_EXIT, KIT_SOON_MS);
+    exit(0);
 }
 
 /* The same for calls that interrupt() may end. */
@@ -208,12 +224,18 @@ int kit_try_connect(struct kit_session *session, int64_t wait_ms)
         return -1;
     }
     session->connected = true;
+    atomic_store(&stage->board->reached, true);
     return 0;
 }
 
 void kit_connect(struct kit_session *session)
 {
-    if (kit_try_connect(session, 10000) != 0) {
+    bool connected = kit_try_connect(session, 10000) == 0;
+    if (!connected && session->stage->renamed[0]) {
+        kit_skip_renamed(session->stage, session->error.text);
+    }
+    if (!connected) {
+        atomic_store(&session->stage->board->away, !session->stage->proxy);
         kit_fail(session->stage, "connect() failed: %s (the kit needs a destination that works: see -o)",
                  session->error.text);
     }
@@ -303,6 +325,8 @@ bool kit_library(struct kit_stage *stage, char *out, size_t out_bytes)
 
 /* ---- publish ---- */
 
+enum { DAY_MS = 86400000 };
+
 static void settle(struct outbox_batch *lent, size_t index, enum outbox_verdict verdict, const char *reason,
                    int64_t retry_after_ms)
 {
@@ -329,6 +353,11 @@ static void settle(struct outbox_batch *lent, size_t index, enum outbox_verdict 
         kit_fail(stage,
                  "message %zu was not confirmed and got no reason: write a sentence with cause and fix",
                  index + 1);
+    }
+    if (retry_after_ms > DAY_MS) {
+        kit_fail(stage,
+                 "settle() was called with a retry_after_ms of %lld: milliseconds from now on, 24 h at most",
+                 (long long)retry_after_ms);
     }
     if (retry_after_ms < 0) {
         kit_fail(stage, "settle() was called with a negative retry_after_ms: 0 leaves it to the relay");
@@ -367,6 +396,10 @@ static void judge(struct kit_batch *batch, const struct kit_session *session)
     if (batch->state != OUTBOX_SESSION_OK) {
         expect_text(batch->stage, CALL_PUBLISH, &session->error);
     }
+    if (batch->state == OUTBOX_SESSION_BUSY && session->error.retry_after_ms < 0) {
+        kit_fail(batch->stage,
+                 "publish() said BUSY with a negative retry_after_ms: 0 leaves it to the relay");
+    }
 }
 
 void kit_publish(struct kit_batch *batch, struct kit_session *session, struct kit_messages *messages,
@@ -380,6 +413,7 @@ void kit_publish(struct kit_batch *batch, struct kit_session *session, struct ki
                                 .stage = stage,
                                 .messages = messages,
                                 .thread = pthread_self(),
+                                .wait_ms = wait_ms,
                                 .answers = calloc(messages->count + 1, sizeof *batch->answers)};
     if (!batch->answers) {
         kit_fail(stage, "the kit is out of memory");
@@ -417,9 +451,10 @@ void kit_expect_confirmed(const struct kit_batch *batch, const struct kit_sessio
         const struct kit_answer *answer = &batch->answers[at];
         if (!answer->settled) {
             wait_for_late_ones();
-            kit_fail(batch->stage,
-                     "%s: message %zu of %zu got no verdict, and the session is lost or busy: %s", what,
-                     at + 1, batch->lent.count, session->error.text);
+            kit_fail(
+                batch->stage,
+                "%s: message %zu of %zu got no verdict within %lld s, and the session is lost or busy: %s",
+                what, at + 1, batch->lent.count, (long long)batch->wait_ms / 1000, session->error.text);
         }
         if (answer->verdict != OUTBOX_CONFIRMED) {
             kit_fail(batch->stage, "%s: message %zu of %zu is %s: %s", what, at + 1, batch->lent.count,
@@ -429,68 +464,5 @@ void kit_expect_confirmed(const struct kit_batch *batch, const struct kit_sessio
     if (batch->state != OUTBOX_SESSION_OK) {
         kit_fail(batch->stage, "%s: all were confirmed, and yet the session is not OK: %s", what,
                  session->error.text);
-    }
-}
-
-/* ---- interrupt ---- */
-
-/* True while there is something to interrupt, or it has not begun. */
-static bool interrupt_once(struct kit_interrupt *interrupt)
-{
-    struct kit_session *session = interrupt->session;
-    (void)pthread_mutex_lock(&session->lock);
-    bool running = session->in_call;
-    int64_t began_ms = clock_now_ms();
-    if (running) {
-        interrupt->called_ms = interrupt->called_ms ? interrupt->called_ms : began_ms;
-        session->stage->table->interrupt(session->object);
-    }
-    int64_t took_ms = clock_now_ms() - began_ms;
-    (void)pthread_mutex_unlock(&session->lock);
-    if (took_ms > KIT_LATE_MS) {
-        kit_fail(session->stage, "interrupt() itself took %lld ms: it must not block", (long long)took_ms);
-    }
-    return running || interrupt->called_ms == 0;
-}
-
-static void pause_ms(int64_t ms)
-{
-    const struct timespec wait = {ms / 1000, (long)(ms % 1000) * 1000000};
-    (void)nanosleep(&wait, NULL); /* when interrupt() comes is the very thing under test */
-}
-
-static void *interrupt_later(void *object)
-{
-    struct kit_interrupt *interrupt = object;
-    struct kit_session *session = interrupt->session;
-    bool begun = false;
-    while (!begun && !atomic_load(&interrupt->over)) {
-        (void)pthread_mutex_lock(&session->lock);
-        begun = session->in_call;
-        (void)pthread_mutex_unlock(&session->lock);
-        pause_ms(begun ? interrupt->after_ms : 1);
-    }
-    while (!atomic_load(&interrupt->over) && interrupt_once(interrupt)) {
-        pause_ms(AGAIN_MS);
-    }
-    return NULL;
-}
-
-void kit_interrupt_begin(struct kit_interrupt *interrupt, struct kit_session *session, int64_t after_ms)
-{
-    *interrupt = (struct kit_interrupt){.session = session, .after_ms = after_ms};
-    if (pthread_create(&interrupt->thread, NULL, interrupt_later, interrupt) != 0) {
-        kit_fail(session->stage, "the kit cannot start a thread");
-    }
-}
-
-void kit_interrupt_end(struct kit_interrupt *interrupt)
-{
-    int64_t now_ms = clock_now_ms();
-    atomic_store(&interrupt->over, true);
-    (void)pthread_join(interrupt->thread, NULL);
-    if (interrupt->called_ms != 0 && now_ms - interrupt->called_ms > KIT_SOON_MS + KIT_LATE_MS / 2) {
-        kit_fail(interrupt->session->stage, "interrupt() took effect after %lld ms: 1 s is what it has",
-                 (long long)(now_ms - interrupt->called_ms));
     }
 }

@@ -34,6 +34,7 @@ enum kit_call {
     CALL_PUBLISH,
     CALL_EXPLAIN,
     CALL_LIBRARY,
+    CALL_EXIT, /* of the process: destructors, atexit() */
     CALLS
 };
 const char *kit_call_name(enum kit_call call); /* "publish()" */
@@ -47,6 +48,8 @@ struct kit_board {
     atomic_bool failed;
     atomic_bool skipped;
     atomic_bool past;          /* the data went past the proxy */
+    atomic_bool reached;       /* connect() worked once */
+    atomic_bool away;          /* it failed, with nothing of the kit in between */
     char note[KIT_TEXT_BYTES]; /* told beside a test that passed */
     char text[KIT_TEXT_BYTES];
 };
@@ -59,16 +62,17 @@ struct kit_stage {
     void *backend;
     struct kit_proxy *proxy; /* NULL without --proxy */
     const char *proxy_option;
+    char renamed[256]; /* the broker's name, where the proxy's address took its place; else "" */
 };
 
 /* One session and what happened in its last publish(). */
 struct kit_session {
     struct kit_stage *stage;
     void *object;
-    bool connected;
     struct outbox_error error;
     pthread_mutex_t lock; /* held where a call begins and ends, and around interrupt() */
-    bool in_call;         /* connect(), check() or publish() is running */
+    bool connected;
+    bool in_call; /* connect(), check() or publish() is running */
 };
 
 /* A batch as the host lends it, with an eye on every settle(). */
@@ -84,6 +88,7 @@ struct kit_batch {
         char reason[200];
     } * answers;
     enum outbox_session_state state;
+    int64_t wait_ms; /* how long it had */
 };
 
 /* An option's value as it was written, of a list its first; NULL if there is none. */
@@ -96,11 +101,17 @@ void kit_fail(struct kit_stage *stage, const char *format, ...)
 /* Ends the test as skipped: it cannot be run here. */
 void kit_skip(struct kit_stage *stage, const char *why) __attribute__((noreturn));
 
+/* Ends the process as a program ends, destructors and all, and the test as passed if that works. */
+void kit_leave(struct kit_stage *stage) __attribute__((noreturn));
+
 /* Says something beside the result. */
 void kit_note(struct kit_stage *stage, const char *text);
 
 /* Ends the test as skipped, and with it all that need the proxy: the data goes another way. */
 void kit_skip_past(struct kit_stage *stage, const char *why) __attribute__((noreturn));
+
+/* The same because the broker's name is not the proxy's. */
+void kit_skip_renamed(struct kit_stage *stage, const char *why) __attribute__((noreturn));
 
 /* Each ends the test if the call crashes, comes back too late, or breaks the contract. */
 void kit_open(struct kit_stage *stage);

@@ -14,6 +14,7 @@ struct kit_test {
 };
 
 extern const struct kit_test kit_contract_tests[]; /* a table that ends with a zeroed row; likewise below */
+extern const struct kit_test kit_content_tests[];
 extern const struct kit_test kit_resource_tests[];
 extern const struct kit_test kit_manner_tests[];
 extern const struct kit_test kit_fault_tests[];
@@ -28,7 +29,9 @@ void kit_end(struct kit_stage *stage, struct kit_session *session);
 void kit_make(struct kit_stage *stage, struct kit_messages *messages, size_t count,
               const struct kit_shape *shape);
 
-/* Publishes plain messages and expects them confirmed. */
+/* Publishes messages of one shape and expects them confirmed; the latter plain ones, in 10 s. */
+void kit_publish_confirmed(struct kit_session *session, size_t count, const struct kit_shape *shape,
+                           int64_t wait_ms, const char *what);
 void kit_publish_plain(struct kit_session *session, size_t count, const char *what);
 
 /* Open descriptors of this process; bytes that it has allocated. */
@@ -38,8 +41,11 @@ int64_t kit_count_bytes(void);
 /* The network is well again: the same session must be, after disconnect() and connect(). */
 void kit_expect_recovery(struct kit_session *session, const char *after);
 
-/* Under `fault`, nothing may be called done or impossible. */
-void kit_expect_no_verdict(struct kit_session *session, size_t count, const char *fault);
+/* Under `fault`, nothing may be called done or impossible. Returns what publish() said of the session. */
+enum outbox_session_state kit_expect_no_verdict(struct kit_session *session, size_t count, const char *fault);
+
+/* What the process is like, before a backend is loaded: it is compared with that. */
+void kit_look_around(void);
 
 /* If not, says so beside the result. */
 bool kit_has_interrupt(struct kit_stage *stage);

@@ -63,7 +63,7 @@ int backend_options(struct option_set *set, const struct outbox_backend *table, 
 {
     if (option_set_init(set, table->name, table->options, backend_option_bytes(table), err) != 0) {
         err->class = ERR_CONFIG;
-        return err_prefix(err, "%s: the default of an option", table->name);
+        return err_prefix(err, "%s: a default in its table", table->name);
     }
     return 0;
 }

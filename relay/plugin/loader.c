@@ -2,6 +2,7 @@
 
 #include <dlfcn.h>
 #include <limits.h>
+#include <pthread.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -191,6 +192,8 @@ int loader_check_table(const struct outbox_backend *table, struct err *err)
 
 /* ---- loading ---- */
 
+static bool any_loaded; /* by the main thread, which alone looks */
+
 static int load(const struct outbox_backend **out, const char *path, struct err *err)
 {
     struct outbox_note note = {0};
@@ -198,6 +201,7 @@ static int load(const struct outbox_backend **out, const char *path, struct err 
     if (inspect(path, &resolved, &note, err) != 0) {
         return -1;
     }
+    any_loaded = true;
     void *object = dlopen(resolved, RTLD_NOW | RTLD_LOCAL);
     free(resolved);
     if (!object) {
@@ -216,7 +220,9 @@ static int load(const struct outbox_backend **out, const char *path, struct err 
         return -1;
     }
     if (strcmp(table->name, note.name) != 0 || strcmp(table->version, note.version) != 0) {
-        return err_set(err, ERR_CONFIG, "its table says %s %s and its note %s %s: make them equal",
+        return err_set(err, ERR_CONFIG,
+                       "its table says %s %s and its note %s %s: make them equal (if the file was replaced "
+                       "while this process ran, restart it)",
                        table->name, table->version, note.name, note.version);
     }
     *out = table;
@@ -237,9 +243,10 @@ static int locate(const char *value, char path[PATH_MAX], struct err *err)
     char directory[LOADER_DIRECTORY_BYTES];
     int len = snprintf(path, PATH_MAX, "%s/%s.so", loader_directory(directory), value);
     if (!has_plain_name(value) || len >= PATH_MAX || access(path, F_OK) != 0) {
-        return err_set(err, ERR_CONFIG,
-                       "there is no backend '%s', built in or in %s: 'outbox-relay backends list' names them",
-                       value, directory);
+        return err_set(
+            err, ERR_CONFIG,
+            "there is no backend '%s', built in or in %s: 'outbox-relay backends list' names them%s", value,
+            directory, access(value, F_OK) == 0 ? "; for the file here write \"$PWD/...\"" : "");
     }
     return 0;
 }
@@ -264,4 +271,56 @@ void loader_name(const char *value, char *out, size_t out_bytes)
     struct err err = {0};
     bool known = locate(value, path, &err) == 0 && loader_inspect(path, &note, &err) == 0;
     (void)snprintf(out, out_bytes, "%s", known ? note.name : "");
+}
+
+/* ---- the end ---- */
+
+enum { EXIT_S = 5, EXIT_STACK_BYTES = 64 << 10 };
+
+static void *end_anyway(void *code)
+{
+    static const char text[] =
+        "outbox-relay: a library of the backend still works at exit after 5 s; ended without it\n";
+    (void)sleep(EXIT_S);
+    (void)!write(STDERR_FILENO, text, sizeof text - 1);
+    _exit(*(const int *)code);
+}
+
+static bool expected; /* that the process ends */
+
+static void tell_of_exit(void)
+{
+    static const char text[] = "outbox-relay: the backend, or a library of it, ended the process by exit(): "
+                               "nothing is lost, and what "
+                               "was not confirmed stays\n";
+    if (!expected) {
+        (void)!write(STDERR_FILENO, text, sizeof text - 1);
+        _exit(err_exit_code(ERR_INTERNAL));
+    }
+}
+
+int loader_guard_exit(struct err *err)
+{
+    return atexit(tell_of_exit) == 0 ? 0 : err_set(err, ERR_INTERNAL, "out of memory");
+}
+
+void loader_expect_exit(void)
+{
+    expected = true;
+}
+
+void loader_bound_exit(int code)
+{
+    expected = true;
+    static int with;
+    pthread_attr_t attributes;
+    pthread_t thread;
+    if (!any_loaded || pthread_attr_init(&attributes) != 0) {
+        return;
+    }
+    with = code;
+    (void)pthread_attr_setstacksize(&attributes, EXIT_STACK_BYTES);
+    (void)pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+    (void)pthread_create(&thread, &attributes, end_anyway, &with);
+    (void)pthread_attr_destroy(&attributes);
 }

@@ -35,6 +35,18 @@ int loader_inspect(const char *path, struct outbox_note *note, struct err *err) 
 /* The name that a plugin's file bears, without running it; "" if that cannot be told. */
 void loader_name(const char *value, char *out, size_t out_bytes);
 
+/*
+ * To be called where the process is about to end with `code`: libraries of plugins may do at exit what they
+ * like, and if that takes more than some seconds, the process ends without it.
+ */
+void loader_bound_exit(int code);
+
+/* To be called where the process begins: if a library or a backend ends it by exit(), it says so and ends
+ * with the code of an internal fault, for the work was not done. Until loader_bound_exit() or
+ * loader_expect_exit(). */
+int loader_guard_exit(struct err *err) MUST_CHECK;
+void loader_expect_exit(void);
+
 /* Is everything there that must be, in words that an author understands? */
 int loader_check_table(const struct outbox_backend *table, struct err *err) MUST_CHECK;
 

@@ -2,6 +2,7 @@
 import concurrent.futures
 import os
 import re
+import signal
 import subprocess
 import time
 
@@ -15,7 +16,7 @@ REDIS = "127.0.0.1:" + os.environ.get("TEST_REDIS_PORT", "")
 NGINX = os.environ.get("TEST_NGINX_PORT")
 NGINX_TLS = os.environ.get("TEST_NGINX_TLS_PORT")
 CA = os.environ.get("TEST_TLS_DIR", "") + "/ca.pem"
-TESTS, FAULTS = 49, 24
+TESTS, FAULTS = 58, 30
 
 # Each wrong sample, and what the kit must say of it.
 WRONG = {
@@ -30,7 +31,7 @@ WRONG = {
     "CONFIRMS_ON_A_WRITE_ERROR": r"publish\(\) confirmed 20 messages although every write, send and fsync failed",
     "CONFIRMS_WITHOUT_AN_ANSWER": r"100 of 100 messages were CONFIRMED while no answer of the broker arrived",
     "REJECTS_IN_AN_OUTAGE": r"messages were REJECTED while .*: an outage is no message's fault",
-    "CRASHES_ON_AN_EMPTY_PAYLOAD": r"empty payloads and NUL bytes are confirmed\n# publish\(\) crashed.*signal 6",
+    "CRASHES_ON_AN_EMPTY_PAYLOAD": r"empty payloads and NUL bytes are confirmed or rejected\n# publish\(\) crashed.*signal 6",
     "CRASHES_ON_AN_EMPTY_BATCH": r"an empty batch is OK\n# publish\(\) crashed.*signal 11",
     "READS_BEYOND_THE_END": r"no text is read beyond its end\n# publish\(\) crashed, or read or wrote where it must not",
     "READS_AFTER_RETURN": r"nothing of a batch is used after publish\(\) has returned\n# publish\(\) crashed, or read or wrote where",
@@ -45,7 +46,7 @@ WRONG = {
     "INTERRUPTS_SLOWLY": r"interrupt\(\) itself took \d{4} ms: it must not block",
     "CANNOT_CONNECT_AGAIN": r"connect\(\) failed: sample: connect\(\) a second time",
     "FREES_NOT_WITHOUT_CONNECT": r"a session that never connected can be freed\n# session_free\(\) crashed",
-    "TRUNCATES_AT_NUL": r"not ok \d+ - (no text is read beyond its end|empty payloads and NUL bytes are confirmed)\n",
+    "TRUNCATES_AT_NUL": r"not ok \d+ - (no text is read beyond its end|empty payloads and NUL bytes are confirmed or rejected)\n",
     "CUTS_LARGE_PAYLOADS": r"payloads of \d+ bytes were CONFIRMED, and \d+ bytes went to the broker: they are cut off",
     "CONFIRMS_ON_ANY_ANSWER": r"messages were CONFIRMED while (the broker's answers arrived as noise|connections ended after the first byte)",
     "KEEPS_ITS_CONNECTION": r"messages were CONFIRMED while nothing of the batch reached the broker",
@@ -79,8 +80,32 @@ WRONG = {
     "LEAVES_A_CHILD": r"it leaves a child process( that has ended and nobody waited for, a zombie)?: wait for it before close\(\) returns",
     "LEAKS_MEMORY_WHEN_LOST": r"each session that is lost leaks \d+ bytes of memory",
     "LEAKS_A_DESCRIPTOR_WHEN_LOST": r"each session that is lost leaks a file descriptor",
-    "CHECKS_NOTHING": r"check\(\) said OK 20 times after the connection was reset",
+    "CHECKS_NOTHING": r"check\(\) said OK 20 times after the connection was closed by its peer",
     "EXPLAINS_BEYOND_THE_END": r"explain\(\) wrote beyond the 1 bytes that it was given",
+    "KEEPS_LATE_ANSWERS": r"1 of 100 messages were CONFIRMED while nothing of the batch reached the broker, and answers to the batch before it came late",
+    "CHECKS_FOR_A_RESET_ONLY": r"check\(\) said OK 20 times after the connection was closed by its peer",
+    "LEAKS_MEMORY_ON_A_FAILED_CONNECT": r"each connect\(\) that fails leaks \d+ bytes of memory",
+    "GREETS_WITH_A_TIMEOUT_PER_BYTE": r"hold neither connect\(\) nor check\(\) beyond the deadline\n# connect\(\) has not returned 8 s after it had to",
+    "SENDS_ALL_TO_THE_FIRST_CHANNEL": r"the channel of message 3 is nowhere in what went to the broker, although that of another is",
+    "BREAKS_ON_A_LINE_BREAK": r"a channel of odd characters cost the session, and would with each attempt: say REJECTED of such a message, before the wire",
+    "BREAKS_ON_HUGE_HEADERS": r"a header of 1 MiB cost the session",
+    "OVERFLOWS_A_TTL": r"extreme times and numbers cost the session",
+    "CHANGES_THE_LOCALE_WHEN_LOADED": r"when it was loaded, it changed the locale to C.UTF-8",
+    "CRASHES_AT_EXIT": r"ends as it should\n# a destructor, or what runs at exit, crashed.*signal 6",
+    "CUTS_AT_64_KIB": r"payloads go whole, to their last byte\n# a payload of 70001 bytes was CONFIRMED, and its end never reached the broker",
+    "SKIPS_LOWER_SEQS": r"messages of falling seqs \(they rise within a key only\): 29 of 30 messages were CONFIRMED and never reached the broker",
+    "REMEMBERS_WHAT_IT_SENT": r"messages that were given before to a session that was lost: \d+ of 30 messages were CONFIRMED and never reached the broker",
+    "LEAVES_OUT_OLD_ONES": r"messages that are older than a month: 5 of 5 messages were CONFIRMED and never reached the broker",
+    "LEAVES_OUT_KEYLESS_ONES": r"messages without a key: 5 of 5 messages were CONFIRMED and never reached the broker",
+    "PINGS_AND_DOES_NOT_READ": r"\d+ of 50 messages were CONFIRMED while nothing of the batch reached the broker, after check\(\) had asked it",
+    "CLOSES_TWICE": r"disconnect\(\) closed a descriptor that was not the session's any more",
+    "HAS_ONE_SET_OF_SETTINGS": r"a second open\(\) and its close\(\) change nothing\n# (connect|publish)\(\) (crashed|failed)",
+    "HAS_EIGHT_SESSIONS": r"not ok \d+ - 64 sessions work, each in another thread than made it",
+    "CALLS_AN_OUTAGE_A_MISTAKE": r"the broker was gone, and the error's kind is CONFIG, at which `drain` gives up",
+    "CHECKS_DEAF_TO_INTERRUPTS": r"and a check\(\), every time\n# interrupt\(\) took effect after \d+ ms",
+    "TRIES_AGAIN_DEAF_TO_INTERRUPTS": r"interrupt\(\) ends a connect\(\) that waits, within 1 s\n# interrupt\(\) took effect after \d+ ms",
+    "GIVES_A_DATE_FOR_A_WAIT": r"a retry_after_ms of \d+: milliseconds from now on, 24 h at most",
+    "HANGS_AT_EXIT": r"a destructor, or what runs at exit, has not returned 8 s after it had to: end your threads in close\(\), and wait for nothing here",
 }
 
 
@@ -122,13 +147,25 @@ def test_one_whose_library_starts_threads_when_it_is_loaded_and_blocks_their_sig
 
 # Those that make the kit wait.
 SLOW = {"IGNORES_THE_DEADLINE", "SLEEPS_IN_DISCONNECT", "IGNORES_THE_INTERRUPT", "INTERRUPTS_SLOWLY", "LEAKS_MEMORY", "SLEEPS_FOR_EVER", "BLOCKS_IN_CONNECT",
-        "HAS_A_TIMEOUT_PER_MESSAGE"}
+        "HAS_A_TIMEOUT_PER_MESSAGE", "GREETS_WITH_A_TIMEOUT_PER_BYTE", "HANGS_AT_EXIT"}
+
+# Not wrong enough to fail: said beside the result.
+DOUBTFUL = {"SENDS_WHAT_HAS_EXPIRED": "# a message whose ttl_ms was over was sent: settle such a one as UNSETTLED\n"}
 
 
 def test_every_misdeed_of_the_sample_has_its_sentence():
     with open(plugins.MISDEEDS, encoding="utf-8") as misdeeds:
-        declared = set(re.findall(r"^    ([A-Z_]+),?$", misdeeds.read().split("enum wrong {")[1].split("}")[0], re.M))
-    assert declared - {"NOTHING"} == set(WRONG) and SLOW < set(WRONG)
+        declared = set(re.findall(r"^    ([A-Z_0-9]+),?$", misdeeds.read().split("enum wrong {")[1].split("}")[0], re.M))
+    assert declared - {"NOTHING"} == set(WRONG) | set(DOUBTFUL) and SLOW < set(WRONG)
+
+
+@pytest.mark.parametrize("doubtful", DOUBTFUL)
+def test_what_is_not_wrong_enough_to_fail_is_said_beside_the_result(tmp_path, doubtful):
+    path = plugins.build(tmp_path, doubtful, "-DWRONG=" + doubtful, "-Wno-unused-parameter")
+    done = kit(path, "-o", "address=" + REDIS, "--only", "extreme times")
+    assert done.returncode == 0 and DOUBTFUL[doubtful] in done.stdout, done.stdout
+    done = kit(plugins.build(tmp_path, "sample"), "-o", "address=" + REDIS, "--only", "extreme times")
+    assert done.returncode == 0 and DOUBTFUL[doubtful] not in done.stdout, done.stdout
 
 
 QUICK = sorted(set(WRONG) - SLOW)
@@ -139,13 +176,22 @@ QUICK = sorted(set(WRONG) - SLOW)
 def test_a_wrong_sample_is_told_what_is_wrong(tmp_path, names):
     def judge(wrong):
         path = plugins.build(tmp_path, wrong, "-DWRONG=" + wrong, "-Wno-unused-parameter")
-        return wrong, kit(path, "-o", "address=" + REDIS, "--proxy", "address", "--refusing", "command=NONESUCH")
+        command = [RELAY, "backends", "test", path, "-o", "address=" + REDIS, "--proxy", "address", "--refusing", "command=NONESUCH"]
+        said = ""
+        with subprocess.Popen(command, stdout=subprocess.PIPE, env=clean_environment(), text=True) as process:
+            for line in process.stdout:
+                said += line
+                if re.search(WRONG[wrong], said) and names.index(wrong) % 8 != 0:
+                    process.terminate()  # what comes behind the sentence is looked at in one of eight
+            process.wait()
+        return wrong, said, process.returncode
 
     with concurrent.futures.ThreadPoolExecutor(8) as pool:  # they mostly wait
-        judged = dict(pool.map(judge, names))
-    for wrong, done in judged.items():
-        assert done.returncode == 1 and "NOT conformant" in done.stdout.splitlines()[-1], (wrong, done.stdout, done.stderr)
-        assert re.search(WRONG[wrong], done.stdout), (wrong, done.stdout)
+        judged = list(pool.map(judge, names))
+    for wrong, said, code in judged:
+        assert re.search(WRONG[wrong], said), (wrong, said)
+        assert code == -signal.SIGTERM or (code == 1 and "NOT conformant" in said.splitlines()[-1]), (wrong, code, said)
+    assert len([code for _, _, code in judged if code == 1]) >= len(names) / 8
 
 
 def test_what_the_destination_refuses_is_asked_for_where_the_author_says_how(tmp_path):
@@ -153,7 +199,7 @@ def test_what_the_destination_refuses_is_asked_for_where_the_author_says_how(tmp
     done = kit(path, "-o", "address=" + REDIS, "--refusing", "sample.command=NONESUCH", "--only", "refuses is not confirmed")
     assert done.returncode == 0 and "ok 1 - what the destination refuses is not confirmed\n" in done.stdout, done.stdout
     done = kit(path, "-o", "address=" + REDIS, "--refusing", "comand=NONESUCH", "--only", "refuses is not confirmed")
-    assert done.returncode == 1 and "--refusing comand=NONESUCH: write KEY=VALUE with an option of this backend" in done.stdout, done.stdout
+    assert done.returncode == 64 and "--refusing comand=NONESUCH: write KEY=VALUE with an option of this backend" in done.stderr, done.stderr
 
 
 def listed():
@@ -205,6 +251,28 @@ def test_a_client_that_goes_where_its_broker_sends_it_is_told_how_to_be_followed
     path = plugins.build(tmp_path, "sample", f'-DADVERTISED="127.0.0.1:{port}"')
     done = kit(path, "-o", "address=" + REDIS, "--proxy", f"address={port}", "--only", "proxy")
     assert done.returncode == 0 and "ok 1 - all is as before through a proxy" in done.stdout and "SKIP" not in done.stdout, done.stdout
+
+
+def test_host_and_port_may_be_two_options(tmp_path):
+    path = plugins.build(tmp_path, "sample", "-DHOST_AND_PORT")
+    where = ("-o", "host=127.0.0.1", "-o", "port=" + REDIS.split(":")[1])
+    done = kit(path, *where, "--proxy", "host,port")
+    assert conforms(done, "sample 1.0.0", path), done.stdout
+    done = kit(path, *where, "--proxy", "host", "--only", "proxy")
+    assert done.returncode == 64 and "option 'host' holds no host:port (where host and port are two options, write --proxy HOST_OPTION,PORT_OPTION)" in done.stderr
+
+
+def test_where_a_certificate_is_for_a_name_that_the_proxy_cannot_bear_the_result_is_partial(tmp_path):
+    path = plugins.build(tmp_path, "sample", '-DCERTIFIED="127.0.0.2"')
+    port = free_port()
+    with subprocess.Popen(["redis-server", "--bind", "127.0.0.2", "--port", str(port), "--save", "", "--dir", str(tmp_path)], stdout=subprocess.PIPE, text=True) as server:
+        while "Ready to accept connections" not in server.stdout.readline():
+            assert server.poll() is None
+        done = kit(path, "-o", f"address=127.0.0.2:{port}", "--proxy", "address", "--only", "connect")
+        server.terminate()
+    assert done.returncode == 0 and "not ok" not in done.stdout and done.stdout.endswith("partial\n"), done.stdout
+    done = done.stdout
+    assert re.search(r"# SKIP the kit's proxy is 127.0.0.1, and that does not do in place of 127.0.0.2 .* let the name be 127.0.0.1 in /etc/hosts", done), done
 
 
 @pytest.mark.parametrize("wrong, only", [("CONFIRMS_WITHOUT_AN_ANSWER", "answers that do not arrive"), ("SKIPS_IDS_THAT_IT_HAS_SEEN", "messages of one id")],
@@ -260,7 +328,7 @@ def test_http_conforms_over_tls_and_http_2():
 
 def test_http_conforms_where_every_channel_has_a_host_of_its_own():
     done = kit("http", "-o", "url=${channel}", "--proxy", "url")
-    assert done.returncode == 1 and "option 'url' holds no host:port" in done.stdout
+    assert done.returncode == 64 and "option 'url' holds no host:port" in done.stderr
     done = kit("http", "-o", f"url=http://127.0.0.1:{NGINX}/${{channel}}/${{type}}", "-o", "cloudevents=structured",
                "-o", "secret=whsec_c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0", "--proxy", "url")
     assert conforms(done, "http 1.0.0", "built in"), done.stdout
@@ -279,6 +347,7 @@ def test_the_tutorials_redis_backend_conforms(tmp_path):
     (["--proxy", "address=0"], 64, "--proxy address=0: write OPTION=PORT with the port where the proxy is to listen"),
     (["--proxy", "address=80a"], 64, "--proxy address=80a: write OPTION=PORT"),
     (["--proxy", "address="], 64, "--proxy address=: write OPTION=PORT"),
+    (["--proxy", "address,prt"], 64, "--proxy prt: backend sample has no such option"),
 ])
 def test_mistakes_of_the_command_line_are_told(tmp_path, arguments, code, text):
     done = kit(plugins.build(tmp_path, "sample"), "-o", "address=" + REDIS, *arguments)
@@ -287,7 +356,8 @@ def test_mistakes_of_the_command_line_are_told(tmp_path, arguments, code, text):
 
 def test_a_destination_that_does_not_work_is_told_as_such(tmp_path):
     done = kit(plugins.build(tmp_path, "sample"), "-o", "address=127.0.0.1:1")
-    assert done.returncode == 1 and "the kit needs a destination that works: see -o" in done.stdout
+    assert done.returncode == 1 and done.stdout.count("the kit needs a destination that works: see -o") == 1, done.stdout
+    assert done.stdout.count("# SKIP not begun: the destination does not answer") > 20 and "2 failed" not in done.stdout, done.stdout
 
 
 def test_the_kit_leaves_no_process_behind(tmp_path):

@@ -293,10 +293,10 @@ def test_a_plugin_needs_no_options(own_directory):
 def test_a_default_that_its_own_row_refuses_is_told_and_no_crash(own_directory):
     path = changed(own_directory, '"10", NULL, 1, 100', '"1000", NULL, 1, 100')
     said = refusal(path, "-o", "sample.address=x:1")
-    assert "sample: the default of an option: '1000' is out of bounds: allowed is 1 to 100" in said
+    assert "sample: a default in its table: window: '1000' is out of bounds: allowed is 1 to 100" in said
     for words in (["show", path], ["test", path]):
         done = relay("backends", *words)
-        assert done.returncode == 78 and "sample: the default of an option: '1000' is out of bounds" in done.stderr, done.stderr
+        assert done.returncode == 78 and "sample: a default in its table: window: '1000' is out of bounds" in done.stderr, done.stderr
 
 
 def test_options_that_cannot_be_told_apart_are_refused(own_directory):

@@ -57,6 +57,29 @@ def test_a_plugin_that_crashes_takes_the_process_along_and_no_row(database, stub
     assert database.left() == 0
 
 
+def test_what_a_library_does_at_exit_neither_holds_a_drain_nor_changes_its_result(database, stubborn):
+    database.fill(COUNT)
+    began = time.monotonic()
+    done = relay("drain", *options(database, stubborn, "stay", "stubborn.good=0"), timeout=60)
+    assert done.returncode == 0 and f"drained {COUNT} in" in done.stderr and database.left() == 0, done.stderr
+    assert done.stderr.endswith("a library of the backend still works at exit after 5 s; ended without it\n"), done.stderr
+    assert time.monotonic() - began < 5 + 10
+
+
+def test_a_plugin_that_ends_the_process_is_told_and_makes_no_success_of_it(database, stubborn):
+    ids = database.fill(COUNT)
+    done = relay("drain", "-q", *options(database, stubborn, "exit"), timeout=30)
+    assert done.returncode == 70 and "the backend, or a library of it, ended the process by exit()" in done.stderr, done.stderr
+    wait_until(lambda: database.open_transactions() == 0, 5, "the end of its transaction")
+    assert database.ids_left() == ids
+
+
+def test_an_option_that_is_not_declared_is_named(database, stubborn):
+    database.fill(COUNT)
+    done = relay("drain", "-q", *options(database, stubborn, "ask"), env={"ASAN_OPTIONS": "handle_abort=0"}, timeout=30)
+    assert done.returncode == -signal.SIGABRT and "option 'undeclared' was asked for, which the table of stubborn does not have" in done.stderr, done.stderr
+
+
 def test_a_plugin_that_settles_nothing_loses_nothing_counts_no_attempt_and_is_asked_without_a_hot_loop(database, stubborn, start):
     """OK with messages unsettled is a session that is LOST: the rows stay, the breaker opens."""
     ids = database.fill(COUNT)

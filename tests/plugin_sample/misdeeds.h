@@ -4,15 +4,19 @@
 
 #include <locale.h>
 #include <outbox_backend.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/time.h>
+#include <time.h>
 #include <unistd.h>
 
 enum wrong {
@@ -78,7 +82,32 @@ enum wrong {
     LEAKS_MEMORY_WHEN_LOST,
     LEAKS_A_DESCRIPTOR_WHEN_LOST,
     CHECKS_NOTHING,
-    EXPLAINS_BEYOND_THE_END
+    EXPLAINS_BEYOND_THE_END,
+    KEEPS_LATE_ANSWERS,
+    CHECKS_FOR_A_RESET_ONLY,
+    LEAKS_MEMORY_ON_A_FAILED_CONNECT,
+    GREETS_WITH_A_TIMEOUT_PER_BYTE,
+    SENDS_ALL_TO_THE_FIRST_CHANNEL,
+    BREAKS_ON_A_LINE_BREAK,
+    BREAKS_ON_HUGE_HEADERS,
+    OVERFLOWS_A_TTL,
+    SENDS_WHAT_HAS_EXPIRED,
+    CHANGES_THE_LOCALE_WHEN_LOADED,
+    CRASHES_AT_EXIT,
+    HANGS_AT_EXIT,
+    CUTS_AT_64_KIB,
+    SKIPS_LOWER_SEQS,
+    REMEMBERS_WHAT_IT_SENT,
+    LEAVES_OUT_OLD_ONES,
+    LEAVES_OUT_KEYLESS_ONES,
+    PINGS_AND_DOES_NOT_READ,
+    CLOSES_TWICE,
+    HAS_ONE_SET_OF_SETTINGS,
+    HAS_EIGHT_SESSIONS,
+    CALLS_AN_OUTAGE_A_MISTAKE,
+    CHECKS_DEAF_TO_INTERRUPTS,
+    TRIES_AGAIN_DEAF_TO_INTERRUPTS,
+    GIVES_A_DATE_FOR_A_WAIT
 };
 
 #ifndef WRONG
@@ -129,6 +158,32 @@ static void *live_on(void *unused)
     return NULL;
 }
 
+__attribute__((constructor)) static void at_the_beginning(void)
+{
+    if (IS(CHANGES_THE_LOCALE_WHEN_LOADED)) {
+        (void)setlocale(LC_ALL, "C.UTF-8");
+    }
+}
+
+__attribute__((destructor)) static void at_the_end(void)
+{
+    if (IS(CRASHES_AT_EXIT)) {
+        abort();
+    } else if (IS(HANGS_AT_EXIT)) {
+        (void)live_on(NULL);
+    }
+}
+
+#ifdef TRACE /* would show that code of ours ran before the relay had looked at the note */
+__attribute__((constructor)) static void leave_a_trace(void)
+{
+    FILE *file = fopen(TRACE, "w");
+    if (file) {
+        (void)fclose(file);
+    }
+}
+#endif
+
 #ifdef CHATTERS
 __attribute__((constructor)) static void chatter(void)
 {
@@ -150,6 +205,48 @@ __attribute__((constructor)) static void begin_a_thread(void)
     (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
 #endif
+
+/* ---- the wire ---- */
+
+/* Asks for an answer of many bytes, and waits for each. */
+static bool is_greeted(int wire, const atomic_bool *interrupted)
+{
+    static const char ask[] = "COMMAND DOCS GET\r\nPING kit-end\r\n";
+    struct pollfd fd = {.fd = wire, .events = POLLIN};
+    char last[8] = "";
+    if (send(fd.fd, ask, sizeof ask - 1, MSG_NOSIGNAL) < 0) {
+        return false;
+    }
+    while (memcmp(last, "kit-end", 7) != 0) {
+        memmove(last, last + 1, 6);
+        if (atomic_load(interrupted) || poll(&fd, 1, 400) != 1 || recv(fd.fd, last + 6, 1, 0) != 1) {
+            return false;
+        }
+    }
+    return recv(fd.fd, last, 2, MSG_WAITALL) == 2;
+}
+
+static const char *address_in(const struct outbox_host *host, const struct outbox_settings *settings)
+{
+#ifdef HOST_AND_PORT
+    static char both[300];
+    (void)snprintf(both, sizeof both, "%s:%d", host->get_string(settings, "host"),
+                   (int)host->get_int(settings, "port"));
+    return both;
+#else
+    return host->get_string(settings, "address");
+#endif
+}
+
+/* Some remember it from the first message on. */
+static const char *name_for(const struct outbox_message *message)
+{
+    static char first[64] = "sample";
+    if (IS(SENDS_ALL_TO_THE_FIRST_CHANNEL) && strcmp(first, "sample") == 0) {
+        (void)snprintf(first, sizeof first, "sample %.*s", (int)message->channel.len, message->channel.ptr);
+    }
+    return first;
+}
 
 /* ---- verdicts ---- */
 
@@ -177,9 +274,27 @@ static void settle_in_thread(struct outbox_batch *batch, size_t index, int64_t w
     }
 }
 
+/* Rows that some take for others that they had before, or for none of theirs. */
+static bool is_left_out(const struct outbox_message *message)
+{
+    static _Atomic int64_t highest;
+    static atomic_uchar sent[1 << 16];
+    struct timespec now;
+    bool lower = atomic_load(&highest) > message->seq;
+    bool known = atomic_exchange(&sent[(size_t)message->seq % sizeof sent], 1) == 1;
+    (void)clock_gettime(CLOCK_REALTIME, &now);
+    atomic_store(&highest, message->seq);
+    return (IS(SKIPS_LOWER_SEQS) && lower) || (IS(REMEMBERS_WHAT_IT_SENT) && known) ||
+           (IS(LEAVES_OUT_OLD_ONES) && message->created_at_us / 1000000 < now.tv_sec - 30 * 86400) ||
+           (IS(LEAVES_OUT_KEYLESS_ONES) && message->key.len == 0);
+}
+
 /* Some that call well what did not go. */
 static bool is_confirmed_unsent(const struct outbox_message *message)
 {
+    if (is_left_out(message)) {
+        return true;
+    }
     static char seen[4096][40];
     static atomic_size_t count;
     if (IS(CONFIRMS_EMPTY_PAYLOADS_UNSENT) && message->payload.len == 0) {
@@ -199,6 +314,19 @@ static bool is_confirmed_unsent(const struct outbox_message *message)
         atomic_store(&count, known + 1);
     }
     return false;
+}
+
+/* What costs some of them the session. */
+static bool is_too_much(const struct outbox_message *message)
+{
+    size_t bytes = 0;
+    for (size_t at = 0; at < message->header_count; at++) {
+        const struct outbox_header *header = outbox_header_at(message, at);
+        bytes += header->name.len + header->value.len;
+    }
+    return (IS(BREAKS_ON_A_LINE_BREAK) && memchr(message->channel.ptr, '\n', message->channel.len)) ||
+           (IS(BREAKS_ON_HUGE_HEADERS) && bytes > 100000) ||
+           (IS(OVERFLOWS_A_TTL) && message->ttl_ms > UINT32_MAX);
 }
 
 /* The first message of that id, and not that one. */

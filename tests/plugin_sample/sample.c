@@ -19,136 +19,19 @@
 #include <unistd.h>
 
 #include "misdeeds.h"
-
-struct sample {
-    const char *address;
-    const char *command;
-    const char *password;
-    const struct outbox_host *host;
-};
-
-struct session {
-    const struct sample *sample;
-    atomic_int fd;
-    atomic_bool interrupted;
-    bool was_connected;
-    bool lost;
-    struct outbox_bytes kept;
-    char *buffer;
-};
-
-static int64_t left_ms(int64_t deadline_ms)
-{
-    struct timespec now;
-    (void)clock_gettime(CLOCK_MONOTONIC, &now);
-    int64_t left = deadline_ms - ((int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000);
-    return left > 0 ? left : 0;
-}
-
-static int fail(struct outbox_error *error, enum outbox_error_kind kind, const char *text)
-{
-    error->kind = kind;
-    if (!IS(GIVES_NO_ERROR_TEXT)) {
-        (void)snprintf(error->text, sizeof error->text, "sample: %s", text);
-    }
-    return -1;
-}
-
-/* ---- the wire ---- */
-
-static bool ready(struct session *session, short events, int64_t deadline_ms)
-{
-    struct pollfd fd = {.fd = atomic_load(&session->fd), .events = events};
-    int64_t wait_ms = IS(IGNORES_THE_DEADLINE)        ? 60000
-                      : IS(HAS_A_TIMEOUT_PER_MESSAGE) ? 1400
-                                                      : left_ms(deadline_ms);
-    return poll(&fd, 1, (int)wait_ms) == 1 &&
-           (IS(IGNORES_THE_INTERRUPT) || !atomic_load(&session->interrupted));
-}
-
-static bool send_all(struct session *session, const char *bytes, size_t len, int64_t deadline_ms)
-{
-    while (len > 0) {
-        ssize_t sent = ready(session, POLLOUT, deadline_ms)
-                           ? send(atomic_load(&session->fd), bytes, len, MSG_NOSIGNAL | MSG_DONTWAIT)
-                           : -1;
-        if (IS(CONFIRMS_ON_A_WRITE_ERROR)) {
-            return true;
-        }
-        if (sent < 0) {
-            return false;
-        }
-        bytes += sent;
-        len -= (size_t)sent;
-    }
-    return true;
-}
-
-/* "+OK\r\n", and nothing else is an answer. */
-static bool is_answered(struct session *session, int64_t deadline_ms)
-{
-    char answer[6] = "";
-    size_t len = 0;
-    if (IS(CONFIRMS_WITHOUT_AN_ANSWER) || IS(CONFIRMS_ON_A_WRITE_ERROR)) {
-        return true;
-    }
-    while (len < 5) {
-        ssize_t got = ready(session, POLLIN, deadline_ms)
-                          ? recv(atomic_load(&session->fd), answer + len, 5 - len, MSG_DONTWAIT)
-                          : -1;
-        if (got <= 0) {
-            return false;
-        }
-        len += (size_t)got;
-        if (IS(CONFIRMS_ON_ANY_ANSWER)) {
-            return true;
-        }
-    }
-    if (IS(TAKES_AN_ERROR_FOR_AN_ANSWER) && answer[0] == '-') {
-        while (answer[0] != '\n' && recv(atomic_load(&session->fd), answer, 1, 0) == 1) {
-        }
-        return true;
-    }
-    return memcmp(answer, "+OK\r\n", 5) == 0;
-}
-
-/* All of it through one buffer, whoever else is at it. */
-static bool send_shared(struct session *session, const struct outbox_message *message, int64_t deadline_ms)
-{
-    static char buffer[32 << 20];
-    int head_len = snprintf(buffer, 128, "*3\r\n$3\r\nSET\r\n$6\r\nsample\r\n$%zu\r\n", message->payload.len);
-    memcpy(buffer + head_len, message->payload.ptr, message->payload.len);
-    memcpy(buffer + head_len + message->payload.len, "\r\n", 2);
-    return send_all(session, buffer, (size_t)head_len + message->payload.len + 2, deadline_ms) &&
-           is_answered(session, deadline_ms);
-}
-
-static bool send_message(struct session *session, const struct outbox_message *message, int64_t deadline_ms)
-{
-    char head[128];
-    const char *command = session->sample->command;
-    size_t len = IS(TRUNCATES_AT_NUL) ? strlen(message->payload.ptr) : message->payload.len;
-    len = IS(CUTS_LARGE_PAYLOADS) && len > 4096 ? 4096 : len;
-    int head_len = snprintf(head, sizeof head, "*3\r\n$%zu\r\n%s\r\n$6\r\nsample\r\n$%zu\r\n",
-                            strlen(command), command, len);
-    if (IS(SHARES_ITS_BUFFER)) {
-        return send_shared(session, message, deadline_ms);
-    }
-    return send_all(session, head, (size_t)head_len, deadline_ms) &&
-           send_all(session, message->payload.ptr, len, deadline_ms) &&
-           send_all(session, "\r\n", 2, deadline_ms) && is_answered(session, deadline_ms);
-}
+#include "wire.h"
 
 /* ---- the table ---- */
 
 static int sample_open(void **backend, const struct outbox_host *host, const struct outbox_settings *settings,
                        struct outbox_error *error)
 {
-    struct sample *sample = calloc(1, sizeof *sample);
+    static struct sample only;
+    struct sample *sample = IS(HAS_ONE_SET_OF_SETTINGS) ? &only : calloc(1, sizeof *sample);
     if (!sample) {
         return fail(error, OUTBOX_ERROR_UNAVAILABLE, "out of memory");
     }
-    sample->address = host->get_string(settings, "address");
+    sample->address = address_in(host, settings);
     sample->command = host->get_string(settings, "command");
     sample->password = host->get_string(settings, "password");
     sample->host = host;
@@ -159,12 +42,19 @@ static int sample_open(void **backend, const struct outbox_host *host, const str
 
 static void sample_close(void *backend)
 {
+    if (IS(HAS_ONE_SET_OF_SETTINGS)) {
+        memset(backend, 0, sizeof(struct sample));
+        return;
+    }
     free(backend);
 }
 
 static int sample_session_new(void *backend, void **out, struct outbox_error *error)
 {
-    struct session *session = calloc(1, sizeof *session);
+    static struct session eight[8];
+    static atomic_uint count;
+    struct session *session =
+        IS(HAS_EIGHT_SESSIONS) ? &eight[atomic_fetch_add(&count, 1) % 8] : calloc(1, sizeof *session);
     if (!session) {
         return fail(error, OUTBOX_ERROR_UNAVAILABLE, "out of memory");
     }
@@ -184,7 +74,9 @@ static void sample_session_free(void *object)
         (void)close(atomic_load(&session->fd));
     }
     free(session->buffer);
-    free(session);
+    if (!IS(HAS_EIGHT_SESSIONS)) {
+        free(session);
+    }
 }
 
 /* One for all of them, as if it were safe. */
@@ -209,6 +101,10 @@ static int connect_to(struct session *session, const struct addrinfo *address, i
                      getsockopt(fd, SOL_SOCKET, SO_ERROR, &status, &len) == 0 && status == 0))) {
         return 0;
     }
+    if (IS(LEAKS_MEMORY_ON_A_FAILED_CONNECT)) {
+        *(char *volatile *)&session->buffer = malloc(64);
+        session->buffer = NULL;
+    }
     if (fd >= 0 && !IS(LEAKS_ON_A_FAILED_CONNECT)) {
         (void)close(fd);
     }
@@ -232,6 +128,11 @@ static int sample_connect(void *object, int64_t deadline_ms, struct outbox_error
         return fail(error, OUTBOX_ERROR_CONFIG, "option 'address' is not HOST:PORT");
     }
     *colon = '\0';
+#ifdef CERTIFIED /* for that name alone, as with TLS */
+    if (strcmp(host, CERTIFIED) != 0) {
+        return fail(error, OUTBOX_ERROR_CONFIG, "the certificate is for another name");
+    }
+#endif
     if (IS(CANNOT_CONNECT_AGAIN) && session->was_connected) {
         return fail(error, OUTBOX_ERROR_UNAVAILABLE, "connect() a second time");
     }
@@ -239,6 +140,10 @@ static int sample_connect(void *object, int64_t deadline_ms, struct outbox_error
         return fail(error, OUTBOX_ERROR_UNAVAILABLE, "the address cannot be resolved");
     }
     int result = connect_to(session, found, deadline_ms);
+    while (IS(TRIES_AGAIN_DEAF_TO_INTERRUPTS) && result != 0 && left_ms(deadline_ms) > 600) {
+        (void)usleep(500000);
+        result = connect_to(session, found, deadline_ms);
+    }
 #ifdef ADVERTISED /* the first address only tells where the broker really is */
     if (result == 0) {
         (void)close(atomic_exchange(&session->fd, -1));
@@ -260,6 +165,10 @@ static int sample_connect(void *object, int64_t deadline_ms, struct outbox_error
         (void)snprintf(text, sizeof text, "cannot connect%s%s", IS(TELLS_A_SECRET) ? " with password " : "",
                        IS(TELLS_A_SECRET) && session->sample->password ? session->sample->password : "");
         return fail(error, OUTBOX_ERROR_UNAVAILABLE, text);
+    }
+    if (IS(GREETS_WITH_A_TIMEOUT_PER_BYTE) && !is_greeted(atomic_load(&session->fd), &session->interrupted)) {
+        (void)close(atomic_exchange(&session->fd, -1));
+        return fail(error, OUTBOX_ERROR_UNAVAILABLE, "no greeting");
     }
     session->was_connected = true;
     return 0;
@@ -326,10 +235,15 @@ static void misbehave(struct session *session, struct outbox_batch *batch, size_
 static enum outbox_session_state give_up(struct session *session, struct outbox_batch *batch, size_t at,
                                          struct outbox_error *error)
 {
-    enum outbox_verdict verdict = IS(HOLDS_FOR_A_DEAD_CONNECTION)     ? OUTBOX_HOLD
+    char byte = 0;
+    bool lives = recv(atomic_load(&session->fd), &byte, 1, MSG_PEEK | MSG_DONTWAIT) < 0 && errno == EAGAIN;
+    enum outbox_verdict verdict = IS(HOLDS_FOR_A_DEAD_CONNECTION) || (IS(KEEPS_LATE_ANSWERS) && lives)
+                                      ? OUTBOX_HOLD
                                   : IS(RETRIES_FOR_A_DEAD_CONNECTION) ? OUTBOX_RETRY
                                                                       : OUTBOX_UNSETTLED;
-    if (IS(REJECTS_IN_AN_OUTAGE)) {
+    if (IS(GIVES_A_DATE_FOR_A_WAIT)) {
+        batch->settle(batch, at, OUTBOX_HOLD, "no answer", (int64_t)time(NULL) * 1000);
+    } else if (IS(REJECTS_IN_AN_OUTAGE)) {
         batch->settle(batch, at, OUTBOX_REJECTED, "no answer", 0);
     } else if (IS(SAYS_UNSENT_OF_WHAT_WENT)) {
         batch->settle(batch, at, OUTBOX_UNSETTLED, "not sent", 0);
@@ -348,7 +262,11 @@ static enum outbox_session_state give_up(struct session *session, struct outbox_
         return OUTBOX_SESSION_OK;
     }
     session->lost = true;
-    (void)fail(error, OUTBOX_ERROR_UNAVAILABLE, "no answer");
+    if (IS(CLOSES_TWICE)) {
+        (void)close(atomic_load(&session->fd));
+    }
+    (void)fail(error, IS(CALLS_AN_OUTAGE_A_MISTAKE) ? OUTBOX_ERROR_CONFIG : OUTBOX_ERROR_UNAVAILABLE,
+               "no answer");
     return OUTBOX_SESSION_LOST;
 }
 
@@ -374,7 +292,13 @@ static enum outbox_session_state sample_publish(void *object, struct outbox_batc
     }
     for (size_t at = 0; at < batch->count; at++) {
         misbehave(session, batch, at);
-        if (IS(SAYS_OK_AND_SENDS_NOTHING)) {
+        if (is_too_much(batch->messages[at])) {
+            (void)fail(error, OUTBOX_ERROR_UNAVAILABLE, "no answer");
+            return OUTBOX_SESSION_LOST;
+        }
+        if (batch->messages[at]->ttl_ms == 0 && !IS(SENDS_WHAT_HAS_EXPIRED)) {
+            batch->settle(batch, at, OUTBOX_UNSETTLED, "it has expired", 0);
+        } else if (IS(SAYS_OK_AND_SENDS_NOTHING)) {
             batch->settle(batch, at, OUTBOX_UNSETTLED, "not today", 0);
         } else if ((IS(SETTLES_AFTER_RETURN) && at + 1 == batch->count) || IS(SETTLES_IN_ANOTHER_THREAD)) {
             settle_in_thread(batch, at, IS(SETTLES_AFTER_RETURN) ? 50 : 0);
@@ -400,9 +324,16 @@ static enum outbox_session_state sample_check(void *object, int64_t deadline_ms,
 {
     struct session *session = object;
     char byte = 0;
+    if (IS(PINGS_AND_DOES_NOT_READ) &&
+        send(atomic_load(&session->fd), "SET ping 1\r\n", 12, MSG_NOSIGNAL) > 0) {
+        return OUTBOX_SESSION_OK;
+    }
+    if (IS(CHECKS_DEAF_TO_INTERRUPTS)) {
+        struct pollfd fd = {.fd = -1};
+        (void)poll(&fd, 1, (int)left_ms(deadline_ms) - 100);
+    }
     ssize_t got = recv(atomic_load(&session->fd), &byte, 1, MSG_PEEK | MSG_DONTWAIT);
-    (void)deadline_ms;
-    if (IS(CHECKS_NOTHING) || (got < 0 && errno == EAGAIN)) {
+    if (IS(CHECKS_NOTHING) || (got == 0 && IS(CHECKS_FOR_A_RESET_ONLY)) || (got < 0 && errno == EAGAIN)) {
         return OUTBOX_SESSION_OK;
     }
     session->lost = true;
@@ -432,18 +363,13 @@ static void sample_interrupt(void *object)
     }
 }
 
-#ifdef TRACE /* would show that code of ours ran before the relay had looked at the note */
-__attribute__((constructor)) static void leave_a_trace(void)
-{
-    FILE *file = fopen(TRACE, "w");
-    if (file) {
-        (void)fclose(file);
-    }
-}
-#endif
-
 static const struct outbox_option options[] = {
+#ifdef HOST_AND_PORT
+    {"host", OUTBOX_OPT_STRING, OUTBOX_OPT_REQUIRED, NULL, NULL, 0, 0, "of a Redis"},
+    {"port", OUTBOX_OPT_INT, 0, "6379", NULL, 1, 65535, "its port"},
+#else
     {"address", OUTBOX_OPT_STRING, OUTBOX_OPT_REQUIRED, NULL, NULL, 0, 0, "HOST:PORT of a Redis"},
+#endif
     {"password", OUTBOX_OPT_STRING, OUTBOX_OPT_SECRET, NULL, NULL, 0, 0,
      "not used: to see that it is never shown"},
     {"command", OUTBOX_OPT_STRING, 0, "SET", NULL, 0, 0, "the command; another one is refused"},

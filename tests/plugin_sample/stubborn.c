@@ -1,10 +1,12 @@
 /*
  * stubborn - a backend of a bad day, for tests/faults/test_plugin.py: after `good` confirmed messages it
  * hangs and cannot be interrupted, crashes, says OK and settles nothing, asks for a pause without an end, or
- * for a short one again and again, with a line in the log for each message, as its option `how` says.
+ * for a short one again and again, with a line in the log for each message, stays when the process is to
+ * end, ends it itself, or asks for an option that it does not have, as its option `how` says.
  */
 #include <outbox_backend.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,6 +14,7 @@
 
 struct stubborn { /* tests give it one worker: no locks */
     const struct outbox_host *host;
+    const struct outbox_settings *settings;
     const char *how;
     int64_t good;
 };
@@ -26,6 +29,7 @@ static int stubborn_open(void **backend, const struct outbox_host *host,
         return -1;
     }
     stubborn->host = host;
+    stubborn->settings = settings;
     stubborn->how = host->get_string(settings, "how");
     stubborn->good = host->get_int(settings, "good");
     *backend = stubborn;
@@ -62,6 +66,15 @@ static void session_disconnect(void *session)
     (void)session;
 }
 
+static bool stays; /* when the process ends */
+
+__attribute__((destructor)) static void at_exit(void)
+{
+    while (stays) {
+        (void)pause();
+    }
+}
+
 static enum outbox_session_state session_publish(void *object, struct outbox_batch *batch,
                                                  int64_t deadline_ms, struct outbox_error *error)
 {
@@ -79,6 +92,13 @@ static enum outbox_session_state session_publish(void *object, struct outbox_bat
         } else if (strcmp(stubborn->how, "chatter") == 0) {
             stubborn->host->log(stubborn->host, OUTBOX_LOG_WARNING, "another message, and not now");
             batch->settle(batch, at, OUTBOX_HOLD, "not now", 1);
+        } else if (strcmp(stubborn->how, "stay") == 0) {
+            stays = true;
+            batch->settle(batch, at, OUTBOX_CONFIRMED, NULL, 0);
+        } else if (strcmp(stubborn->how, "exit") == 0) {
+            exit(0);
+        } else if (strcmp(stubborn->how, "ask") == 0) {
+            (void)stubborn->host->get_int(stubborn->settings, "undeclared");
         } else if (strcmp(stubborn->how, "hang") == 0) {
             for (;;) {
                 (void)pause();
@@ -89,8 +109,8 @@ static enum outbox_session_state session_publish(void *object, struct outbox_bat
 }
 
 static const struct outbox_option options[] = {
-    {"how", OUTBOX_OPT_CHOICE, OUTBOX_OPT_REQUIRED, NULL, "hang|crash|unsettled|pause|chatter", 0, 0,
-     "what it does"},
+    {"how", OUTBOX_OPT_CHOICE, OUTBOX_OPT_REQUIRED, NULL, "hang|crash|unsettled|pause|chatter|stay|exit|ask",
+     0, 0, "what it does"},
     {"good", OUTBOX_OPT_INT, 0, "5", NULL, 0, 1000000, "messages that it confirms before"},
     {0},
 };
