@@ -180,9 +180,12 @@ static void describe(const struct transfer *transfer, const char *url, char *out
     size_t used = (size_t)snprintf(out, out_bytes, "POST %.*s%.*s%s, header fields", (int)(authority - url),
                                    url, (int)shown, host, host[shown] ? "?..." : "");
     for (const struct curl_slist *field = transfer->headers; field && used < out_bytes; field = field->next) {
-        used +=
-            (size_t)snprintf(out + used, out_bytes - used, "%s %.*s", field == transfer->headers ? "" : ",",
-                             (int)strcspn(field->data, ":;"), field->data);
+        size_t name_len = strcspn(field->data, ":;");
+        bool sent =
+            strcmp(field->data + name_len, ":") != 0; /* "NAME:" takes one away that curl would send */
+        used += sent ? (size_t)snprintf(out + used, out_bytes - used, "%s %.*s",
+                                        field == transfer->headers ? "" : ",", (int)name_len, field->data)
+                     : 0;
     }
 }
 

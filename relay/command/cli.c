@@ -336,11 +336,34 @@ int cli_fail(const struct err *err)
     return err_exit_code(err->class);
 }
 
+static int load(struct cli *cli, struct config *config, enum config_plugins plugins, struct err *err)
+{
+    return config_load(config, cli->values[CLI_CONFIG], (const char *const *)environ, cli->overrides,
+                       cli->override_count, plugins, err);
+}
+
+int cli_reload_config(struct cli *cli, struct config *config, const struct log *log)
+{
+    struct err err = {0};
+    int result = load(cli, config, CONFIG_LOADS_PLUGIN, &err);
+    for (const char *at = text_get(&config->faults); *at;) {
+        char line[1024];
+        size_t len = strcspn(at, "\n");
+        (void)snprintf(line, sizeof line, "%.*s", (int)len, at);
+        LOG(log, result == 0 ? LOG_WARNING : LOG_ERROR, "configuration", log_text("place", line));
+        at += len + (at[len] == '\n');
+    }
+    if (result != 0) {
+        LOG(log, LOG_ERROR, "the configuration has mistakes, the old one stays", log_text("error", err.text));
+        config_finish(config);
+    }
+    return result;
+}
+
 int cli_load_config(struct cli *cli, struct config *config, enum config_plugins plugins)
 {
     struct err err = {0};
-    if (config_load(config, cli->values[CLI_CONFIG], (const char *const *)environ, cli->overrides,
-                    cli->override_count, plugins, &err) == 0) {
+    if (load(cli, config, plugins, &err) == 0) {
         (void)fputs(text_get(&config->faults), stderr); /* warnings */
         return 0;
     }

@@ -8,6 +8,7 @@
 #include <stdint.h>
 
 #include "base/err.h"
+#include "base/log.h"
 #include "config/config.h"
 
 enum { CLI_MAX_OVERRIDES = 64, CLI_MAX_ARGUMENTS = 16 };
@@ -90,6 +91,9 @@ bool cli_is_uuid(const char *text);
 
 /* Prints "outbox-relay: text" on standard error; the exit code of the error's class. */
 int cli_fail(const struct err *err);
+
+/* The same for a process that runs on: mistakes go to the log, each an event. 0 or -1. */
+int cli_reload_config(struct cli *cli, struct config *config, const struct log *log) MUST_CHECK;
 
 /* Loads the configuration; on mistakes prints all of them. 0, or the exit code. */
 int cli_load_config(struct cli *cli, struct config *config, enum config_plugins plugins);

@@ -2,6 +2,7 @@
 #include <jansson.h>
 #include <stdio.h>
 #include <string.h>
+#include <strings.h>
 #include <time.h>
 
 #include "base/clock.h"
@@ -24,6 +25,9 @@ struct dead {
     struct pg *pg;
     struct dead_filter filter;
     struct text ids;
+    const char *const *asked; /* the same, one by one; borrowed */
+    size_t asked_count;
+    bool found[CLI_MAX_ARGUMENTS]; /* which of them are there */
     struct text pattern;
     int64_t limit; /* 0 = not given */
     int64_t rate;  /* a second; 0 = as fast as it goes */
@@ -46,6 +50,8 @@ static int read_ids(const struct cli *cli, struct dead *dead, struct err *err)
         text_addf(&dead->ids, "%s%s", at > 1 ? "," : "", cli->arguments[at]);
     }
     text_add(&dead->ids, "}");
+    dead->asked = (const char *const *)cli->arguments + 1;
+    dead->asked_count = cli->argument_count > 1 ? cli->argument_count - 1 : 0;
     dead->filter.ids = cli->argument_count > 1 ? text_get(&dead->ids) : NULL;
     return 0;
 }
@@ -178,10 +184,7 @@ static int show(struct dead *dead, struct err *err)
     if (!dead->filter.ids) {
         return err_set(err, ERR_USAGE, "dead show: which id?");
     }
-    if (export(dead, err) != 0) {
-        return -1;
-    }
-    return dead->total > 0 ? 0 : err_set(err, ERR_USAGE, "there is no dead letter of that id");
+    return export(dead, err);
 }
 
 /* ---- retry, discard ---- */
@@ -311,6 +314,39 @@ static int check_selection(const struct dead *dead, struct err *err)
                          "say which dead letters: IDs, --reason, --channel, --since, or --all");
 }
 
+/* ---- ids that name nothing ---- */
+
+static void see_id(void *context, const struct dead_letter *letter)
+{
+    struct dead *dead = context;
+    for (size_t at = 0; at < dead->asked_count; at++) {
+        dead->found[at] = dead->found[at] || strcasecmp(dead->asked[at], letter->id) == 0;
+    }
+}
+
+static int expect_all(const struct dead *dead, struct err *err)
+{
+    size_t missing = 0;
+    const char *first = "";
+    for (size_t at = dead->asked_count; at-- > 0;) {
+        missing += !dead->found[at];
+        first = dead->found[at] ? first : dead->asked[at];
+    }
+    return missing == 0 || dead->act == list
+               ? 0
+               : err_set(err, ERR_USAGE, "no dead letter of this selection has the id %s%s", first,
+                         missing > 1 ? ", nor others of those given" : "");
+}
+
+/* What is there is done, and then it is told what was not. */
+static int act(struct dead *dead, struct err *err)
+{
+    if (dead->asked_count > 0 && dead_list(dead->pg, &dead->filter, INT64_MAX, see_id, dead, err) != 0) {
+        return -1;
+    }
+    return dead->act(dead, err) == 0 ? expect_all(dead, err) : -1;
+}
+
 static int with_database(const struct config *config, struct dead *dead, struct err *err)
 {
     const struct pg_options options = {config_text(config, "database"), "outbox-relay dead", -1};
@@ -318,7 +354,7 @@ static int with_database(const struct config *config, struct dead *dead, struct 
         schema_check(dead->pg, err) != 0) {
         return -1;
     }
-    return dead->act(dead, err);
+    return act(dead, err);
 }
 
 int cmd_dead(struct cli *cli)

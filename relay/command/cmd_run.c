@@ -7,7 +7,7 @@
 #include "command/cli.h"
 #include "service/program.h"
 
-enum { TICK_MS = 1000 };
+enum { TICK_MS = 1000, TRY_BROKER_MS = 2000 };
 
 /*
  * One try before the loop: what only a person can mend should be told at once. A database that is merely away
@@ -32,6 +32,24 @@ static int first_look(struct program *program)
     return 0;
 }
 
+/* A broker that is merely away is no reason to refuse a configuration; one that says no is. */
+static int try_broker(struct backend *backend, const struct log *log, struct err *err)
+{
+    struct session *session = NULL;
+    if (backend_session_new(&session, backend, err) != 0) {
+        return -1;
+    }
+    int result = backend_connect(session, clock_now_ms() + TRY_BROKER_MS, err);
+    backend_session_free(session);
+    if (result != 0 && err->class == ERR_CONNECTION) {
+        LOG(log, LOG_WARNING, "the broker of the new configuration cannot be reached",
+            log_text("error", err->text));
+        err_clear(err);
+        result = 0;
+    }
+    return result == 0 ? 0 : err_prefix(err, "backend %s", backend_name(backend));
+}
+
 static int try_backend(const struct config *config, const struct log *log, struct err *err)
 {
     struct backend *backend = NULL;
@@ -41,6 +59,7 @@ static int try_backend(const struct config *config, const struct log *log, struc
     }
     int result = backend_open(&backend, table, config_section(config, table->name), "outbox-relay", log, err);
     if (result == 0) {
+        result = try_broker(backend, log, err);
         backend_close(backend);
     }
     return result;
@@ -74,8 +93,7 @@ static bool reload(struct cli *cli, struct program *program, struct config *fres
     if (!atomic_exchange(&program->signals.reload, false)) {
         return false;
     }
-    if (cli_load_config(cli, fresh, CONFIG_LOADS_PLUGIN) != 0) {
-        LOG_PLAIN(&program->log, LOG_ERROR, "the configuration has mistakes, the old one stays");
+    if (cli_reload_config(cli, fresh, &program->log) != 0) {
         return false;
     }
     if (!is_usable(fresh, program)) {

@@ -76,10 +76,13 @@ static bool tell_retries(const json_t *status)
     const json_t *retries = json_object_get(status, "retrying");
     json_array_foreach(retries, at, retry)
     {
-        (void)printf("RETRYING: channel %s: %lld message%s refused: %s; next try in %lld s\n",
-                     text_at(retry, "channel"),
-                     (long long)json_integer_value(json_object_get(retry, "messages")),
-                     json_integer_value(json_object_get(retry, "messages")) == 1 ? " was" : "s were",
+        int64_t messages = json_integer_value(json_object_get(retry, "messages"));
+        bool refused = json_integer_value(json_object_get(retry, "attempts")) > 0;
+        (void)printf("RETRYING: channel %s: %lld message%s %s: %s; next try in %lld s\n",
+                     text_at(retry, "channel"), (long long)messages, messages == 1 ? "" : "s",
+                     refused         ? messages == 1 ? "was refused" : "were refused"
+                     : messages == 1 ? "is to be sent again after"
+                                     : "are to be sent again after",
                      text_at(retry, "last_error"),
                      (long long)json_integer_value(json_object_get(retry, "next_try_in_s")));
     }

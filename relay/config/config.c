@@ -9,6 +9,7 @@
 #include "config/config_file.h"
 #include "plugin/backend.h"
 #include "plugin/loader.h"
+#include "postgres/pg_hosts.h"
 
 enum { FILE_MAX_BYTES = 4 << 20, FAULTS_MAX_BYTES = 64 << 10 };
 
@@ -81,6 +82,28 @@ static void check_required(struct config *config)
                          "%s.%s is required by backend %s", set->section, set->table[at].name, set->section);
         }
     }
+}
+
+/* Nothing would go, without a word. */
+static void check_filter(struct config *config)
+{
+    const struct option_value *value = option_get(&config->core, "channels.include");
+    if (value->origin != OPTION_DEFAULT && value->count == 0) {
+        config_fault(config, value->place,
+                     "channels.include: an empty list lets nothing through; leave it out for all channels");
+    }
+}
+
+static void check_database(struct config *config)
+{
+    const struct option_value *value = option_get(&config->core, "database");
+    struct pg_hosts hosts = {.list = NULL};
+    struct err err = {0};
+    if (value->text && pg_hosts_read(&hosts, value->text, &err) != 0) {
+        bool twice = strcmp(value->place, "database") == 0; /* -d */
+        config_fault(config, value->place, "%s", err.text + (twice ? strlen("database: ") : 0));
+    }
+    pg_hosts_finish(&hosts);
 }
 
 /* File and environment may describe several backends at once; who types an option means the one that runs: it
@@ -261,6 +284,8 @@ int config_load(struct config *config, const char *file, const char *const *envi
     check_pair(config, "retry.backoff_min", "retry.backoff_max");
     check_pair(config, "breaker.open_min", "breaker.open_max");
     check_required(config);
+    check_filter(config);
+    check_database(config);
     warn_of_flags(config);
     if (config->fault_count > 0) {
         return err_set(err, ERR_CONFIG, "the configuration has %u mistake%s", config->fault_count,

@@ -6,6 +6,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
+
+#include "plugin/loader.h"
 
 enum { SECRET_MAX_BYTES = 64 << 10, KEY_MAX_BYTES = 128 };
 
@@ -97,9 +100,25 @@ bool config_is_foreign(const struct config *config, const char *key)
     return true;
 }
 
+/* The section of a plugin that is installed, and not in use; those of built-in backends are known anyway. */
+static bool is_of_another_plugin(const struct config *config, const char *key)
+{
+    size_t len = strcspn(key, ".");
+    for (size_t at = 0; at < config->section_count; at++) {
+        const char *section = config->sections[at].section;
+        if (strlen(section) == len && memcmp(section, key, len) == 0) {
+            return false;
+        }
+    }
+    char directory[LOADER_DIRECTORY_BYTES];
+    char path[LOADER_DIRECTORY_BYTES + KEY_MAX_BYTES];
+    (void)snprintf(path, sizeof path, "%s/%.*s.so", loader_directory(directory), (int)len, key);
+    return access(path, F_OK) == 0;
+}
+
 void config_unknown(struct config *config, const char *place, const char *key)
 {
-    if (strchr(key, '.') && config_is_foreign(config, key)) {
+    if (strchr(key, '.') && (config_is_foreign(config, key) || is_of_another_plugin(config, key))) {
         return;
     }
     char best[KEY_MAX_BYTES];
@@ -155,6 +174,10 @@ static void assign_from_file(struct config *config, struct option_set *set, int 
 {
     struct err err = {0};
     char *content = read_secret(config, path, place);
+    bool many = set->table[index].type == OUTBOX_OPT_LIST || set->table[index].type == OUTBOX_OPT_MAP;
+    for (char *at = content; at && many && (at = strpbrk(at, "\r\n")) != NULL;) {
+        *at = ','; /* an entry on each line */
+    }
     if (content && option_assign(set, index, content, origin, place, &err) != 0) {
         config_fault(config, place, "the content of %s is not valid here",
                      path); /* the text itself may be secret */

@@ -272,6 +272,8 @@ static json_t *schema_of(const struct outbox_option *row)
     case OUTBOX_OPT_DURATION_MS:
         (void)json_object_set_new(schema, "type", json_pack("[s,s]", "string", "integer"));
         (void)json_object_set_new(schema, "pattern", json_string("^(0|[0-9]+(ms|s|m|h|d))$"));
+        (void)json_object_set_new(schema, "minimum", json_integer(0)); /* a number without a unit is 0 */
+        (void)json_object_set_new(schema, "maximum", json_integer(0));
         break;
     case OUTBOX_OPT_BYTES:
         (void)json_object_set_new(schema, "type", json_pack("[s,s]", "string", "integer"));

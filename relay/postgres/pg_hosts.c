@@ -19,6 +19,16 @@ static const char *find(const PQconninfoOption *options, const char *keyword)
     return NULL;
 }
 
+/* libpq quotes what it cannot read, which may be a piece of a password: only the name of an option is told.
+ */
+static size_t told_length(const char *text)
+{
+    static const char option[] = "invalid connection option \"";
+    bool is_a_name = strncmp(text, option, sizeof option - 1) == 0;
+    size_t name_len = is_a_name ? strspn(text + sizeof option - 1, "abcdefghijklmnopqrstuvwxyz_") : 0;
+    return is_a_name ? sizeof option - 1 + name_len + 1 : strcspn(text, "\n\":");
+}
+
 /* A bare database name is not parsed at all: *options stays NULL. */
 static int parse(PQconninfoOption **options, const char *conninfo, struct err *err)
 {
@@ -31,10 +41,15 @@ static int parse(PQconninfoOption **options, const char *conninfo, struct err *e
         return 0;
     }
     char line[300];
-    const char *text = fault ? fault : "out of memory";
-    bytes_copy_printable(line, sizeof line, (struct bytes){text, strcspn(text, "\n")});
+    const char *text = !fault                                     ? "out of memory"
+                       : strncmp(fault, "missing \"=\"", 11) == 0 ? "there is a word without '='"
+                                                                  : fault;
+    bytes_copy_printable(line, sizeof line, (struct bytes){text, told_length(text)});
     PQfreemem(fault);
-    return err_set(err, ERR_CONFIG, "database: %s", line);
+    return err_set(err, ERR_CONFIG,
+                   "database: %s (in a URL, special characters of user name and password are "
+                   "written %%XX; in key=value, a value with spaces stands in single quotes)",
+                   line);
 }
 
 /* ---- lists ---- */

@@ -38,7 +38,13 @@ enum err_class sqlstate_class(const char *sqlstate)
 const char *sqlstate_advice(const char *sqlstate, const char *message)
 {
     /* We ask for an error where a policy would hide rows: an outbox that looks empty is none. */
-    bool hidden = strcmp(sqlstate, "42501") == 0 && strstr(message, "row-level security");
-    return hidden ? ": ALTER TABLE ... DISABLE ROW LEVEL SECURITY, or ALTER ROLE ... BYPASSRLS for this user"
-                  : "";
+    if (strcmp(sqlstate, "42501") != 0) {
+        return "";
+    }
+    if (strstr(message, "row-level security")) {
+        return ": ALTER TABLE ... DISABLE ROW LEVEL SECURITY, or ALTER ROLE ... BYPASSRLS for this user";
+    }
+    return strstr(message, "must be owner")
+               ? ": do this as the owner of schema outbox"
+               : ": GRANT outbox_relay TO this user, as the schema's owner (migrate: run it as the owner)";
 }

@@ -12,7 +12,7 @@ import psycopg2
 import pytest
 import yaml
 
-from harness import RELAY, amqp, clean_environment, http, rabbitmqctl, relay, wait_until
+from harness import AMQP_URL, RELAY, amqp, clean_environment, http, rabbitmqctl, relay, wait_until
 from receiver import Answer
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -27,7 +27,9 @@ def said(*arguments):
 
 
 @pytest.mark.parametrize("mistake, text", [("order: key", "this outbox is not ordered"), ("database: 'host=127.0.0.1 port=%(port)s user=postgres dbname=mistyped'", "mistyped"),
-                                           ("database: 'host=127.0.0.1 port=1 user=postgres'", "refused"), ("backend: nonsense", "nonsense")])
+                                           ("database: 'host=127.0.0.1 port=1 user=postgres'", "refused"), ("backend: nonsense", "nonsense"),
+                                           ("backend: amqp\namqp: {url: 'amqp://nobody:wrong@127.0.0.1:%(amqp)s/'}", "ACCESS_REFUSED"),
+                                           ("backend: amqp\namqp: {url: 'amqps://127.0.0.1:%(amqp)s/', tls: {ca_file: /none.pem}}", "/none.pem")])
 def test_a_reload_that_could_not_run_keeps_the_old_configuration(database, start, tmp_path, mistake, text):
     file = tmp_path / "relay.yaml"
     good = f"database: '{database.conninfo}'\nbackend: 'null'\n"
@@ -36,7 +38,7 @@ def test_a_reload_that_could_not_run_keeps_the_old_configuration(database, start
     running.await_log("running")
     key = mistake.split(":")[0]
     kept = "".join(line + "\n" for line in good.splitlines() if not line.startswith(key + ":"))
-    file.write_text(kept + mistake % {"port": os.environ["TEST_PG_PORT"]} + "\n")
+    file.write_text(kept + mistake % {"port": os.environ["TEST_PG_PORT"], "amqp": AMQP_URL.rsplit(":", 1)[1].split("/")[0]} + "\n")
     running.signal(signal.SIGHUP)
     running.await_log("the old one stays", 20)
     assert text in running.log()
@@ -46,6 +48,92 @@ def test_a_reload_that_could_not_run_keeps_the_old_configuration(database, start
     file.write_text(good + "workers: 3\n")
     running.signal(signal.SIGHUP)
     wait_until(lambda: "workers=3" in running.log(), 30, "the good one")
+
+
+def test_a_reload_tells_mistakes_as_events_of_the_log(database, start, tmp_path):
+    file = tmp_path / "relay.yaml"
+    file.write_text(f"database: '{database.conninfo}'\nbackend: 'null'\n")
+    running = start("-c", str(file), "--log-format", "json")
+    running.await_log('"msg":"running"')
+    file.write_text(f"database: '{database.conninfo}'\nbackend: 'null'\nworkers: many\nbrekaer: 1\n")
+    running.signal(signal.SIGHUP)
+    running.await_log("the old one stays", 20)
+    events = [json.loads(line) for line in running.log().splitlines()]
+    told = [event["place"] for event in events if event["msg"] == "configuration"]
+    assert len(told) == 2 and told[0].startswith(f"{file}:3:") and "did you mean" in told[1], told
+
+
+def test_a_broker_that_is_away_is_no_reason_to_refuse_a_configuration(database, start, tmp_path):
+    file = tmp_path / "relay.yaml"
+    file.write_text(f"database: '{database.conninfo}'\nbackend: 'null'\n")
+    running = start("-c", str(file))
+    running.await_log("running")
+    file.write_text(f"database: '{database.conninfo}'\nbackend: amqp\namqp: {{url: 'amqp://127.0.0.1:1/'}}\n")
+    running.signal(signal.SIGHUP)
+    running.await_log("the broker of the new configuration cannot be reached", 20)
+    running.await_log("backend=amqp", 20)
+
+
+# ---- what was typed wrongly ----
+
+
+@pytest.mark.parametrize("option, text", [('channels.include=["orders"]', "channels.include: write one,another, without brackets"),
+                                          ("http.headers={a: b}", "http.headers: write NAME=VALUE,NAME=VALUE, without brackets"),
+                                          ("http.headers=X-Api-Key: sesame", "http.headers: '***' is not NAME=VALUE")])
+def test_lists_of_the_command_line_have_no_brackets_and_secrets_stay_so(option, text):
+    code, told = said("check", "-d", "dbname=x", "-b", "http", "-o", "http.url=http://x/", "-o", option)
+    assert code == 78 and text in told and "sesame" not in told, told
+
+
+@pytest.mark.parametrize("database, text", [("postgresql://u:sesa%me@127.0.0.1/db", "invalid percent-encoded token"), ("postgresq://u:sesame@127.0.0.1:1/db", "a word without '='"),
+                                            ("host=h password=se same", "a word without '='"), ("hst=foo", 'invalid connection option "hst"')])
+def test_a_connection_string_that_cannot_be_read_is_a_mistake_of_the_configuration_and_is_not_quoted(database, text, tmp_path):
+    secret = tmp_path / "database"
+    secret.write_text(database)
+    for how in (["check", "-d", database], ["run", "-o", f"database_file={secret}"], ["status", "-d", database]):
+        code, told = said(*how, *(["-b", "null"] if how[0] != "status" else []))
+        assert code == 78 and text in told and "written %XX" in told and "same" not in told and "sesa" not in told, (how, told)
+
+
+def test_a_list_of_channels_that_lets_nothing_through_is_refused(tmp_path):
+    file = tmp_path / "relay.yaml"
+    file.write_text("database: dbname=x\nbackend: 'null'\nchannels:\n  include: []\n")
+    code, told = said("check", "-c", str(file))
+    assert code == 78 and f"{file}:4:12: channels.include: an empty list lets nothing through" in told, told
+
+
+def test_a_file_of_a_list_has_an_entry_on_each_line(tmp_path):
+    urls = tmp_path / "urls"
+    urls.write_text("amqp://one/\namqp://two/\n")
+    shown = yaml.safe_load(relay("config", "show", "-d", "dbname=x", "-b", "amqp", "-o", f"amqp.url_file={urls}").stdout)
+    assert len(shown["amqp.url"]) == 2
+
+
+def test_a_dead_letter_that_is_not_there_is_told_and_the_others_are_done(database):
+    database.run("INSERT INTO outbox.message (channel, type, expires_at) VALUES ('a', 't', now())")
+    assert relay("drain", "-q", "-d", database.conninfo, "-b", "null").returncode == 1
+    there, missing = database.value("SELECT id::text FROM outbox.dead_letter"), "2dffab5b-c69c-497d-b9d8-4cffeb3b5339"
+    for action in ("show", "retry"):
+        done = relay("dead", action, "-d", database.conninfo, missing)
+        assert done.returncode == 64 and f"no dead letter of this selection has the id {missing}\n" in done.stderr, done.stderr
+    done = relay("dead", "retry", "-d", database.conninfo, missing, there.upper())
+    assert done.returncode == 64 and "1 dead letter retried" in done.stdout and missing in done.stderr and database.value("SELECT count(*) FROM outbox.scheduled") == 1
+
+
+def test_a_user_without_any_grant_is_told_the_grant(database):
+    with contextlib.closing(psycopg2.connect(database.conninfo)) as owner:
+        owner.autocommit = True
+        owner.cursor().execute("DROP ROLE IF EXISTS stranger_without; CREATE ROLE stranger_without LOGIN")
+    stranger = database.conninfo.replace("user=postgres", "user=stranger_without")
+    for command in (["check", "--connect", "-b", "null"], ["drain", "-b", "null"], ["status"], ["dead", "list"]):
+        code, told = said(*command, "-d", stranger)
+        assert code == 77 and "GRANT outbox_relay TO this user" in told, (command, code, told)
+
+
+def test_a_drain_that_never_looked_does_not_say_what_is_left(database):
+    database.fill(3)
+    done = relay("drain", "--json", "-d", database.conninfo, "-b", "null", "--max-time", "0")
+    assert done.returncode == 75 and json.loads(done.stdout)["left"] is None and "away or busy" not in done.stderr, done.stdout + done.stderr
 
 
 # ---- names and rows of relays ----
@@ -373,3 +461,6 @@ def test_the_configuration_that_is_shown_is_yaml_and_the_schemas_defaults_are_of
             check(value)
 
     check(schema)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({"poll": {"min": 5}}, schema)
+    jsonschema.validate({"poll": {"min": 0, "max": "5ms"}}, schema)

@@ -125,5 +125,7 @@ Test(hosts, a_text_that_libpq_cannot_read_is_told)
 {
     cr_assert_eq(pg_hosts_read(&hosts, "host=a nonsense", &err), -1);
     cr_expect_eq(err.class, ERR_CONFIG);
-    cr_expect_str_eq(err.text, "database: missing \"=\" after \"nonsense\" in connection info string");
+    cr_expect_str_eq(err.text,
+                     "database: there is a word without '=' (in a URL, special characters of user name and "
+                     "password are written %XX; in key=value, a value with spaces stands in single quotes)");
 }
