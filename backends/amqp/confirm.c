@@ -51,23 +51,25 @@ int confirms_begin(struct confirms *confirms, size_t count)
     return 0;
 }
 
-void confirms_published(struct confirms *confirms, size_t index, int64_t seq)
+void confirms_published(struct confirms *confirms, size_t index, int64_t seq, uint64_t id)
 {
-    confirms->entries[confirms->count++] = (struct confirm_entry){.seq = seq, .index = index};
+    confirms->entries[confirms->count++] = (struct confirm_entry){.seq = seq, .id = id, .index = index};
     confirms->outstanding++;
 }
 
-bool confirms_returned(struct confirms *confirms, int64_t seq, const char *reply)
+bool confirms_returned(struct confirms *confirms, int64_t seq, uint64_t id, const char *reply)
 {
+    bool found = false;
     for (size_t at = confirms->lowest; at < confirms->count; at++) {
         struct confirm_entry *entry = &confirms->entries[at];
-        if (entry->seq == seq && !entry->settled && !entry->returned) {
-            entry->returned = true;
+        bool same = entry->seq == seq && (id == 0 || entry->id == id);
+        found = found || (same && !entry->settled);
+        if (same && !entry->settled && !entry->returned) {
+            entry->returned = true; /* every one: whichever came back, none may be deleted for it */
             entry->reply = strdup(reply);
-            return true;
         }
     }
-    return false;
+    return found;
 }
 
 static void settle(struct confirms *confirms, struct confirm_entry *entry, bool ack, confirm_settled *settled,

@@ -3,7 +3,8 @@
  *
  * Source: RabbitMQ "Consumer Acknowledgements and Publisher Confirms". Delivery tags count from 1 on each
  * channel; the broker acks or nacks each once, in any order, singly or all up to a tag; a basic.return
- * precedes the ack of what could not be routed and carries no tag, so it is matched by the row's seq.
+ * precedes the ack of what could not be routed and carries no tag, so it is matched by the row's seq and id:
+ * two rows may bear one seq (a sequence that began anew), but then they differ in their ids.
  */
 #ifndef AMQP_CONFIRM_H
 #define AMQP_CONFIRM_H
@@ -16,6 +17,7 @@ enum confirm_result { CONFIRM_ACKED, CONFIRM_NACKED, CONFIRM_RETURNED };
 
 struct confirm_entry {
     int64_t seq;
+    uint64_t id;  /* a hash of the message's id */
     size_t index; /* in the batch */
     bool settled;
     bool returned;
@@ -46,10 +48,11 @@ int confirms_begin(struct confirms *confirms, size_t count);
 void confirms_end(struct confirms *confirms);
 
 /* The message was handed to the connection. */
-void confirms_published(struct confirms *confirms, size_t index, int64_t seq);
+void confirms_published(struct confirms *confirms, size_t index, int64_t seq, uint64_t id);
 
-/* basic.return; false if no message in flight has that seq. */
-bool confirms_returned(struct confirms *confirms, int64_t seq, const char *reply);
+/* basic.return of what has that seq and id (0 = not known: then of all that have the seq); false if nothing
+ * in flight has. */
+bool confirms_returned(struct confirms *confirms, int64_t seq, uint64_t id, const char *reply);
 
 /* basic.ack and basic.nack; false if the tag was never handed out: the other side has lost its mind. */
 bool confirms_answer(struct confirms *confirms, uint64_t tag, bool multiple, bool ack,

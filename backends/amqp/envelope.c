@@ -179,6 +179,9 @@ static bool set_text(amqp_basic_properties_t *properties, amqp_bytes_t *field, a
     return true;
 }
 
+/* RabbitMQ, "Direct Reply-to": published with it by anybody else, the channel is closed (406). */
+static const char direct_reply[] = "amq.rabbitmq.reply-to";
+
 static bool fill_properties(struct session *session, const struct outbox_message *message,
                             struct envelope *envelope, char reason[256])
 {
@@ -198,6 +201,11 @@ static bool fill_properties(struct session *session, const struct outbox_message
                   message->content_type) ||
         !set_text(properties, &properties->app_id, AMQP_BASIC_APP_ID_FLAG, app_id)) {
         return refuse(reason, "type, correlation_id, reply_to or content_type", "is longer than 255 bytes");
+    }
+    if (message->reply_to.len == sizeof direct_reply - 1 &&
+        memcmp(message->reply_to.ptr, direct_reply, message->reply_to.len) == 0) {
+        return refuse(reason, "reply_to 'amq.rabbitmq.reply-to'",
+                      "works for whoever consumes from it on this very channel only: name a queue");
     }
     if (message->key.len > SHORT_STRING_MAX || message->causation_id.len > SHORT_STRING_MAX) {
         return refuse(reason, "key or causation_id", "is longer than 255 bytes");
@@ -244,4 +252,14 @@ enum outbox_verdict envelope_seal(struct session *session, const struct outbox_m
     bool sealed = envelope_address(session->settings, message, envelope, reason) &&
                   fill_properties(session, message, envelope, reason);
     return sealed ? OUTBOX_UNSETTLED : OUTBOX_REJECTED;
+}
+
+/* FNV-1a: the ids of one batch that have one seq are few, and nobody gains by a collision. */
+uint64_t envelope_id_hash(const void *id, size_t id_len)
+{
+    uint64_t hash = 0xcbf29ce484222325u;
+    for (size_t at = 0; at < id_len; at++) {
+        hash = (hash ^ ((const unsigned char *)id)[at]) * 0x100000001b3u;
+    }
+    return hash != 0 ? hash : 1;
 }

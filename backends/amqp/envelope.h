@@ -21,4 +21,7 @@ bool envelope_address(const struct settings *settings, const struct outbox_messa
 enum outbox_verdict envelope_seal(struct session *session, const struct outbox_message *message,
                                   struct envelope *envelope, char reason[256]);
 
+/* By which a message that comes back is known again; never 0. */
+uint64_t envelope_id_hash(const void *id, size_t id_len);
+
 #endif

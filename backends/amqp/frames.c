@@ -66,7 +66,7 @@ static void on_return(struct session *session, const amqp_basic_return_t *return
     }
 }
 
-static int64_t seq_of(const amqp_basic_properties_t *properties)
+static bool seq_of(const amqp_basic_properties_t *properties, int64_t *seq)
 {
     for (int at = 0; properties->_flags & AMQP_BASIC_HEADERS_FLAG && at < properties->headers.num_entries;
          at++) {
@@ -74,18 +74,26 @@ static int64_t seq_of(const amqp_basic_properties_t *properties)
         if (entry->key.len == sizeof seq_header - 1 &&
             memcmp(entry->key.bytes, seq_header, entry->key.len) == 0 &&
             entry->value.kind == AMQP_FIELD_KIND_I64) {
-            return entry->value.value.i64;
+            *seq = entry->value.value.i64;
+            return true;
         }
     }
-    return 0;
+    return false;
+}
+
+static uint64_t id_of(const amqp_basic_properties_t *properties)
+{
+    bool there = properties->_flags & AMQP_BASIC_MESSAGE_ID_FLAG;
+    return there ? envelope_id_hash(properties->message_id.bytes, properties->message_id.len) : 0;
 }
 
 static enum frames_result end_return(struct session *session, struct outbox_error *error)
 {
     struct returning *returning = &session->returning;
     returning->active = false;
-    if (returning->seq != 0) {
-        (void)confirms_returned(&session->confirms, returning->seq, returning->reply); /* else late news */
+    if (returning->known) {
+        (void)confirms_returned(&session->confirms, returning->seq, returning->id,
+                                returning->reply); /* else late news */
         return FRAMES_SOME;
     }
     /* Without knowing which message came back, an ack could delete it. */
@@ -110,7 +118,8 @@ static enum frames_result on_content(struct session *session, const amqp_frame_t
     if (header) {
         returning->has_header = true;
         returning->body_left = frame->payload.properties.body_size;
-        returning->seq = seq_of(frame->payload.properties.decoded);
+        returning->known = seq_of(frame->payload.properties.decoded, &returning->seq);
+        returning->id = id_of(frame->payload.properties.decoded);
     } else {
         uint64_t length = frame->payload.body_fragment.len;
         returning->body_left -= length < returning->body_left ? length : returning->body_left;
@@ -120,21 +129,28 @@ static enum frames_result on_content(struct session *session, const amqp_frame_t
 
 /* ---- closes ---- */
 
-/* Is it this exchange that the broker's text is about? "... exchange 'name' in vhost ...", cut off at 255
- * bytes. */
-static bool is_about(const char *text, const char *exchange)
+/* Is it this one that the broker's text is about? "... topic 'key' in exchange 'name' in vhost ...", cut off
+ * at 255 bytes. `before` is what stands in front of it. */
+static bool is_about(const char *text, const char *before, const char *wanted)
 {
-    static const char before[] = "exchange '";
     const char *name = strstr(text, before);
-    if (!name || exchange[0] == '\0') {
+    if (!name) {
         return false;
     }
-    name += sizeof before - 1;
+    name += strlen(before);
     size_t same = 0;
-    while (exchange[same] != '\0' && exchange[same] == name[same]) {
+    while (wanted[same] != '\0' && wanted[same] == name[same]) {
         same++;
     }
-    return exchange[same] == '\0' ? name[same] == '\'' || name[same] == '\0' : name[same] == '\0';
+    return wanted[same] == '\0' ? name[same] == '\'' || name[same] == '\0' : name[same] == '\0';
+}
+
+/* Where permissions are by topic, only what goes by that routing key is refused. */
+static bool is_refused(const char *text, const struct envelope *envelope)
+{
+    static const char topic[] = "access to topic '";
+    return envelope->exchange[0] != '\0' && is_about(text, "exchange '", envelope->exchange) &&
+           (!strstr(text, topic) || is_about(text, topic, envelope->routing_key));
 }
 
 /* The broker names the exchange that it does not let us publish to: none of what is in flight to it was
@@ -150,7 +166,7 @@ static bool blame_exchange(struct session *session, const char *text, const char
         char unused[256];
         if (!entry->settled &&
             envelope_address(session->settings, batch->messages[entry->index], &envelope, unused) &&
-            is_about(text, envelope.exchange)) {
+            is_refused(text, &envelope)) {
             entry->settled = true;
             confirms->outstanding--;
             batch->settle(batch, entry->index, OUTBOX_RETRY, reason, 0);
@@ -171,11 +187,8 @@ static void blame(struct session *session, int code, const char *text, const cha
         !confirms_only_one(&session->confirms, &index)) {
         return;
     }
-    if (code == AMQP_PRECONDITION_FAILED && strstr(text, "size")) {
-        batch->settle(batch, index, OUTBOX_REJECTED, reason, 0);
-    } else if (refused) {
-        batch->settle(batch, index, OUTBOX_RETRY, reason, 0);
-    }
+    bool too_large = code == AMQP_PRECONDITION_FAILED && strstr(text, "size");
+    batch->settle(batch, index, too_large ? OUTBOX_REJECTED : OUTBOX_RETRY, reason, 0);
 }
 
 static enum frames_result on_channel_close(struct session *session, amqp_channel_t channel,

@@ -96,7 +96,8 @@ static enum step send_one(struct session *session, size_t index, const struct en
         amqp_basic_publish(session->connection, CHANNEL_PUBLISH, amqp_cstring_bytes(envelope->exchange),
                            amqp_cstring_bytes(envelope->routing_key), 1, 0, &envelope->properties, body);
     /* Even a publish that failed may have left a part of itself on the wire: it counts as in flight. */
-    confirms_published(&session->confirms, index, message->seq);
+    confirms_published(&session->confirms, index, message->seq,
+                       envelope_id_hash(message->id.ptr, message->id.len));
     if (status != AMQP_STATUS_OK) {
         (void)session_error(error, OUTBOX_ERROR_UNAVAILABLE, "cannot publish: %s",
                             amqp_error_string2(status));

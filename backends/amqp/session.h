@@ -20,7 +20,9 @@ struct returning {
     bool active;
     bool has_header;
     uint64_t body_left;
-    int64_t seq; /* 0 = not found */
+    bool known; /* which row it is: it bore its headers */
+    int64_t seq;
+    uint64_t id; /* session_id_hash() */
     char reply[400];
 };
 

@@ -40,8 +40,12 @@ struct drain {
     bool looked;                /* the figures of what is left are known */
     bool show_progress;
     bool over;
-    bool reached_limit; /* --max-messages */
-    bool forced;        /* a thread had to be let go of: nothing can be freed */
+    bool reached_limit;     /* --max-messages */
+    bool forced;            /* a thread had to be let go of: nothing can be freed */
+    int64_t settled;        /* rows, when there were last more than before */
+    int64_t settled_ms;     /* and when that was */
+    uint64_t settled_stuck; /* and metrics.stuck by then */
+    struct err promote_err; /* why delayed messages cannot enter outbox.message */
     int code;
     char result[700];
 };

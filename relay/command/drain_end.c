@@ -9,6 +9,7 @@ enum {
     LAST_LOOK_MS = 2000,
     LOOK_REST = 9, /* a look at what is left is followed by so many times its own length without one */
     OTHERS_HOLD_AFTER_MS = 1000,
+    STUCK_AFTER_MS = 3000,
     RESULT_BYTES = 700
 };
 
@@ -151,6 +152,24 @@ bool drain_ends_by_request(struct drain *drain)
     return false;
 }
 
+static const char STUCK[] =
+    "messages that are to be set aside stay where they are: does a trigger, a rule, a policy "
+    "or a constraint of schema outbox keep them? The log says more";
+
+/* Rows that cannot be set aside come again and again: only when nothing else goes any more, they are the end.
+ */
+static bool only_stuck_ones_are_left(struct drain *drain, int64_t settled)
+{
+    uint64_t stuck = metrics_get(&pool_shared(drain->program->pool)->metrics.stuck);
+    int64_t now_ms = clock_now_ms();
+    if (settled > drain->settled || stuck == 0 || drain->settled_ms == 0) {
+        drain->settled = settled;
+        drain->settled_ms = now_ms;
+        drain->settled_stuck = stuck;
+    }
+    return now_ms - drain->settled_ms > STUCK_AFTER_MS && stuck > drain->settled_stuck + 1;
+}
+
 static void judge_limits(struct drain *drain)
 {
     struct shared *shared = pool_shared(drain->program->pool);
@@ -160,6 +179,8 @@ static void judge_limits(struct drain *drain)
         drain_end(drain, err_exit_code(ERR_CONFIG),
                   "confirmed messages stay in the outbox: "
                   "does a trigger, a rule or a policy on outbox.message keep them from being deleted?");
+    } else if (only_stuck_ones_are_left(drain, settled)) {
+        drain_end(drain, err_exit_code(ERR_CONFIG), STUCK);
     } else if (!drain_ends_by_request(drain) && drain->max_messages > 0 &&
                atomic_load(&shared->working) == 0 && settled >= drain->max_messages) {
         drain_end(drain, 75, "stopped by --max-messages");
@@ -182,14 +203,26 @@ void drain_judge_outcome(struct drain *drain)
     if (drain->code != 0 && drain->code != 1 && drain->code != 75) {
         return;
     }
-    /* For the summary; the figures before it stay if the database is away or busy now. */
-    (void)!drain_look(drain, drain->program->wake.halt_fd, clock_now_ms() + LAST_LOOK_MS, &err);
+    /* For the summary; the figures before it stay if the database is away or busy now. Who never knew what he
+     * aims at cannot tell what is left of it. */
+    if (drain->looked) {
+        (void)!drain_look(drain, drain->program->wake.halt_fd, clock_now_ms() + LAST_LOOK_MS, &err);
+    }
     uint64_t dead =
         drain->program->pool ? metrics_get(&pool_shared(drain->program->pool)->metrics.dead_lettered) : 0;
     if (drain->reached_limit && drain->left.messages == 0 && drain->left.due == 0) {
         drain_end(drain, 0, "nothing is left");
     }
-    if (drain->code == 0 && dead > 0) {
+    bool stuck = drain->program->pool && metrics_get(&pool_shared(drain->program->pool)->metrics.stuck) > 0;
+    if (drain->code == 1 && stuck && drain->left.messages + drain->left.due > 0) {
+        drain_end(drain, err_exit_code(ERR_CONFIG), STUCK);
+    }
+    if ((drain->code == 0 || drain->code == 1) && err_is_set(&drain->promote_err)) {
+        char text[sizeof drain->result];
+        (void)snprintf(text, sizeof text, "delayed messages that are due cannot enter outbox.message: %s",
+                       drain->promote_err.text);
+        drain_end(drain, err_exit_code(ERR_CONFIG), text);
+    } else if (drain->code == 0 && dead > 0) {
         drain_end(drain, 1, "some messages were dead-lettered");
     } else if (drain->code == 0 && drain->left.waiting > 0) {
         drain_end(drain, 1, "some messages wait for a retry");

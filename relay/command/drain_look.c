@@ -87,7 +87,12 @@ static int promote(struct drain *drain, int64_t lanes, struct err *err)
     int64_t moved = 0;
     do {
         if (inspect_promote(drain->pg, max_bytes, lanes, &moved, drain_answer_by(drain), err) != 0) {
-            return -1;
+            if (err->class == ERR_STOPPED || drain_may_pass(err)) {
+                return -1;
+            }
+            drain->promote_err = *err; /* all the others can go; it is told in the end */
+            err_clear(err);
+            return 0;
         }
     } while (moved > 0 && clock_now_ms() < drain->until_ms);
     return 0;
@@ -124,7 +129,7 @@ int drain_prepare(struct drain *drain, struct err *err)
         if (!drain_may_pass(err) || wake_is_stopping(&program->wake) || next_ms >= give_up_ms) {
             return -1;
         }
-        if (!told) {
+        if (!told && next_ms < drain->until_ms) {
             LOG(&program->log, LOG_WARNING, "the database is away or busy; trying on",
                 log_text("error", err->text), log_number("for_s", (give_up_ms - clock_now_ms()) / 1000));
             told = true;
@@ -142,7 +147,8 @@ int drain_prepare(struct drain *drain, struct err *err)
 
 int64_t drain_claimable(const struct drain *drain)
 {
-    return drain->left.messages + drain->left.due - drain->left.resting;
+    int64_t shut_out = err_is_set(&drain->promote_err) ? drain->left.delayed : 0;
+    return drain->left.messages + drain->left.due - drain->left.resting - shut_out;
 }
 
 bool drain_is_patient(const struct drain *drain)

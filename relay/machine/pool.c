@@ -28,6 +28,7 @@ static int init_shared(struct shared *shared, const struct pool_options *options
     health_init(&shared->health);
     mark_init(&shared->mark);
     shared->options.source.mark = &shared->mark;
+    shared->options.source.promotion = &shared->promotion;
     return channels_new(&shared->channels, options->breaker_open_min_ms, options->breaker_open_max_ms, err);
 }
 

@@ -7,11 +7,6 @@
  */
 enum { HASTE = 10, HASTY_SHARE = 4, HASTY_ATTEMPTS = 2 };
 
-static struct bytes channel_of(const struct row *row)
-{
-    return (struct bytes){row->message.channel.ptr, row->message.channel.len};
-}
-
 /* ---- the channels of a batch ---- */
 
 int verdict_init(struct verdict *verdict, size_t capacity, struct err *err)
@@ -34,7 +29,7 @@ void verdict_finish(struct verdict *verdict)
 /* At most half of the slots are in use: a search ends soon. */
 static struct verdict_channel *find(struct verdict *verdict, const struct row *row)
 {
-    struct bytes name = channel_of(row);
+    struct bytes name = row_channel(row);
     size_t places = 2 * verdict->capacity;
     size_t place = (size_t)bytes_hash(name) % places;
     while (verdict->slots[place] != 0) {

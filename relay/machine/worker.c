@@ -56,12 +56,29 @@ static bool is_blamed(const struct batch *batch)
     return false;
 }
 
+/* All that was on the way is of one channel, which has cost sessions before. */
+static bool is_isolated(const struct worker *worker)
+{
+    const struct row *first = NULL;
+    for (size_t at = 0; at < worker->batch.count; at++) {
+        const struct row *row = &worker->batch.rows[at];
+        if (!row->in_last_wave) {
+            continue;
+        }
+        first = first ? first : row;
+        if (!bytes_equal(row_channel(row), row_channel(first))) {
+            return false;
+        }
+    }
+    return first && channels_is_isolated(worker->shared->channels, row_channel(first));
+}
+
 static void after_publish(struct worker *worker, enum outbox_session_state state, int64_t retry_after_ms,
                           const struct err *err)
 {
     const struct tally *tally = &worker->verdict.tally;
     if (tally->confirmed > 0 || (state == OUTBOX_SESSION_OK && worker->probing)) {
-        worker_session_works(worker);
+        worker_session_works(worker, tally->confirmed > 0);
     }
     if (state == OUTBOX_SESSION_OK) {
         return;
@@ -75,10 +92,15 @@ static void after_publish(struct worker *worker, enum outbox_session_state state
         worker_drop_session(worker);
         return;
     }
-    if (worker->cause == WATCH_NONE && is_blamed(&worker->batch)) {
+    bool blamed = is_blamed(&worker->batch);
+    if (worker->cause == WATCH_NONE && (blamed || is_isolated(worker))) {
         worker_forfeit_session(worker, err);
+        if (!blamed) {
+            suspect_rows(worker); /* which of them it is */
+        }
         if (worker->probing) {
-            worker_session_works(worker); /* the broker looks at messages: what it refuses rests by itself */
+            worker_session_works(worker,
+                                 false); /* the broker looks at messages: what it refuses rests by itself */
         }
         return;
     }
@@ -223,6 +245,9 @@ static void slow_down_if_rows_stay(struct worker *worker, const struct settled *
             "does a trigger, a rule or a policy keep them from being deleted?",
             log_number("worker", worker->number), log_number("rows", (int64_t)settled->kept));
     }
+    if (settled->committed && settled->refused && settled->lasts) {
+        metrics_add(&shared->metrics.stuck, settled->stuck_waits + settled->stuck_deaths);
+    }
     if (settled->refused || settled->kept > 0) {
         atomic_store(&shared->rows_stayed_ms, clock_now_ms());
         worker_slow_down(worker);
@@ -240,10 +265,12 @@ static void settle_and_commit(struct worker *worker, enum outbox_session_state s
     int result = failpoint("after_confirm") ? err_set(&err, ERR_CONNECTION, "failpoint after_confirm")
                                             : source_settle(worker->source, &worker->batch, &settled, &err);
     if (result == 0) {
-        batch_drop_payloads(&worker->batch);
-        if (settled.refused) {
-            tally->buried = tally->retried = 0; /* the rows are still there: they must not be counted */
+        if (!settled.refused) {
+            worker_report_burials(worker);
         }
+        batch_drop_payloads(&worker->batch);
+        tally->buried -= settled.stuck_deaths; /* they are still there: they must not be counted */
+        tally->retried -= settled.stuck_waits;
         next = !settled.refused && settled.kept == 0 && !worker->single && may_claim_at_once(worker, state) &&
                worker_plan_claim(worker);
         result =

@@ -47,6 +47,7 @@ struct shared {
     struct health health;
     struct metrics metrics;
     struct mark mark;
+    struct promotion promotion;
     const struct log *log;
     _Atomic int64_t budget;            /* messages that may still be claimed (drain --max-messages) */
     _Atomic int64_t next_scheduled_ms; /* when to look into outbox.scheduled again */

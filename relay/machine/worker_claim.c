@@ -154,7 +154,7 @@ void worker_claimed(struct worker *worker)
     } else if (claimed_nothing(worker)) {
         atomic_fetch_add(&shared->empty_claims, 1);
         if (worker->probing) {
-            worker_session_works(worker); /* it connects, and there is nothing to prove more with */
+            worker_session_works(worker, false); /* it connects, and there is nothing to prove more with */
         }
         wait_longer(worker);
     }

@@ -53,17 +53,12 @@ void worker_slow_down(struct worker *worker)
     worker->not_before_ms = clock_after(clock_now_ms(), worker->poll_ms);
 }
 
-static struct bytes channel_of(const struct row *row)
-{
-    return (struct bytes){row->message.channel.ptr, row->message.channel.len};
-}
-
 /* The claim was planned a moment ago: since then, another worker may have learned what this one must not
  * send. */
 static bool may_go(struct worker *worker, const struct row *row, int64_t now_ms)
 {
     struct shared *shared = worker->shared;
-    struct bytes channel = channel_of(row);
+    struct bytes channel = row_channel(row);
     bool suspect = row->entry == 0 && suspect_includes(&shared->suspect, row->message.seq);
     return !suspect && !channels_rests(shared->channels, channel, now_ms);
 }
@@ -81,7 +76,7 @@ struct limits {
 /* False if as many of the row's channel as may be are lent already. */
 static bool is_within(struct limits *limits, struct worker *worker, const struct row *row)
 {
-    struct bytes channel = channel_of(row);
+    struct bytes channel = row_channel(row);
     size_t at = 0;
     while (at < limits->count && !bytes_equal(limits->list[at].name, channel)) {
         at++;
@@ -104,8 +99,8 @@ static bool is_open(const struct row *row)
     return !row->lent && row->verdict == OUTBOX_UNSETTLED;
 }
 
-/* Channels that cost sessions have a wave of their own, one after the other, when the others of the batch are
- * through: then nothing else is in flight. */
+/* Of channels that cost sessions one message goes at a time, when the others of the batch are through: then
+ * nothing else is in flight, and it is known which one it was. */
 static void withhold_isolated(struct worker *worker)
 {
     struct batch *batch = &worker->batch;
@@ -113,7 +108,7 @@ static void withhold_isolated(struct worker *worker)
     for (size_t at = batch->count; at-- > 0;) {
         struct row *row = &batch->rows[at];
         if (is_open(row) && !row->withheld &&
-            channels_is_isolated(worker->shared->channels, channel_of(row))) {
+            channels_is_isolated(worker->shared->channels, row_channel(row))) {
             row->isolated = row->withheld = true;
             first = at;
         }
@@ -121,8 +116,7 @@ static void withhold_isolated(struct worker *worker)
     bool their_turn = first < batch->count && !batch_has_wave(batch);
     for (size_t at = first; at < batch->count; at++) {
         struct row *row = &batch->rows[at];
-        bool turn = their_turn && bytes_equal(channel_of(row), channel_of(&batch->rows[first]));
-        row->withheld = row->withheld && !(row->isolated && turn);
+        row->withheld = row->withheld && !(row->isolated && their_turn && at == first);
         row->isolated = false;
     }
 }

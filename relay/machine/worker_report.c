@@ -85,12 +85,18 @@ void worker_report(struct worker *worker)
         if (channel->costly) {
             channels_isolate(shared->channels, channel->name);
         }
-        report_burials(worker, channel);
     }
     for (size_t at = 0; at < worker->batch.count; at++) {
         const struct row *row = &worker->batch.rows[at];
         if (row->refused) {
             channels_tried(shared->channels, row->message.seq, now_ms);
         }
+    }
+}
+
+void worker_report_burials(struct worker *worker)
+{
+    for (size_t at = 0; at < worker->verdict.count; at++) {
+        report_burials(worker, &worker->verdict.channels[at]);
     }
 }

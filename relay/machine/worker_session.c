@@ -46,7 +46,7 @@ void worker_pause_session(struct worker *worker, const struct err *why, int64_t 
     }
 }
 
-void worker_session_works(struct worker *worker)
+void worker_session_works(struct worker *worker, bool takes)
 {
     struct shared *shared = worker->shared;
     backoff_reset(&worker->backend_backoff);
@@ -56,7 +56,8 @@ void worker_session_works(struct worker *worker)
         news = true;
     }
     if (news) {
-        LOG(shared->log, LOG_INFO, "the broker takes messages again",
+        LOG(shared->log, LOG_INFO,
+            takes ? "the broker takes messages again" : "the broker can be reached again",
             log_text("backend", backend_name(shared->backend)));
     }
 }
@@ -89,7 +90,7 @@ static void check_session(struct worker *worker)
         if (!breaker_pause_over(&shared->breaker, clock_now_ms())) {
             return;
         }
-        worker_session_works(worker);
+        worker_session_works(worker, false);
         LOG_PLAIN(shared->log, LOG_INFO, "the broker's pause is over");
         wake_all(shared->wake);
     }

@@ -18,8 +18,10 @@ void worker_lose_source(struct worker *worker, const struct err *why)
     worker_end_turn(worker);
     worker_set_working(worker, false);
     if (why->class != ERR_STOPPED && health_failed(&shared->health, HEALTH_DATABASE, why, clock_now_ms())) {
-        LOG(shared->log, LOG_WARNING, "no connection to the database", log_number("worker", worker->number),
-            log_text("error", why->text));
+        bool answers = why->sqlstate[0] != '\0' && why->class != ERR_CONNECTION;
+        LOG(shared->log, LOG_WARNING,
+            answers ? "the database refuses, trying on" : "no connection to the database",
+            log_number("worker", worker->number), log_text("error", why->text));
     }
     worker->database_not_before_ms += backoff_next_ms(&worker->database_backoff);
     /* Who cannot reach the database probes nothing: let another. */
@@ -50,6 +52,18 @@ bool worker_have_source(struct worker *worker)
     return true;
 }
 
+/* LIKE's signs as operators write them. */
+static void show_patterns(char *like)
+{
+    char *to = like;
+    for (const char *at = like; *at; at++) {
+        if (*at != '\\') {
+            *to++ = (char)(*at == '%' ? '*' : *at);
+        }
+    }
+    *to = '\0';
+}
+
 /* Pauses and their ends are told, once in a process. */
 static void tell_pauses(struct worker *worker)
 {
@@ -66,6 +80,7 @@ static void tell_pauses(struct worker *worker)
     char like[SHOWN_BYTES];
     bytes_copy_printable(shown, sizeof shown, bytes_of(channels));
     bytes_copy_printable(like, sizeof like, bytes_of(patterns));
+    show_patterns(like);
     LOG(worker->shared->log, LOG_INFO,
         any ? "an operator has paused channels" : "no pause is in force any more",
         log_text("channels", shown), log_text("patterns", like));

@@ -78,6 +78,9 @@ void worker_withhold(struct worker *worker);
 /* worker_report.c: what the batch's verdicts say of its channels is remembered and told. */
 void worker_report(struct worker *worker);
 
+/* Tells of the dead letters, once they are moved. */
+void worker_report_burials(struct worker *worker);
+
 /* worker_session.c: the session to the broker. */
 
 /* May this worker connect now, and go on to claim? The breaker answers; if not, it has waited a while. */
@@ -97,7 +100,7 @@ void worker_lose_session(struct worker *worker, const struct err *why);
 /* A refusal of a known message cost it: that is the matter of the message's channel, not of the broker. */
 void worker_forfeit_session(struct worker *worker, const struct err *why);
 void worker_pause_session(struct worker *worker, const struct err *why, int64_t retry_after_ms);
-void worker_session_works(struct worker *worker);
+void worker_session_works(struct worker *worker, bool takes);
 
 /* Waits without a transaction, until the time or a stop; heartbeats are serviced meanwhile. */
 void worker_wait_until(struct worker *worker, int64_t until_ms);

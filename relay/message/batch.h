@@ -74,10 +74,18 @@ struct batch {
 
 /* What became of a batch. Begins as zeros. */
 struct settled {
-    bool refused;   /* a move was refused: all rows that were to move stay where they are */
-    size_t kept;    /* confirmed rows that their DELETE left there: somebody's trigger, rule or policy */
-    bool committed; /* the COMMIT is known to have succeeded, also where -1 is returned */
+    bool refused;        /* a move was refused: those rows stay where they are */
+    size_t stuck_waits;  /* of those that were to wait */
+    size_t stuck_deaths; /* and of those that were to become dead letters */
+    bool lasts;          /* and that will not pass by itself: a trigger, a rule, a constraint */
+    size_t kept;         /* confirmed rows that their DELETE left there: somebody's trigger, rule or policy */
+    bool committed;      /* the COMMIT is known to have succeeded, also where -1 is returned */
 };
+
+static inline struct bytes row_channel(const struct row *row)
+{
+    return (struct bytes){row->message.channel.ptr, row->message.channel.len};
+}
 
 /* Room for `capacity` rows at most. */
 int batch_init(struct batch *batch, size_t capacity, struct err *err) MUST_CHECK;

@@ -337,6 +337,7 @@ static void dump(struct program *program, const struct ledger_entry *entry, enum
         log_number("dead_lettered", (int64_t)metrics_get(&metrics->dead_lettered)),
         log_number("possible_duplicates", (int64_t)metrics_get(&metrics->possible_duplicates)),
         log_number("kept", (int64_t)metrics_get(&metrics->kept)),
+        log_number("stuck", (int64_t)metrics_get(&metrics->stuck)),
         log_number("batches", (int64_t)metrics_get(&metrics->batches)),
         log_number("database_connects", (int64_t)metrics_get(&metrics->database_connects)),
         log_number("backend_connects", (int64_t)metrics_get(&metrics->backend_connects)));
@@ -361,9 +362,12 @@ void program_tick(struct program *program)
     bool is_stuck = find_stuck(program, now_ms, stuck, sizeof stuck);
     const char *reason = is_stuck ? stuck : trouble(program, &database, &backend, &breaker);
     if (!reason && rows_stay(shared, now_ms)) {
-        reason = "messages that were sent, or are to be set aside, stay where they are and are sent again: "
-                 "does a trigger, "
-                 "a rule or a policy on outbox.message keep them?";
+        reason =
+            "messages that were sent, or are to be set aside, stay where they are and are sent again: "
+            "does a trigger, a rule, a policy or a constraint of schema outbox keep them? The log says more";
+    }
+    if (!reason && atomic_load(&shared->promotion.not_before_ms) > now_ms) {
+        reason = "delayed messages that are due cannot enter outbox.message and wait; the log says why";
     }
     bool blocked = reason || breaker.state != BREAKER_CLOSED;
     const struct ledger_entry entry = {

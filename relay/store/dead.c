@@ -128,7 +128,8 @@ int dead_newest(struct pg *pg, int64_t *entry, struct err *err)
     return 0;
 }
 
-static int change(struct pg *pg, const char *sql, const struct dead_filter *filter, int64_t newest,
+/* A statement that says how many there were, or whose rows are counted. */
+static int change(struct pg *pg, const char *sql, bool says, const struct dead_filter *filter, int64_t newest,
                   int64_t limit, int64_t *affected, struct err *err)
 {
     struct parameters parameters;
@@ -137,7 +138,7 @@ static int change(struct pg *pg, const char *sql, const struct dead_filter *filt
     if (limits_query(pg, sql, PARAMETERS, parameters.values, &rows, clock_now_ms() + WITHIN_MS, err) != 0) {
         return -1;
     }
-    *affected = (int64_t)pg_rows_affected(rows);
+    *affected = says ? pg_number(rows, 0, 0, 0) : (int64_t)pg_rows_affected(rows);
     pg_rows_free(rows);
     return 0;
 }
@@ -145,11 +146,11 @@ static int change(struct pg *pg, const char *sql, const struct dead_filter *filt
 int dead_retry(struct pg *pg, const struct dead_filter *filter, int64_t newest, int64_t limit, int64_t *moved,
                struct err *err)
 {
-    return change(pg, sql_dead_retry, filter, newest, limit, moved, err);
+    return change(pg, sql_dead_retry, true, filter, newest, limit, moved, err);
 }
 
 int dead_discard(struct pg *pg, const struct dead_filter *filter, int64_t newest, int64_t limit,
                  int64_t *gone, struct err *err)
 {
-    return change(pg, sql_dead_discard, filter, newest, limit, gone, err);
+    return change(pg, sql_dead_discard, false, filter, newest, limit, gone, err);
 }

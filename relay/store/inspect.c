@@ -59,7 +59,7 @@ int inspect_promote(struct pg *pg, int64_t max_bytes, int64_t lanes, int64_t *pr
     if (limits_query(pg, sql_promote, 3, values, &rows, deadline_ms, err) != 0) {
         return -1;
     }
-    *promoted = (int64_t)pg_rows_affected(rows);
+    *promoted = pg_number(rows, 0, 0, 0);
     pg_rows_free(rows);
     return 0;
 }

@@ -6,7 +6,8 @@ enum { REFRESH_EVERY_MS = 20, IDLE_REFRESH_EVERY_MS = 10000, FULL_EVERY_MS = 600
 
 void mark_init(struct mark *mark)
 {
-    *mark = (struct mark){.next_full_ms = clock_now_ms() + FULL_EVERY_MS};
+    *mark = (struct mark){
+        .all = MARK_LEAST, .filtered = MARK_LEAST, .next_full_ms = clock_now_ms() + FULL_EVERY_MS};
     (void)pthread_mutex_init(&mark->lock, NULL);
 }
 
@@ -18,8 +19,8 @@ void mark_finish(struct mark *mark)
 static void forget(struct mark *mark)
 {
     mark->generation++;
-    mark->all = 0;
-    mark->filtered = 0;
+    mark->all = MARK_LEAST;
+    mark->filtered = MARK_LEAST;
     mark->filter = 0;
     mark->pending = false;
 }
@@ -44,7 +45,7 @@ int64_t mark_start(struct mark *mark, uint64_t filter, bool filtered, int64_t no
         mark->next_full_ms = now_ms + FULL_EVERY_MS;
     }
     int64_t start = filtered ? start_of(mark, filter) : mark->all;
-    start = *full ? 0 : start;
+    start = *full ? MARK_LEAST : start;
     (void)pthread_mutex_unlock(&mark->lock);
     return start;
 }
@@ -85,8 +86,9 @@ void mark_learn(struct mark *mark, const struct mark_question *question, const s
         }
         bool same = mark->pending && mark->pending_highest == question->highest;
         if (same && answer->xmin >= mark->pending_xid) {
-            int64_t all = answer->first > 0 ? answer->first : question->highest + 1;
-            int64_t filtered = answer->first_filtered > 0 ? answer->first_filtered : question->highest + 1;
+            int64_t all = answer->first != MARK_NONE ? answer->first : question->highest + 1;
+            int64_t filtered =
+                answer->first_filtered != MARK_NONE ? answer->first_filtered : question->highest + 1;
             mark->all = all > mark->all ? all : mark->all;
             mark->filtered = filtered;
             mark->filter = question->filter;

@@ -21,6 +21,10 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+/* No seq is below the one or above the other: rows that were numbered by hand may have any. */
+#define MARK_LEAST INT64_MIN
+#define MARK_NONE  INT64_MAX
+
 struct mark {
     pthread_mutex_t lock;
     unsigned generation; /* raised by a reset; answers asked for before it are forgotten */
@@ -48,7 +52,7 @@ struct mark_answer {
     int64_t highest; /* C, read before `xid` was taken; 0 = unusable */
     int64_t xid;     /* our own transaction's id; 0 = it was taken before C was read */
     int64_t xmin;
-    int64_t first;          /* first seq in [all, highest asked for]; 0 = none */
+    int64_t first;          /* first seq in [all, highest asked for]; MARK_NONE */
     int64_t first_filtered; /* likewise in [filtered, ...] */
 };
 

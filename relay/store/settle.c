@@ -3,7 +3,7 @@
 #include "base/failpoint.h"
 #include "store/sql.h"
 
-enum { ARRAY_MAX_BYTES = 32 << 20, ARRAYS = 5 };
+enum { ARRAY_MAX_BYTES = 32 << 20, ARRAYS = 5, STUCK_AT_MOST = 16 };
 
 /* Parameters of one statement: array literals of one length. */
 struct arrays {
@@ -91,13 +91,39 @@ static int send_delete(struct pg *pg, const struct batch *batch, bool scheduled,
     return result;
 }
 
-static int run_wait(struct pg *pg, const struct batch *batch, bool scheduled, int64_t deadline_ms,
+/* A trigger that returns NULL keeps a row from going, or from arriving, and nothing fails. */
+static int run_move(struct pg *pg, const char *sql, size_t count, const char *const *values, size_t wanted,
+                    int64_t deadline_ms, struct err *err)
+{
+    struct pg_rows *rows = NULL;
+    if (pg_query(pg, sql, count, values, &rows, deadline_ms, err) != 0) {
+        return -1;
+    }
+    size_t moved = pg_rows_affected(rows);
+    pg_rows_free(rows);
+    return moved == wanted
+               ? 0
+               : err_set(
+                     err, ERR_CONFIG,
+                     "%zu of %zu rows did not arrive where they were to be set aside: does a trigger, a rule "
+                     "or a policy on a table of schema outbox keep them?",
+                     wanted - moved, wanted);
+}
+
+/* Rows [from, to) of a batch, which are to move. */
+struct part {
+    const struct batch *batch;
+    size_t from;
+    size_t to;
+};
+
+static int run_wait(struct pg *pg, const struct part *part, bool scheduled, int64_t deadline_ms,
                     struct err *err)
 {
     struct arrays arrays;
     arrays_init(&arrays, 5);
-    for (size_t at = 0; at < batch->count; at++) {
-        const struct row *row = &batch->rows[at];
+    for (size_t at = part->from; at < part->to; at++) {
+        const struct row *row = &part->batch->rows[at];
         if (concerns(row, ROW_SCHEDULED, scheduled)) {
             add_number(&arrays, 0, identity(row, scheduled));
             add_number(&arrays, 1, row->wait_ms);
@@ -112,20 +138,20 @@ static int run_wait(struct pg *pg, const struct batch *batch, bool scheduled, in
         const char *const values[] = {text_get(&arrays.text[0]), text_get(&arrays.text[1]),
                                       text_get(&arrays.text[2]), text_get(&arrays.text[3]),
                                       text_get(&arrays.text[4])};
-        result = pg_query(pg, scheduled ? sql_reschedule : sql_move_to_scheduled, 5, values, NULL,
+        result = run_move(pg, scheduled ? sql_reschedule : sql_move_to_scheduled, 5, values, arrays.rows,
                           deadline_ms, err);
     }
     arrays_finish(&arrays);
     return result;
 }
 
-static int run_bury(struct pg *pg, const struct batch *batch, bool scheduled, const char *backend,
+static int run_bury(struct pg *pg, const struct part *part, bool scheduled, const char *backend,
                     int64_t deadline_ms, struct err *err)
 {
     struct arrays arrays;
     arrays_init(&arrays, 4);
-    for (size_t at = 0; at < batch->count; at++) {
-        const struct row *row = &batch->rows[at];
+    for (size_t at = part->from; at < part->to; at++) {
+        const struct row *row = &part->batch->rows[at];
         if (concerns(row, ROW_BURIED, scheduled)) {
             add_number(&arrays, 0, identity(row, scheduled));
             add_number(&arrays, 1, row->attempts);
@@ -138,53 +164,124 @@ static int run_bury(struct pg *pg, const struct batch *batch, bool scheduled, co
     if (result == 0 && arrays.rows > 0) {
         const char *const values[] = {text_get(&arrays.text[0]), text_get(&arrays.text[1]),
                                       text_get(&arrays.text[2]), text_get(&arrays.text[3]), backend};
-        result = pg_query(pg, scheduled ? sql_bury_scheduled : sql_bury, 5, values, NULL, deadline_ms, err);
+        result =
+            run_move(pg, scheduled ? sql_bury_scheduled : sql_bury, 5, values, arrays.rows, deadline_ms, err);
     }
     arrays_finish(&arrays);
     return result;
 }
 
-static int run_moves(struct pg *pg, const struct batch *batch, const char *backend, int64_t deadline_ms,
+static int run_moves(struct pg *pg, const struct part *part, const char *backend, int64_t deadline_ms,
                      struct err *err)
 {
     for (int scheduled = 0; scheduled <= 1; scheduled++) {
-        if (run_wait(pg, batch, scheduled, deadline_ms, err) != 0 ||
-            run_bury(pg, batch, scheduled, backend, deadline_ms, err) != 0) {
+        if (run_wait(pg, part, scheduled, deadline_ms, err) != 0 ||
+            run_bury(pg, part, scheduled, backend, deadline_ms, err) != 0) {
             return -1;
         }
     }
     return failpoint("in_move") ? err_set(err, ERR_RETRY, "failpoint in_move") : 0;
 }
 
-static bool has_moves(const struct batch *batch)
+static bool moves(const struct row *row)
 {
-    for (size_t at = 0; at < batch->count; at++) {
-        if (batch->rows[at].fate == ROW_SCHEDULED || batch->rows[at].fate == ROW_BURIED) {
-            return true;
-        }
-    }
-    return false;
+    return row->fate == ROW_SCHEDULED || row->fate == ROW_BURIED;
 }
 
-static int move_under_savepoint(struct pg *pg, const struct batch *batch, const char *backend,
-                                int64_t deadline_ms, const struct log *log, struct settled *settled,
-                                struct err *err)
+static size_t count_moves(const struct part *part)
 {
-    if (pg_query(pg, "SAVEPOINT moves", 0, NULL, NULL, deadline_ms, err) != 0) {
+    size_t count = 0;
+    for (size_t at = part->from; at < part->to; at++) {
+        count += moves(&part->batch->rows[at]);
+    }
+    return count;
+}
+
+/* How the moves of one batch are made. */
+struct mover {
+    struct pg *pg;
+    const char *backend;
+    int64_t deadline_ms;
+    struct settled *settled;
+    struct err first; /* why the first row stays */
+};
+
+static int say(const struct mover *mover, const char *sql, struct err *err)
+{
+    return pg_query(mover->pg, sql, 0, NULL, NULL, mover->deadline_ms, err);
+}
+
+/* One of the rows is why: not a lock, not a shortage of ours. */
+static bool is_of_a_row(const struct err *why)
+{
+    return why->sqlstate[0] != '\0' ? why->class != ERR_RETRY : why->class == ERR_CONFIG;
+}
+
+/* What was to move of a part stays where it is. */
+static void leave(struct mover *mover, const struct part *part, const struct err *why)
+{
+    for (size_t at = part->from; at < part->to; at++) {
+        mover->settled->stuck_waits += part->batch->rows[at].fate == ROW_SCHEDULED;
+        mover->settled->stuck_deaths += part->batch->rows[at].fate == ROW_BURIED;
+    }
+    mover->settled->refused = true;
+    mover->settled->lasts = mover->settled->lasts || is_of_a_row(why);
+    if (!err_is_set(&mover->first)) {
+        mover->first = *why;
+    }
+}
+
+static int move_part(struct mover *mover, struct part part, struct err *err);
+
+/* One row must not keep its neighbours: by halves, until it is alone. Where many are like it, it is not a
+ * row. */
+static int move_halves(struct mover *mover, const struct part *part, const struct err *why, struct err *err)
+{
+    size_t middle = part->from + (part->to - part->from) / 2;
+    size_t stuck = mover->settled->stuck_waits + mover->settled->stuck_deaths;
+    if (count_moves(part) <= 1 || stuck >= STUCK_AT_MOST || !is_of_a_row(why)) {
+        leave(mover, part, why);
+        return 0;
+    }
+    int result = move_part(mover, (struct part){part->batch, part->from, middle}, err);
+    return result == 0 ? move_part(mover, (struct part){part->batch, middle, part->to}, err) : -1;
+}
+
+static int move_part(struct mover *mover, struct part part, struct err *err)
+{
+    struct err refused = {0};
+    if (count_moves(&part) == 0) {
+        return 0;
+    }
+    if (say(mover, "SAVEPOINT moves", err) != 0) {
         return -1;
     }
-    struct err refused = {0};
-    if (run_moves(pg, batch, backend, deadline_ms, &refused) == 0) {
-        return 0;
+    if (run_moves(mover->pg, &part, mover->backend, mover->deadline_ms, &refused) == 0) {
+        return 0; /* the COMMIT releases it */
     }
     if (refused.class == ERR_CONNECTION || refused.class == ERR_STOPPED) {
         *err = refused;
         return -1;
     }
-    LOG(log, LOG_ERROR, "rows could not be set aside and stay where they are",
-        log_text("error", refused.text));
-    settled->refused = true;
-    return pg_query(pg, "ROLLBACK TO SAVEPOINT moves", 0, NULL, NULL, deadline_ms, err);
+    if (say(mover, "ROLLBACK TO SAVEPOINT moves", err) != 0 ||
+        say(mover, "RELEASE SAVEPOINT moves", err) != 0) {
+        return -1;
+    }
+    return move_halves(mover, &part, &refused, err);
+}
+
+static int move_all(struct mover *mover, const struct batch *batch, const struct log *log, struct err *err)
+{
+    const struct part all = {batch, 0, batch->count};
+    if (move_part(mover, all, err) != 0) {
+        return -1;
+    }
+    if (mover->settled->refused) {
+        LOG(log, LOG_ERROR, "rows could not be set aside and stay where they are",
+            log_number("rows", (int64_t)(mover->settled->stuck_waits + mover->settled->stuck_deaths)),
+            log_number("of", (int64_t)count_moves(&all)), log_text("error", mover->first.text));
+    }
+    return 0;
 }
 
 /* The rows are locked by us: what a DELETE of theirs does not find, somebody keeps from it. */
@@ -219,18 +316,21 @@ int settle_batch(struct pg *pg, const struct batch *batch, const char *backend, 
     if (failpoint("after_delete")) {
         return err_set(err, ERR_CONNECTION, "failpoint after_delete");
     }
-    if (!has_moves(batch)) {
+    const struct part all = {batch, 0, batch->count};
+    if (count_moves(&all) == 0) {
         return 0;
     }
     if (pg_sync(pg, err) != 0 || read_deletes(pg, batch, deadline_ms, settled, err) != 0 ||
         pg_end(pg, deadline_ms, err) != 0) {
         return -1;
     }
-    return move_under_savepoint(pg, batch, backend, deadline_ms, log, settled, err);
+    struct mover mover = {.pg = pg, .backend = backend, .deadline_ms = deadline_ms, .settled = settled};
+    return move_all(&mover, batch, log, err);
 }
 
 int settle_answers(struct pg *pg, const struct batch *batch, int64_t deadline_ms, struct settled *settled,
                    struct err *err)
 {
-    return has_moves(batch) ? 0 : read_deletes(pg, batch, deadline_ms, settled, err);
+    const struct part all = {batch, 0, batch->count};
+    return count_moves(&all) > 0 ? 0 : read_deletes(pg, batch, deadline_ms, settled, err);
 }

@@ -192,7 +192,7 @@ static int ask_look(struct source *source, const struct source_request *request,
     if (result == 0) {
         look->waiting = !pg_is_null(rows, 0, 0);
         look->scheduled = pg_number(rows, 0, 1, 0) == 1;
-        source_check_full_poll(source, pg_number(rows, 0, 0, 0));
+        source_check_full_poll(source, pg_number(rows, 0, 0, MARK_NONE));
         pg_rows_free(rows);
         result = source_read_mark_rows(source, highest, err);
     }

@@ -10,6 +10,7 @@
 #ifndef RELAY_SOURCE_H
 #define RELAY_SOURCE_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -19,6 +20,13 @@
 #include "store/mark.h"
 
 struct source;
+
+/* Delayed messages that cannot enter outbox.message must not keep the others: they are tried again later.
+ * What the workers of a process share. */
+struct promotion {
+    _Atomic int64_t not_before_ms; /* clock_now_ms(); 0 = at once */
+    atomic_uint failures;          /* in a row */
+};
 
 struct source_options {
     const char *conninfo;
@@ -32,6 +40,7 @@ struct source_options {
     int64_t max_message_bytes; /* what is larger is refused, without loading it */
     int64_t transaction_ms;    /* the server ends our transaction when it idles longer */
     struct mark *mark;
+    struct promotion *promotion;
     const struct log *log;
 };
 

@@ -15,6 +15,7 @@
 #include "store/source_state.h"
 #include "store/sql.h"
 
+enum { PROMOTE_AGAIN_MS = 1000, PROMOTE_DOUBLINGS = 6 };
 enum { CURSORS_MAX_BYTES = 24 * SCHEMA_MAX_LANES };
 
 static size_t limit_of(const struct source *source, const struct source_request *request)
@@ -207,7 +208,7 @@ static int send_claim_message(struct source *source, const struct source_request
     char start[NUMBER_BYTES];
     char limit[NUMBER_BYTES];
     char max_bytes[NUMBER_BYTES];
-    source_put_number(start, request->kind == CLAIM_SUSPECT ? 0 : mark);
+    source_put_number(start, request->kind == CLAIM_SUSPECT ? MARK_LEAST : mark);
     source_put_number(limit, (int64_t)limit_of(source, request));
     source_put_number(max_bytes, source->options.max_bytes);
     if ((needs_lanes(source, request) && send_lanes(source, request, start, limit, err) != 0) ||
@@ -257,7 +258,8 @@ static int send_claim_scheduled(struct source *source, const struct source_reque
 int source_send_claim(struct source *source, const struct source_request *request, struct err *err)
 {
     bool scheduled = request->kind == CLAIM_SCHEDULED;
-    if ((scheduled && send_promote(source, err) != 0) || source_send_begin(source, err) != 0) {
+    source->promotes = scheduled && clock_now_ms() >= atomic_load(&source->options.promotion->not_before_ms);
+    if ((source->promotes && send_promote(source, err) != 0) || source_send_begin(source, err) != 0) {
         return -1;
     }
     if (pg_send(source->pg, sql_table_locks, 0, NULL, false, err) != 0) {
@@ -285,15 +287,36 @@ static void adapt_limit(struct source *source, const struct source_request *requ
     source->limit = near_bound ? batch->count * 2 : SIZE_MAX;
 }
 
+/* What the server refuses once, such as a row that a constraint does not let in, it will refuse again:
+ * retries and all that is in outbox.message go on without it meanwhile. */
+static void put_off_promotion(struct source *source, struct err *why)
+{
+    struct promotion *promotion = source->options.promotion;
+    if (why->class == ERR_CONNECTION || why->class == ERR_STOPPED) {
+        return;
+    }
+    unsigned failures = atomic_fetch_add(&promotion->failures, 1);
+    int64_t wait_ms = (int64_t)PROMOTE_AGAIN_MS
+                      << (failures < PROMOTE_DOUBLINGS ? failures : PROMOTE_DOUBLINGS);
+    atomic_store(&promotion->not_before_ms, clock_now_ms() + wait_ms);
+    LOG(source->options.log, LOG_ERROR, "delayed messages that are due cannot enter outbox.message and wait",
+        log_number("next_try_in_ms", wait_ms), log_text("error", why->text));
+    why->class = ERR_RETRY; /* the next claim goes without it */
+}
+
 /* Of a transaction of its own. */
 static int read_promoted(struct source *source, struct err *err)
 {
     struct pg_rows *rows = NULL;
-    if (source_read_begin(source, err) != 0 ||
-        pg_result(source->pg, &rows, source_answer_deadline(), err) != 0) {
+    if (source_read_begin(source, err) != 0) {
         return -1;
     }
-    source->promoted = pg_rows_affected(rows);
+    if (pg_result(source->pg, &rows, source_answer_deadline(), err) != 0) {
+        put_off_promotion(source, err);
+        return -1;
+    }
+    atomic_store(&source->options.promotion->failures, 0);
+    source->promoted = (size_t)pg_number(rows, 0, 0, 0);
     pg_rows_free(rows);
     return source_skip_answers(source, 1, err);
 }
@@ -301,9 +324,8 @@ static int read_promoted(struct source *source, struct err *err)
 /* Reads what stands in front of the claim's own answer. */
 static int read_preludes(struct source *source, const struct source_request *request, struct err *err)
 {
-    bool promoted = request->kind == CLAIM_SCHEDULED;
     source->promoted = 0;
-    if (promoted && read_promoted(source, err) != 0) {
+    if (source->promotes && read_promoted(source, err) != 0) {
         return -1;
     }
     if (source_read_begin(source, err) != 0) {
@@ -340,6 +362,6 @@ int source_read_claim(struct source *source, const struct source_request *reques
         choose_first_lane(source, batch->count > 0);
     }
     adapt_limit(source, request, batch);
-    source_check_full_poll(source, batch->count > 0 ? batch->rows[0].message.seq : 0);
+    source_check_full_poll(source, batch->count > 0 ? batch->rows[0].message.seq : MARK_NONE);
     return source_read_mark_rows(source, highest, err);
 }

@@ -76,8 +76,8 @@ int source_read_mark_rows(struct source *source, int64_t highest, struct err *er
         .highest = highest,
         .xid = pg_number(rows, 0, 0, 0),
         .xmin = pg_number(rows, 0, 1, 0),
-        .first = pg_number(rows, 0, 2, 0),
-        .first_filtered = pg_number(rows, 0, 3, 0),
+        .first = pg_number(rows, 0, 2, MARK_NONE),
+        .first_filtered = pg_number(rows, 0, 3, MARK_NONE),
     };
     mark_learn(source->options.mark, &source->question, &answer);
     pg_rows_free(rows);
@@ -86,7 +86,7 @@ int source_read_mark_rows(struct source *source, int64_t highest, struct err *er
 
 void source_check_full_poll(struct source *source, int64_t first_seq)
 {
-    if (source->full_poll && first_seq > 0 && mark_contradicted(source->options.mark, first_seq)) {
+    if (source->full_poll && mark_contradicted(source->options.mark, first_seq)) {
         LOG(source->options.log, LOG_WARNING,
             "a row below the low watermark was found: was seq assigned by hand, or the sequence cached?",
             log_number("seq", first_seq));

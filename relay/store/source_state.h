@@ -36,6 +36,7 @@ struct source {
     bool asking;        /* a refresh of the mark is on its way */
     struct text paused; /* text[] literal of the paused channels that the last transaction saw */
     struct text paused_patterns;             /* and of the patterns */
+    bool promotes;                           /* the claim on its way tries to */
     size_t promoted;                         /* by the last claim */
     uint64_t random;                         /* state of the numbers that lanes are chosen by */
     int64_t first_lane;                      /* where the next claim by key begins to look for lanes */
@@ -93,6 +94,6 @@ int source_read_mark_sequence(struct source *source, int64_t *highest, struct er
 int source_read_mark_rows(struct source *source, int64_t highest, struct err *err) MUST_CHECK;
 
 /* What a full poll found must not lie below the mark. */
-void source_check_full_poll(struct source *source, int64_t first_seq);
+void source_check_full_poll(struct source *source, int64_t first_seq); /* MARK_NONE */
 
 #endif

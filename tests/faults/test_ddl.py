@@ -82,7 +82,7 @@ def test_messages_flow_on_after_heavy_work_on_the_table_each_once_and_in_order(d
     wait_until(lambda: database.left() == 0, what="an empty outbox")
     Accounting.of_oracle(committed, oracle).check(ordered=True)
     if work == "a lock of 3 s":
-        assert re.search(r"warning no connection to the database .*SQLSTATE 55P03", running.log())
+        assert re.search(r"warning the database refuses, trying on .*SQLSTATE 55P03", running.log())
     assert running.process.poll() is None
 
 
@@ -119,7 +119,7 @@ def test_a_renamed_table_is_told_and_its_messages_go_on_when_it_is_back(database
     oracle.await_ids(ids, 30)
     wait_until(lambda: database.left() == 0, what="an empty outbox")
     Accounting.of_oracle(ids, oracle).check(ordered=mode == "key")
-    assert re.search(r"warning no connection to the database .*SQLSTATE 42P01", running.log()) and running.process.poll() is None
+    assert re.search(r"warning the database refuses, trying on .*SQLSTATE 42P01", running.log()) and running.process.poll() is None
 
 
 @pytest.mark.parametrize("mode", ["none", "key"])

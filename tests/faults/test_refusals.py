@@ -1,5 +1,6 @@
 """What makes RabbitMQ itself close the channel: an internal exchange, an exchange that this user may not write to, one that changed its type."""
 import collections
+import json
 import threading
 import uuid
 
@@ -7,6 +8,7 @@ import pytest
 
 from accounting import Accounting
 from harness import AMQP_URL, PATIENCE, amqp, rabbitmqctl, relay, wait_until
+from scripted_broker import ScriptedBroker
 
 TIMES = 3  # a neighbour may arrive at most so often
 WORKERS, BATCH = 2, 50
@@ -162,3 +164,53 @@ def test_an_exchange_that_comes_back_with_another_type_gets_what_it_routes_and_l
                what="an empty outbox")
     check_neighbours(database, oracle, good if mode == "key" else set(good))
     assert not database.dead() and running.process.poll() is None
+
+
+def test_rows_that_a_topic_permission_refuses_do_not_hold_the_others_of_their_channel(database, broker, user):
+    """The broker names the topic, and only what goes by that routing key is refused."""
+    exchange = broker.exchange("topics")
+    oracle = broker.oracle(broker.queue("all", exchange))
+    url = user("")
+    name = url.split("//")[1].split(":")[0]
+    rabbitmqctl("set_topic_permissions", name, exchange, "^ok", ".*")
+    rows = database.run("INSERT INTO outbox.message (channel, type) SELECT %s, CASE WHEN i %% 10 = 0 THEN 'bad' ELSE 'ok' END FROM generate_series(1, 300) i"
+                        " RETURNING id::text, type", exchange)
+    good = {id_ for id_, type_ in rows if type_ == "ok"}
+    done = relay("drain", "-q", "--json", *arguments(database, "none", url, "retry.max_attempts=2", "retry.backoff_min=50ms", "drain.patience=20s"))
+    assert done.returncode == 1 and database.left() == 0, done.stderr
+    assert json.loads(done.stdout)["retried"] < len(good) / 2, "the good ones are not blamed"
+    oracle.await_ids(good)
+    arrived = Accounting.of_oracle(good, oracle)
+    assert not arrived.lost and not arrived.unexpected and max(arrived.counts.values()) <= TIMES, arrived
+    assert {(row[0]) for row in database.run("SELECT id::text FROM outbox.dead_letter UNION ALL SELECT id::text FROM outbox.scheduled")} == {id_ for id_, type_ in rows if type_ == "bad"}
+
+
+def test_commands_that_ask_for_direct_replies_are_dead_letters_before_the_wire(database, broker):
+    """RabbitMQ closes the channel of whoever publishes with reply_to amq.rabbitmq.reply-to and does not consume from it: 406, each time."""
+    exchange = broker.exchange("good")
+    oracle = broker.oracle(broker.queue("all", exchange))
+    queue = broker.queue("commands")
+    database.run("SELECT outbox.send(%s, 'ask', '{}', reply_to => 'amq.rabbitmq.reply-to') FROM generate_series(1, 30)", queue)
+    good = {row[0] for row in database.run("INSERT INTO outbox.message (channel, type) SELECT %s, 'good' FROM generate_series(1, 200) RETURNING id::text", exchange)}
+    done = relay("drain", "-q", *arguments(database, "none", AMQP_URL))
+    oracle.await_ids(good)
+    Accounting.of_oracle(good, oracle).check()
+    assert done.returncode == 1 and database.value("SELECT count(*) FROM outbox.dead_letter WHERE last_error LIKE %s", "%name a queue%") == 30, done.stderr
+
+
+def test_a_row_that_alone_costs_the_channel_is_that_rows_matter_whatever_the_code(database, start):
+    """The breaker stays closed, and good ones go between."""
+    def play(session, message):
+        if b"poison" in message.body:
+            session.close_channel(405, "RESOURCE_LOCKED - of a kind that nobody foresaw")
+        else:
+            session.ack(message.tag)
+
+    scripted = ScriptedBroker(on_message=play)
+    database.run("INSERT INTO outbox.message (channel, type, payload) SELECT 'bad', 'bad', '{\"is\": \"poison\"}' FROM generate_series(1, 5)")
+    database.run("INSERT INTO outbox.message (channel, type, payload) SELECT 'good', 'good', '{}' FROM generate_series(1, 500)")
+    running = start(*arguments(database, "none", scripted.url, "retry.max_attempts=3", "retry.backoff_min=20ms", "workers=1"))
+    wait_until(lambda: database.value("SELECT count(*) FROM outbox.message WHERE channel = 'good'") == 0, 30, "the good ones")
+    running.await_log("channel is on hold")
+    assert "breaker is open" not in running.log() and not database.dead()
+    scripted.close()

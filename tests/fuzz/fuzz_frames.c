@@ -173,14 +173,14 @@ static void publish(struct session *session, size_t count, bool late)
     memset(settled_times, 0, sizeof settled_times);
     if (late) {
         PROMISE(confirms_begin(&session->confirms, MESSAGES) == 0, "memory");
-        confirms_published(&session->confirms, 0, SEQ);
+        confirms_published(&session->confirms, 0, SEQ, 7);
         confirms_end(&session->confirms);
     }
     PROMISE(confirms_begin(&session->confirms, MESSAGES) == 0, "memory");
     model.first_tag = session->confirms.first_tag;
     model.count = count;
     for (size_t at = 0; at < count; at++) {
-        confirms_published(&session->confirms, at, SEQ + (int64_t)at);
+        confirms_published(&session->confirms, at, SEQ + (int64_t)at, 7);
     }
 }
 

@@ -92,6 +92,20 @@ def test_an_unroutable_message_is_never_deleted_unless_events_accept_it(database
     assert "create queue 'no-such-queue'" in done.stderr
 
 
+def test_of_two_retries_with_one_seq_the_one_that_nobody_took_is_never_deleted(database, broker):
+    """A sequence that began anew (TRUNCATE ... RESTART IDENTITY, a logical replica): the broker returns a message without saying which delivery it was."""
+    topic = broker.exchange("twice", "direct")
+    oracle = broker.oracle(broker.queue("routed", topic, "routed"))
+    rows = database.run("INSERT INTO outbox.scheduled (seq, id, kind, channel, type, headers, created_at, bytes, due_at)"
+                        " SELECT i, gen_random_uuid(), 'event', %s, t, '{}', now(), 2, now() FROM generate_series(1, 30) i, unnest(ARRAY['routed', 'nowhere']) t"
+                        " ORDER BY i, random() RETURNING id::text, type", topic)
+    routed = {id_ for id_, type_ in rows if type_ == "routed"}
+    drain(database, "workers=1", "drain.patience=0")
+    oracle.await_ids(routed)
+    kept = {row[0] for row in database.run("SELECT id::text FROM outbox.scheduled UNION ALL SELECT id::text FROM outbox.dead_letter")}
+    assert kept >= {id_ for id_, type_ in rows if type_ == "nowhere"}, "what nobody took is still there"
+
+
 def test_poison_among_good_rows_is_set_aside_and_a_missing_exchange_holds_its_channel(database, broker, start):
     """Done 4 of step 1."""
     topic = broker.exchange("topic")

@@ -338,7 +338,7 @@ def test_a_refused_move_is_told_keeps_the_rows_and_spins_nobody(database):
     database.run("CREATE TRIGGER refuse BEFORE INSERT ON outbox.dead_letter FOR EACH ROW EXECUTE FUNCTION refuse()")
     database.fill(3)
     database.run("INSERT INTO outbox.message (channel, type, expires_at) VALUES ('a', 't', now())")
-    done = relay("drain", "-q", "--json", "--max-time", "3s", "-b", "null", "-d", database.conninfo)
-    assert done.returncode == 75, done.stderr
+    done = relay("drain", "-q", "--json", "-b", "null", "-d", database.conninfo)
+    assert done.returncode == 78 and "messages that are to be set aside stay where they are" in json.loads(done.stdout)["result"], done.stderr
     assert json.loads(done.stdout)["published"] == 3 and database.left() == 1
-    assert 1 <= done.stderr.count("could not be set aside") <= 8, "a look a second and worker, not a hot loop"
+    assert 1 <= done.stderr.count("could not be set aside") <= 16, "a look a second and worker, not a hot loop"

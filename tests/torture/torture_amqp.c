@@ -67,9 +67,10 @@ static void confirm(void)
         return;
     }
     for (size_t at = 0; at < MESSAGES; at++) {
-        confirms_published(&confirms, at, 100 + (int64_t)at);
+        confirms_published(&confirms, at, 100 + (int64_t)at, 7);
     }
-    PROMISE(confirms_returned(&confirms, 101, "no route") && confirms_returned(&confirms, 103, "no route"),
+    PROMISE(confirms_returned(&confirms, 101, 7, "no route") &&
+                confirms_returned(&confirms, 103, 7, "no route"),
             "what is in flight can come back");
     PROMISE(confirms_answer(&confirms, 5, true, true, settled, NULL), "an answer");
     (void)failing_stop();

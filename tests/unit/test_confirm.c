@@ -26,7 +26,7 @@ static void begin(size_t count)
     memset(seen, '.', BATCH);
     cr_assert_eq(confirms_begin(&confirms, BATCH), 0);
     for (size_t at = 0; at < count; at++) {
-        confirms_published(&confirms, at, (int64_t)(1000 + at));
+        confirms_published(&confirms, at, (int64_t)(1000 + at), 7);
     }
 }
 
@@ -68,14 +68,14 @@ Test(confirm, tag_zero_with_multiple_means_all)
 
 Test(confirm, a_returned_message_is_not_confirmed_by_its_ack)
 {
-    cr_expect(confirms_returned(&confirms, 1002, "NO_ROUTE"));
+    cr_expect(confirms_returned(&confirms, 1002, 7, "NO_ROUTE"));
     cr_expect(answer(8, true, true));
     cr_expect_str_eq(seen, "aaraaaaa");
 }
 
 Test(confirm, a_return_of_an_unknown_seq_changes_nothing)
 {
-    cr_expect(!confirms_returned(&confirms, 1, "NO_ROUTE"));
+    cr_expect(!confirms_returned(&confirms, 1, 7, "NO_ROUTE"));
     cr_expect(answer(8, true, true));
     cr_expect_str_eq(seen, "aaaaaaaa");
 }
@@ -103,7 +103,7 @@ Test(confirm, late_answers_about_an_earlier_batch_are_ignored)
     cr_expect_str_eq(seen, "........");
     cr_expect(answer(10, true, true));
     cr_expect_str_eq(seen, "aa......");
-    cr_expect(!confirms_returned(&confirms, 1005, "NO_ROUTE"));
+    cr_expect(!confirms_returned(&confirms, 1005, 7, "NO_ROUTE"));
 }
 
 Test(confirm, answers_after_the_end_of_a_batch_settle_nothing)
@@ -141,4 +141,18 @@ Test(confirm, a_new_channel_counts_from_one_again)
     begin(1);
     cr_expect(answer(1, false, true));
     cr_expect_str_eq(seen, "a.......");
+}
+
+Test(confirm, of_two_rows_with_one_seq_the_one_that_came_back_is_known_by_its_id)
+{
+    cr_assert_eq(confirms_begin(&confirms, BATCH), 0);
+    memset(seen, '.', BATCH);
+    confirms_published(&confirms, 0, 1, 7);
+    confirms_published(&confirms, 1, 1, 8);
+    confirms_published(&confirms, 2, 1, 8); /* one id, too: whichever it was, neither is confirmed */
+    cr_expect(confirms_returned(&confirms, 1, 8, "NO_ROUTE"));
+    cr_expect(answer(confirms.first_tag + 2, true, true));
+    cr_expect_str_eq(seen, "arr.....");
+    confirms_published(&confirms, 3, 2, 7);
+    cr_expect(confirms_returned(&confirms, 2, 0, "NO_ROUTE"), "an unknown id is that of any");
 }

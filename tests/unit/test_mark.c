@@ -36,18 +36,20 @@ static int64_t start(uint64_t filter)
     return seq;
 }
 
-Test(mark, starts_at_zero_and_learns_nothing_from_a_single_snapshot)
+Test(mark, starts_at_the_least_and_learns_nothing_from_a_single_snapshot)
 {
-    refresh(7, (struct mark_answer){.highest = 100, .xmin = 50, .xid = 60, .first = 0});
-    cr_expect_eq(start(7), 0);
+    refresh(7, (struct mark_answer){
+                   .highest = 100, .xmin = 50, .xid = 60, .first = MARK_NONE, .first_filtered = MARK_NONE});
+    cr_expect_eq(start(7), MARK_LEAST);
 }
 
 Test(mark, rises_once_every_transaction_of_the_first_snapshot_has_ended)
 {
-    refresh(7, (struct mark_answer){.highest = 100, .xmin = 50, .xid = 60});
+    refresh(7, (struct mark_answer){
+                   .highest = 100, .xmin = 50, .xid = 60, .first = MARK_NONE, .first_filtered = MARK_NONE});
     refresh(7,
             (struct mark_answer){.highest = 200, .xmin = 59, .xid = 90, .first = 40, .first_filtered = 40});
-    cr_expect_eq(start(7), 0, "transaction 59 may still hold seqs up to 100");
+    cr_expect_eq(start(7), MARK_LEAST, "transaction 59 may still hold seqs up to 100");
     refresh(7,
             (struct mark_answer){.highest = 300, .xmin = 60, .xid = 95, .first = 40, .first_filtered = 40});
     cr_expect_eq(start(7), 40);
@@ -55,21 +57,26 @@ Test(mark, rises_once_every_transaction_of_the_first_snapshot_has_ended)
 
 Test(mark, passes_everything_that_was_handed_out_when_none_of_it_lives)
 {
-    refresh(7, (struct mark_answer){.highest = 100, .xmin = 50, .xid = 60});
-    refresh(7, (struct mark_answer){.highest = 100, .xmin = 60, .xid = 60});
+    refresh(7, (struct mark_answer){
+                   .highest = 100, .xmin = 50, .xid = 60, .first = MARK_NONE, .first_filtered = MARK_NONE});
+    refresh(7, (struct mark_answer){
+                   .highest = 100, .xmin = 60, .xid = 60, .first = MARK_NONE, .first_filtered = MARK_NONE});
     cr_expect_eq(start(7), 101);
 }
 
 Test(mark, never_uses_a_cached_sequence)
 {
-    refresh(7, (struct mark_answer){.highest = 0, .xmin = 50, .xid = 60});
-    refresh(7, (struct mark_answer){.highest = 0, .xmin = 70, .xid = 70});
-    cr_expect_eq(start(7), 0);
+    refresh(7, (struct mark_answer){
+                   .highest = 0, .xmin = 50, .xid = 60, .first = MARK_NONE, .first_filtered = MARK_NONE});
+    refresh(7, (struct mark_answer){
+                   .highest = 0, .xmin = 70, .xid = 70, .first = MARK_NONE, .first_filtered = MARK_NONE});
+    cr_expect_eq(start(7), MARK_LEAST);
 }
 
 Test(mark, holds_for_its_own_filter_only)
 {
-    refresh(7, (struct mark_answer){.highest = 100, .xmin = 50, .xid = 60});
+    refresh(7, (struct mark_answer){
+                   .highest = 100, .xmin = 50, .xid = 60, .first = MARK_NONE, .first_filtered = MARK_NONE});
     refresh(7,
             (struct mark_answer){.highest = 100, .xmin = 60, .xid = 60, .first = 10, .first_filtered = 90});
     cr_expect_eq(start(7), 90);
@@ -78,14 +85,18 @@ Test(mark, holds_for_its_own_filter_only)
 
 Test(mark, a_reset_forgets_it_and_every_answer_on_its_way)
 {
-    refresh(7, (struct mark_answer){.highest = 100, .xmin = 50, .xid = 60});
+    refresh(7, (struct mark_answer){
+                   .highest = 100, .xmin = 50, .xid = 60, .first = MARK_NONE, .first_filtered = MARK_NONE});
     now_ms += 1000;
     cr_assert(mark_ask(&mark, 7, false, now_ms, &question));
     mark_reset(&mark);
-    mark_learn(&mark, &question, &(struct mark_answer){.highest = 100, .xmin = 99, .xid = 99});
-    cr_expect_eq(start(7), 0);
-    refresh(7, (struct mark_answer){.highest = 100, .xmin = 99, .xid = 99});
-    cr_expect_eq(start(7), 0, "the pair of before the reset must not be used either");
+    mark_learn(&mark, &question,
+               &(struct mark_answer){
+                   .highest = 100, .xmin = 99, .xid = 99, .first = MARK_NONE, .first_filtered = MARK_NONE});
+    cr_expect_eq(start(7), MARK_LEAST);
+    refresh(7, (struct mark_answer){
+                   .highest = 100, .xmin = 99, .xid = 99, .first = MARK_NONE, .first_filtered = MARK_NONE});
+    cr_expect_eq(start(7), MARK_LEAST, "the pair of before the reset must not be used either");
 }
 
 Test(mark, only_one_worker_refreshes_at_a_time)
@@ -97,15 +108,19 @@ Test(mark, only_one_worker_refreshes_at_a_time)
 
 Test(mark, an_xid_that_was_taken_before_the_sequence_was_read_teaches_nothing)
 {
-    refresh(7, (struct mark_answer){.highest = 100, .xmin = 50, .xid = 0});
-    refresh(7, (struct mark_answer){.highest = 100, .xmin = 60, .xid = 0});
-    cr_expect_eq(start(7), 0);
+    refresh(7, (struct mark_answer){
+                   .highest = 100, .xmin = 50, .xid = 0, .first = MARK_NONE, .first_filtered = MARK_NONE});
+    refresh(7, (struct mark_answer){
+                   .highest = 100, .xmin = 60, .xid = 0, .first = MARK_NONE, .first_filtered = MARK_NONE});
+    cr_expect_eq(start(7), MARK_LEAST);
 }
 
 Test(mark, an_idle_look_takes_no_transaction_id_while_there_is_nothing_to_learn)
 {
-    refresh(7, (struct mark_answer){.highest = 100, .xmin = 50, .xid = 60});
-    refresh(7, (struct mark_answer){.highest = 100, .xmin = 61, .xid = 61});
+    refresh(7, (struct mark_answer){
+                   .highest = 100, .xmin = 50, .xid = 60, .first = MARK_NONE, .first_filtered = MARK_NONE});
+    refresh(7, (struct mark_answer){
+                   .highest = 100, .xmin = 61, .xid = 61, .first = MARK_NONE, .first_filtered = MARK_NONE});
     cr_expect_eq(start(7), 101);
     cr_expect(!mark_ask(&mark, 7, true, now_ms + 1000, &question));
     cr_expect(mark_ask(&mark, 7, true, now_ms + 10001, &question),
@@ -115,29 +130,43 @@ Test(mark, an_idle_look_takes_no_transaction_id_while_there_is_nothing_to_learn)
 Test(mark, a_full_poll_comes_once_a_minute_and_finds_contradictions)
 {
     bool full = false;
-    refresh(7, (struct mark_answer){.highest = 100, .xmin = 50, .xid = 60});
-    refresh(7, (struct mark_answer){.highest = 100, .xmin = 60, .xid = 60});
+    refresh(7, (struct mark_answer){
+                   .highest = 100, .xmin = 50, .xid = 60, .first = MARK_NONE, .first_filtered = MARK_NONE});
+    refresh(7, (struct mark_answer){
+                   .highest = 100, .xmin = 60, .xid = 60, .first = MARK_NONE, .first_filtered = MARK_NONE});
     int64_t later_ms = clock_now_ms() + 61000;
-    cr_expect_eq(mark_start(&mark, 7, true, later_ms, &full), 0);
+    cr_expect_eq(mark_start(&mark, 7, true, later_ms, &full), MARK_LEAST);
     cr_expect(full);
     cr_expect_eq(mark_start(&mark, 7, true, later_ms + 1, &full), 101);
     cr_expect(!full);
     cr_expect(!mark_contradicted(&mark, 101));
     cr_expect(mark_contradicted(&mark, 55));
-    cr_expect_eq(start(7), 0);
+    cr_expect_eq(start(7), MARK_LEAST);
 }
 
 Test(mark, a_sequence_that_begins_anew_is_noticed)
 {
-    struct mark_answer answer = {.highest = 100, .xid = 10, .xmin = 10};
+    struct mark_answer answer = {
+        .highest = 100, .xid = 10, .xmin = 10, .first = MARK_NONE, .first_filtered = MARK_NONE};
     cr_assert(mark_ask(&mark, 7, false, 1000, &question));
     mark_learn(&mark, &question, &answer);
     cr_assert(mark_ask(&mark, 7, false, 2000, &question));
     mark_learn(&mark, &question, &answer);
     bool full = false;
     cr_assert_eq(mark_start(&mark, 7, true, 2000, &full), 101);
-    answer = (struct mark_answer){.highest = 3, .xid = 12, .xmin = 12};
+    answer = (struct mark_answer){
+        .highest = 3, .xid = 12, .xmin = 12, .first = MARK_NONE, .first_filtered = MARK_NONE};
     cr_assert(mark_ask(&mark, 7, false, 3000, &question));
     mark_learn(&mark, &question, &answer);
-    cr_expect_eq(mark_start(&mark, 7, true, 3000, &full), 0);
+    cr_expect_eq(mark_start(&mark, 7, true, 3000, &full), MARK_LEAST);
+}
+
+Test(mark, knows_a_row_of_seq_zero_or_less_from_none)
+{
+    refresh(7, (struct mark_answer){
+                   .highest = 100, .xmin = 50, .xid = 60, .first = MARK_NONE, .first_filtered = MARK_NONE});
+    refresh(7, (struct mark_answer){.highest = 100, .xmin = 60, .xid = 60, .first = -3, .first_filtered = 0});
+    cr_expect_eq(start(7), 0);
+    cr_expect_eq(start(8), -3);
+    cr_expect(mark_contradicted(&mark, -4) && !mark_contradicted(&mark, MARK_NONE));
 }
