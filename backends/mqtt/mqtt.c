@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <mosquitto.h>
 #include <outbox_backend.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -17,7 +18,14 @@
 #include <sys/socket.h>
 #include <time.h>
 
-enum { WINDOW = 500, KEEPALIVE_S = 10, GOODBYE_MS = 200, TOPIC_BYTES = 1024, PAYLOAD_MAX_BYTES = 268435455 };
+enum {
+    WINDOW = 500,
+    KEEPALIVE_S = 10,
+    GOODBYE_MS = 200,
+    AGAIN_MS = 20,
+    TOPIC_BYTES = 1024,
+    PAYLOAD_MAX_BYTES = 268435455
+};
 
 struct mqtt { /* one per process: what the settings say */
     const struct outbox_host *host;
@@ -62,7 +70,7 @@ static void on_connect(struct mosquitto *client, void *object, int code)
 static void on_disconnect(struct mosquitto *client, void *object, int code)
 {
     struct session *session = object;
-    (void)client;
+    (void)mosquitto_disconnect(client); /* or its thread would connect again, behind our back */
     tell(session, &session->lost, code == 0 ? "disconnected" : mosquitto_strerror(code));
 }
 
@@ -163,7 +171,8 @@ static void mqtt_disconnect(void *object)
 {
     struct session *session = object;
     int64_t deadline_ms = now_ms() + GOODBYE_MS;
-    if (mosquitto_disconnect(session->client) == MOSQ_ERR_SUCCESS) {
+    bool goodbye = mosquitto_disconnect(session->client) == MOSQ_ERR_SUCCESS;
+    if (goodbye) {
         (void)pthread_mutex_lock(&session->lock);
         while (!session->lost && wait_until(session, deadline_ms)) {
         }
@@ -172,6 +181,10 @@ static void mqtt_disconnect(void *object)
     int fd = mosquitto_socket(session->client);
     if (fd >= 0) {
         (void)shutdown(fd, SHUT_RDWR);
+    }
+    if (!goodbye) { /* a try of its thread to connect again takes it back, if it was just about to begin */
+        (void)poll(NULL, 0, AGAIN_MS);
+        (void)mosquitto_disconnect(session->client);
     }
     (void)mosquitto_loop_stop(session->client, false);
     mosquitto_destroy(session->client);

@@ -89,7 +89,9 @@ static bool is_to_be_skipped(const struct config *config, const struct yaml_entr
 {
     bool empty = entry->text && entry->text[0] == '\0';
     return (empty && is_section(config, entry->path)) ||
-           (config_is_foreign(config, entry->path) && (empty || entry->shape == YAML_ENTRY_MAP));
+           (config_is_foreign(config, entry->path) && (empty || entry->shape == YAML_ENTRY_MAP)) ||
+           (entry->shape == YAML_ENTRY_MAP && !is_section(config, entry->path) &&
+            config_is_of_another_plugin(config, entry->path));
 }
 
 static bool take_entry(void *context, const struct yaml_entry *entry)

@@ -100,8 +100,7 @@ bool config_is_foreign(const struct config *config, const char *key)
     return true;
 }
 
-/* The section of a plugin that is installed, and not in use; those of built-in backends are known anyway. */
-static bool is_of_another_plugin(const struct config *config, const char *key)
+bool config_is_of_another_plugin(const struct config *config, const char *key)
 {
     size_t len = strcspn(key, ".");
     for (size_t at = 0; at < config->section_count; at++) {
@@ -118,7 +117,7 @@ static bool is_of_another_plugin(const struct config *config, const char *key)
 
 void config_unknown(struct config *config, const char *place, const char *key)
 {
-    if (strchr(key, '.') && (config_is_foreign(config, key) || is_of_another_plugin(config, key))) {
+    if (strchr(key, '.') && (config_is_foreign(config, key) || config_is_of_another_plugin(config, key))) {
         return;
     }
     char best[KEY_MAX_BYTES];

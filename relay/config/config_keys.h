@@ -37,6 +37,10 @@ bool config_find(struct config *config, const char *key, struct option_set **set
 void config_fault(struct config *config, const char *place, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
+/* Is the key, or its section, that of a plugin that is installed, and not in use? Those of built-in backends
+ * are known anyway. */
+bool config_is_of_another_plugin(const struct config *config, const char *key);
+
 /* The section of a plugin that is not loaded: whether its keys are right is not for us to say. */
 bool config_is_foreign(const struct config *config, const char *key);
 

@@ -47,7 +47,7 @@ def test_a_plugin_is_installed_to_where_the_relay_looks_for_it(prefix, tmp_path)
     assert "demo 0.1.0" in run(prefix, "outbox-relay", "backends", "show", "demo")
     file = tmp_path / "relay.yaml"
     file.write_text("database: dbname=x\nbackend: demo\ndemo: { path: /tmp/lines }\n")
-    for backend in ("demo", "stdout"): # its section does not stand in the way of another
+    for backend in ("demo", "stdout"):  # its section does not stand in the way of another
         assert "configuration: ok" in run(prefix, "outbox-relay", "check", "-c", str(file), "-b", backend)
 
 
