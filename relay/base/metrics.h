@@ -12,7 +12,8 @@ struct metrics {
     _Atomic uint64_t dead_lettered;       /* moved to outbox.dead_letter */
     _Atomic uint64_t held;                /* verdicts HOLD */
     _Atomic uint64_t possible_duplicates; /* in flight when a session or a COMMIT was lost */
-    _Atomic uint64_t kept;  /* confirmed, and still there: somebody's trigger undid the deletion */
+    _Atomic uint64_t kept; /* confirmed, and still there: somebody's trigger undid or refused the deletion */
+    _Atomic uint64_t kept_whole; /* batches of which nothing went: it is not one row */
     _Atomic uint64_t stuck; /* could not be set aside, and will not be the next time; counted each time */
     _Atomic uint64_t batches;
     _Atomic uint64_t payload_bytes;

@@ -152,22 +152,37 @@ bool drain_ends_by_request(struct drain *drain)
     return false;
 }
 
-static const char STUCK[] =
-    "messages that are to be set aside stay where they are: does a trigger, a rule, a policy "
-    "or a constraint of schema outbox keep them? The log says more";
+/* Messages that can neither go nor be set aside, counted each time. */
+static uint64_t count_stuck(const struct drain *drain)
+{
+    const struct metrics *metrics = &pool_shared(drain->program->pool)->metrics;
+    return metrics_get(&metrics->stuck) + metrics_get(&metrics->kept);
+}
 
-/* Rows that cannot be set aside come again and again: only when nothing else goes any more, they are the end.
+static void end_stuck(struct drain *drain)
+{
+    bool kept = metrics_get(&pool_shared(drain->program->pool)->metrics.kept) > 0;
+    char text[RESULT_BYTES];
+    (void)snprintf(text, sizeof text,
+                   "%s: does a trigger, a rule, a policy or a constraint keep them? The log says more",
+                   kept ? "confirmed messages stay in the outbox"
+                        : "messages that are to be set aside stay where they are");
+    drain_end(drain, err_exit_code(ERR_CONFIG), text);
+}
+
+/* They come again and again: only when nothing else goes any more, they are the end; at once, if it is all.
  */
 static bool only_stuck_ones_are_left(struct drain *drain, int64_t settled)
 {
-    uint64_t stuck = metrics_get(&pool_shared(drain->program->pool)->metrics.stuck);
+    uint64_t stuck = count_stuck(drain);
     int64_t now_ms = clock_now_ms();
     if (settled > drain->settled || stuck == 0 || drain->settled_ms == 0) {
         drain->settled = settled;
         drain->settled_ms = now_ms;
         drain->settled_stuck = stuck;
     }
-    return now_ms - drain->settled_ms > STUCK_AFTER_MS && stuck > drain->settled_stuck + 1;
+    return metrics_get(&pool_shared(drain->program->pool)->metrics.kept_whole) > 0 ||
+           (now_ms - drain->settled_ms > STUCK_AFTER_MS && stuck > drain->settled_stuck + 1);
 }
 
 static void judge_limits(struct drain *drain)
@@ -175,12 +190,8 @@ static void judge_limits(struct drain *drain)
     struct shared *shared = pool_shared(drain->program->pool);
     int64_t settled =
         (int64_t)(metrics_get(&shared->metrics.published) + metrics_get(&shared->metrics.dead_lettered));
-    if (metrics_get(&shared->metrics.kept) > 0) {
-        drain_end(drain, err_exit_code(ERR_CONFIG),
-                  "confirmed messages stay in the outbox: "
-                  "does a trigger, a rule or a policy on outbox.message keep them from being deleted?");
-    } else if (only_stuck_ones_are_left(drain, settled)) {
-        drain_end(drain, err_exit_code(ERR_CONFIG), STUCK);
+    if (only_stuck_ones_are_left(drain, settled)) {
+        end_stuck(drain);
     } else if (!drain_ends_by_request(drain) && drain->max_messages > 0 &&
                atomic_load(&shared->working) == 0 && settled >= drain->max_messages) {
         drain_end(drain, 75, "stopped by --max-messages");
@@ -213,9 +224,9 @@ void drain_judge_outcome(struct drain *drain)
     if (drain->reached_limit && drain->left.messages == 0 && drain->left.due == 0) {
         drain_end(drain, 0, "nothing is left");
     }
-    bool stuck = drain->program->pool && metrics_get(&pool_shared(drain->program->pool)->metrics.stuck) > 0;
-    if (drain->code == 1 && stuck && drain->left.messages + drain->left.due > 0) {
-        drain_end(drain, err_exit_code(ERR_CONFIG), STUCK);
+    if (drain->code == 1 && drain->program->pool && count_stuck(drain) > 0 &&
+        drain->left.messages + drain->left.due > 0) {
+        end_stuck(drain);
     }
     if ((drain->code == 0 || drain->code == 1) && err_is_set(&drain->promote_err)) {
         char text[sizeof drain->result];

@@ -29,6 +29,7 @@ static int init_shared(struct shared *shared, const struct pool_options *options
     mark_init(&shared->mark);
     shared->options.source.mark = &shared->mark;
     shared->options.source.promotion = &shared->promotion;
+    shared->options.source.caution = &shared->caution;
     return channels_new(&shared->channels, options->breaker_open_min_ms, options->breaker_open_max_ms, err);
 }
 

@@ -239,7 +239,6 @@ static void slow_down_if_rows_stay(struct worker *worker, const struct settled *
 {
     struct shared *shared = worker->shared;
     if (settled->committed && settled->kept > 0) {
-        metrics_add(&shared->metrics.kept, settled->kept);
         LOG(shared->log, LOG_WARNING,
             "confirmed rows are still in the outbox and will be sent again: "
             "does a trigger, a rule or a policy keep them from being deleted?",
@@ -254,6 +253,17 @@ static void slow_down_if_rows_stay(struct worker *worker, const struct settled *
     }
 }
 
+/* What the COMMIT left there has not gone. */
+static void count_kept(struct worker *worker, const struct settled *settled)
+{
+    struct tally *tally = &worker->verdict.tally;
+    struct metrics *metrics = &worker->shared->metrics;
+    size_t kept = settled->committed ? settled->kept + settled->stuck_confirmed : 0;
+    tally->confirmed -= kept;
+    metrics_add(&metrics->kept, kept);
+    metrics_add(&metrics->kept_whole, kept > 1 && tally->confirmed + tally->buried + tally->retried == 0);
+}
+
 static void settle_and_commit(struct worker *worker, enum outbox_session_state state)
 {
     struct shared *shared = worker->shared;
@@ -265,17 +275,16 @@ static void settle_and_commit(struct worker *worker, enum outbox_session_state s
     int result = failpoint("after_confirm") ? err_set(&err, ERR_CONNECTION, "failpoint after_confirm")
                                             : source_settle(worker->source, &worker->batch, &settled, &err);
     if (result == 0) {
-        if (!settled.refused) {
-            worker_report_burials(worker);
-        }
+        worker_report_burials(worker, settled.stuck_deaths);
         batch_drop_payloads(&worker->batch);
-        tally->buried -= settled.stuck_deaths; /* they are still there: they must not be counted */
-        tally->retried -= settled.stuck_waits;
+        tally->buried -= settled.stuck_deaths; /* they are still there: they must not be counted; nor must */
+        tally->retried -= settled.stuck_waits; /* those of which the COMMIT will say so */
         next = !settled.refused && settled.kept == 0 && !worker->single && may_claim_at_once(worker, state) &&
                worker_plan_claim(worker);
         result =
             source_commit(worker->source, next ? &worker->request : NULL, &worker->batch, &settled, &err);
     }
+    count_kept(worker, &settled);
     worker_return_budget(shared, settled.committed ? claimed - tally->confirmed - tally->buried : claimed);
     after_commit(worker, settled.committed, &err);
     slow_down_if_rows_stay(worker, &settled);

@@ -48,6 +48,7 @@ struct shared {
     struct metrics metrics;
     struct mark mark;
     struct promotion promotion;
+    struct caution caution;
     const struct log *log;
     _Atomic int64_t budget;            /* messages that may still be claimed (drain --max-messages) */
     _Atomic int64_t next_scheduled_ms; /* when to look into outbox.scheduled again */

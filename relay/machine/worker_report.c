@@ -94,9 +94,14 @@ void worker_report(struct worker *worker)
     }
 }
 
-void worker_report_burials(struct worker *worker)
+void worker_report_burials(struct worker *worker, size_t stuck)
 {
-    for (size_t at = 0; at < worker->verdict.count; at++) {
+    size_t buried = worker->verdict.tally.buried - stuck;
+    if (stuck > 0 && buried > 0) {
+        LOG(worker->shared->log, LOG_WARNING, "messages set aside as dead letters",
+            log_number("messages", (int64_t)buried));
+    }
+    for (size_t at = 0; stuck == 0 && at < worker->verdict.count; at++) {
         report_burials(worker, &worker->verdict.channels[at]);
     }
 }

@@ -79,7 +79,7 @@ void worker_withhold(struct worker *worker);
 void worker_report(struct worker *worker);
 
 /* Tells of the dead letters, once they are moved. */
-void worker_report_burials(struct worker *worker);
+void worker_report_burials(struct worker *worker, size_t stuck);
 
 /* worker_session.c: the session to the broker. */
 

@@ -74,12 +74,14 @@ struct batch {
 
 /* What became of a batch. Begins as zeros. */
 struct settled {
-    bool refused;        /* a move was refused: those rows stay where they are */
-    size_t stuck_waits;  /* of those that were to wait */
-    size_t stuck_deaths; /* and of those that were to become dead letters */
-    bool lasts;          /* and that will not pass by itself: a trigger, a rule, a constraint */
-    size_t kept;         /* confirmed rows that their DELETE left there: somebody's trigger, rule or policy */
-    bool committed;      /* the COMMIT is known to have succeeded, also where -1 is returned */
+    bool careful;           /* set by who asks: confirmed rows are deleted so that one keeps no other */
+    bool refused;           /* what was to happen to some rows was refused: they stay where they are */
+    size_t stuck_waits;     /* of those that were to wait */
+    size_t stuck_deaths;    /* of those that were to become dead letters */
+    size_t stuck_confirmed; /* and of those that were to be deleted */
+    bool lasts;             /* and that will not pass by itself: a trigger, a rule, a constraint */
+    size_t kept;    /* confirmed rows that their DELETE left there: somebody's trigger, rule or policy */
+    bool committed; /* the COMMIT is known to have succeeded, also where -1 is returned */
 };
 
 static inline struct bytes row_channel(const struct row *row)

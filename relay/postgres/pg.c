@@ -32,6 +32,18 @@ int pg_connection_failed(struct pg *pg, struct err *err)
     return err_set(err, ERR_CONNECTION, "%s", line[0] ? line : "the connection to PostgreSQL was lost");
 }
 
+/* The function, of whom the server was executing something: "" = none, or not said in English. Of the rest
+ * of a context nothing is told: it may quote values. */
+static struct bytes function_of(const PGresult *result)
+{
+    static const char begins[] = "PL/pgSQL function ";
+    const char *context = PQresultErrorField(result, PG_DIAG_CONTEXT);
+    const char *found = context ? strstr(context, begins) : NULL;
+    const char *name = found ? found + sizeof begins - 1 : "";
+    size_t len = strcspn(name, ")\n"); /* its arguments' types belong to it */
+    return (struct bytes){name, len + (name[len] == ')')};
+}
+
 static int result_failed(const PGresult *result, struct err *err)
 {
     if (err_is_set(err)) {
@@ -40,10 +52,14 @@ static int result_failed(const PGresult *result, struct err *err)
     const char *sqlstate = PQresultErrorField(result, PG_DIAG_SQLSTATE);
     const char *primary = PQresultErrorField(result, PG_DIAG_MESSAGE_PRIMARY);
     char line[400];
+    char function[100];
     pg_copy_first_line(line, sizeof line, primary ? primary : PQresultErrorMessage(result));
-    (void)err_set(err, sqlstate ? sqlstate_class(sqlstate) : ERR_CONNECTION, "%s%s%s%s%s", line,
+    bytes_copy_printable(function, sizeof function, function_of(result));
+    bool foreign = PQresultErrorField(result, PG_DIAG_CONTEXT) && strncmp(function, "outbox.", 7) != 0;
+    (void)err_set(err, sqlstate ? sqlstate_class(sqlstate) : ERR_CONNECTION, "%s%s%s%s%s%s%s", line,
                   sqlstate ? " (SQLSTATE " : "", sqlstate ? sqlstate : "", sqlstate ? ")" : "",
-                  sqlstate ? sqlstate_advice(sqlstate, line) : "");
+                  foreign && function[0] ? " in function " : "", foreign ? function : "",
+                  sqlstate ? sqlstate_advice(sqlstate, line, foreign) : "");
     if (sqlstate) {
         memcpy(err->sqlstate, sqlstate, 5);
         err->sqlstate[5] = '\0';

@@ -1,6 +1,5 @@
 #include "postgres/sqlstate.h"
 
-#include <stdbool.h>
 #include <stddef.h>
 #include <string.h>
 
@@ -35,7 +34,7 @@ enum err_class sqlstate_class(const char *sqlstate)
     return ERR_INTERNAL;
 }
 
-const char *sqlstate_advice(const char *sqlstate, const char *message)
+const char *sqlstate_advice(const char *sqlstate, const char *message, bool foreign)
 {
     /* We ask for an error where a policy would hide rows: an outbox that looks empty is none. */
     if (strcmp(sqlstate, "42501") != 0) {
@@ -44,7 +43,10 @@ const char *sqlstate_advice(const char *sqlstate, const char *message)
     if (strstr(message, "row-level security")) {
         return ": ALTER TABLE ... DISABLE ROW LEVEL SECURITY, or ALTER ROLE ... BYPASSRLS for this user";
     }
-    return strstr(message, "must be owner")
-               ? ": do this as the owner of schema outbox"
+    if (strstr(message, "must be owner")) {
+        return ": do this as the owner of schema outbox";
+    }
+    return foreign
+               ? ""
                : ": GRANT outbox_relay TO this user, as the schema's owner (migrate: run it as the owner)";
 }

@@ -131,12 +131,6 @@ int schema_explain(struct err *err)
             "its owner (%s)",
             before.text);
         memcpy(err->sqlstate, before.sqlstate, sizeof err->sqlstate);
-    } else if (strcmp(err->sqlstate, "42501") == 0 && strstr(err->text, "permission denied")) {
-        struct err before = *err;
-        err_clear(err);
-        (void)err_set(err, ERR_REFUSED, "%s: GRANT outbox_relay TO this user, as the schema's owner",
-                      before.text);
-        memcpy(err->sqlstate, before.sqlstate, sizeof err->sqlstate);
     }
     return -1;
 }

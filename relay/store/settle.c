@@ -3,7 +3,7 @@
 #include "base/failpoint.h"
 #include "store/sql.h"
 
-enum { ARRAY_MAX_BYTES = 32 << 20, ARRAYS = 5, STUCK_AT_MOST = 16 };
+enum { ARRAY_MAX_BYTES = 32 << 20, ARRAYS = 5, STUCK_AT_MOST = 64 };
 
 /* Parameters of one statement: array literals of one length. */
 struct arrays {
@@ -62,22 +62,30 @@ static bool concerns(const struct row *row, enum row_fate fate, bool scheduled)
     return row->fate == fate && (row->entry != 0) == scheduled;
 }
 
-static size_t count_fate(const struct batch *batch, enum row_fate fate, bool scheduled)
+/* Rows [from, to) of a batch. */
+struct part {
+    const struct batch *batch;
+    size_t from;
+    size_t to;
+};
+
+static size_t count_fate(const struct part *part, enum row_fate fate, bool scheduled)
 {
     size_t count = 0;
-    for (size_t at = 0; at < batch->count; at++) {
-        count += concerns(&batch->rows[at], fate, scheduled);
+    for (size_t at = part->from; at < part->to; at++) {
+        count += concerns(&part->batch->rows[at], fate, scheduled);
     }
     return count;
 }
 
-static int send_delete(struct pg *pg, const struct batch *batch, bool scheduled, struct err *err)
+static int send_delete(struct pg *pg, const struct part *part, bool scheduled, struct err *err)
 {
     struct arrays arrays;
     arrays_init(&arrays, 1);
-    for (size_t at = 0; at < batch->count; at++) {
-        if (concerns(&batch->rows[at], ROW_DELETED, scheduled)) {
-            add_number(&arrays, 0, identity(&batch->rows[at], scheduled));
+    for (size_t at = part->from; at < part->to; at++) {
+        const struct row *row = &part->batch->rows[at];
+        if (concerns(row, ROW_DELETED, scheduled)) {
+            add_number(&arrays, 0, identity(row, scheduled));
             arrays.rows++;
         }
     }
@@ -89,6 +97,42 @@ static int send_delete(struct pg *pg, const struct batch *batch, bool scheduled,
     }
     arrays_finish(&arrays);
     return result;
+}
+
+static int send_deletes(struct pg *pg, const struct part *part, struct err *err)
+{
+    return send_delete(pg, part, false, err) == 0 ? send_delete(pg, part, true, err) : -1;
+}
+
+/* The rows are locked by us: what a DELETE of theirs does not find, somebody keeps from it. */
+static int read_deletes(struct pg *pg, const struct part *part, int64_t deadline_ms, size_t *kept,
+                        struct err *err)
+{
+    for (int scheduled = 0; scheduled <= 1; scheduled++) {
+        size_t confirmed = count_fate(part, ROW_DELETED, scheduled);
+        struct pg_rows *rows = NULL;
+        if (confirmed == 0) {
+            continue;
+        }
+        if (pg_result(pg, &rows, deadline_ms, err) != 0) {
+            return -1;
+        }
+        size_t deleted = pg_rows_affected(rows);
+        *kept += deleted < confirmed ? confirmed - deleted : 0;
+        pg_rows_free(rows);
+    }
+    return 0;
+}
+
+/* Ends the group of send_deletes() in a round trip of its own. */
+static int end_deletes(struct pg *pg, const struct part *part, int64_t deadline_ms, size_t *kept,
+                       struct err *err)
+{
+    if (pg_sync(pg, err) != 0) {
+        return -1;
+    }
+    int result = read_deletes(pg, part, deadline_ms, kept, err);
+    return pg_end(pg, deadline_ms, err) == 0 ? result : -1;
 }
 
 /* A trigger that returns NULL keeps a row from going, or from arriving, and nothing fails. */
@@ -109,13 +153,6 @@ static int run_move(struct pg *pg, const char *sql, size_t count, const char *co
                      "or a policy on a table of schema outbox keep them?",
                      wanted - moved, wanted);
 }
-
-/* Rows [from, to) of a batch, which are to move. */
-struct part {
-    const struct batch *batch;
-    size_t from;
-    size_t to;
-};
 
 static int run_wait(struct pg *pg, const struct part *part, bool scheduled, int64_t deadline_ms,
                     struct err *err)
@@ -183,22 +220,10 @@ static int run_moves(struct pg *pg, const struct part *part, const char *backend
     return failpoint("in_move") ? err_set(err, ERR_RETRY, "failpoint in_move") : 0;
 }
 
-static bool moves(const struct row *row)
-{
-    return row->fate == ROW_SCHEDULED || row->fate == ROW_BURIED;
-}
+/* ---- by parts: one row must not keep its neighbours ---- */
 
-static size_t count_moves(const struct part *part)
-{
-    size_t count = 0;
-    for (size_t at = part->from; at < part->to; at++) {
-        count += moves(&part->batch->rows[at]);
-    }
-    return count;
-}
-
-/* How the moves of one batch are made. */
-struct mover {
+/* How the parts of one batch are settled. */
+struct settler {
     struct pg *pg;
     const char *backend;
     int64_t deadline_ms;
@@ -206,131 +231,154 @@ struct mover {
     struct err first; /* why the first row stays */
 };
 
-static int say(const struct mover *mover, const char *sql, struct err *err)
+static int say(const struct settler *settler, const char *sql, struct err *err)
 {
-    return pg_query(mover->pg, sql, 0, NULL, NULL, mover->deadline_ms, err);
+    return pg_query(settler->pg, sql, 0, NULL, NULL, settler->deadline_ms, err);
 }
 
-/* One of the rows is why: not a lock, not a shortage of ours. */
-static bool is_of_a_row(const struct err *why)
+/* Of a part: what moves, and with care also what is deleted. */
+static size_t count_open(const struct settler *settler, const struct part *part)
 {
-    return why->sqlstate[0] != '\0' ? why->class != ERR_RETRY : why->class == ERR_CONFIG;
-}
-
-/* What was to move of a part stays where it is. */
-static void leave(struct mover *mover, const struct part *part, const struct err *why)
-{
+    size_t count = 0;
     for (size_t at = part->from; at < part->to; at++) {
-        mover->settled->stuck_waits += part->batch->rows[at].fate == ROW_SCHEDULED;
-        mover->settled->stuck_deaths += part->batch->rows[at].fate == ROW_BURIED;
+        enum row_fate fate = part->batch->rows[at].fate;
+        count +=
+            fate == ROW_SCHEDULED || fate == ROW_BURIED || (settler->settled->careful && fate == ROW_DELETED);
     }
-    mover->settled->refused = true;
-    mover->settled->lasts = mover->settled->lasts || is_of_a_row(why);
-    if (!err_is_set(&mover->first)) {
-        mover->first = *why;
+    return count;
+}
+
+bool settle_blames_row(const struct err *why)
+{
+    bool ours = why->class == ERR_RETRY || why->class == ERR_CONNECTION || why->class == ERR_STOPPED;
+    return why->sqlstate[0] != '\0' ? !ours : why->class == ERR_CONFIG;
+}
+
+/* What was open of a part stays where it is. */
+static void leave(struct settler *settler, const struct part *part, const struct err *why)
+{
+    struct settled *settled = settler->settled;
+    for (size_t at = part->from; at < part->to; at++) {
+        enum row_fate fate = part->batch->rows[at].fate;
+        settled->stuck_waits += fate == ROW_SCHEDULED;
+        settled->stuck_deaths += fate == ROW_BURIED;
+        settled->stuck_confirmed += settled->careful && fate == ROW_DELETED;
+    }
+    settled->refused = true;
+    settled->lasts = settled->lasts || settle_blames_row(why);
+    if (!err_is_set(&settler->first)) {
+        settler->first = *why;
     }
 }
 
-static int move_part(struct mover *mover, struct part part, struct err *err);
+static int settle_part(struct settler *settler, struct part part, struct err *err);
 
-/* One row must not keep its neighbours: by halves, until it is alone. Where many are like it, it is not a
- * row. */
-static int move_halves(struct mover *mover, const struct part *part, const struct err *why, struct err *err)
+/* By halves, until it is alone. Where many are like it, it is not a row. */
+static int settle_halves(struct settler *settler, const struct part *part, const struct err *why,
+                         struct err *err)
 {
+    const struct settled *settled = settler->settled;
     size_t middle = part->from + (part->to - part->from) / 2;
-    size_t stuck = mover->settled->stuck_waits + mover->settled->stuck_deaths;
-    if (count_moves(part) <= 1 || stuck >= STUCK_AT_MOST || !is_of_a_row(why)) {
-        leave(mover, part, why);
+    size_t stuck = settled->stuck_waits + settled->stuck_deaths + settled->stuck_confirmed;
+    if (count_open(settler, part) <= 1 || stuck >= STUCK_AT_MOST || !settle_blames_row(why)) {
+        leave(settler, part, why);
         return 0;
     }
-    int result = move_part(mover, (struct part){part->batch, part->from, middle}, err);
-    return result == 0 ? move_part(mover, (struct part){part->batch, middle, part->to}, err) : -1;
+    int result = settle_part(settler, (struct part){part->batch, part->from, middle}, err);
+    return result == 0 ? settle_part(settler, (struct part){part->batch, middle, part->to}, err) : -1;
 }
 
-static int move_part(struct mover *mover, struct part part, struct err *err)
+/* With care, what others defer to the COMMIT is asked for here. */
+static int run_part(const struct settler *settler, const struct part *part, size_t *kept, struct err *err)
 {
-    struct err refused = {0};
-    if (count_moves(&part) == 0) {
-        return 0;
-    }
-    if (say(mover, "SAVEPOINT moves", err) != 0) {
+    bool careful = settler->settled->careful;
+    if ((careful && (send_deletes(settler->pg, part, err) != 0 ||
+                     end_deletes(settler->pg, part, settler->deadline_ms, kept, err) != 0)) ||
+        run_moves(settler->pg, part, settler->backend, settler->deadline_ms, err) != 0) {
         return -1;
     }
-    if (run_moves(mover->pg, &part, mover->backend, mover->deadline_ms, &refused) == 0) {
+    return careful ? say(settler, "SET CONSTRAINTS ALL IMMEDIATE", err) : 0;
+}
+
+static int settle_part(struct settler *settler, struct part part, struct err *err)
+{
+    struct err refused = {0};
+    size_t kept = 0;
+    if (count_open(settler, &part) == 0) {
+        return 0;
+    }
+    if (say(settler, "SAVEPOINT part", err) != 0) {
+        return -1;
+    }
+    if (run_part(settler, &part, &kept, &refused) == 0) {
+        settler->settled->kept += kept;
         return 0; /* the COMMIT releases it */
     }
     if (refused.class == ERR_CONNECTION || refused.class == ERR_STOPPED) {
         *err = refused;
         return -1;
     }
-    if (say(mover, "ROLLBACK TO SAVEPOINT moves", err) != 0 ||
-        say(mover, "RELEASE SAVEPOINT moves", err) != 0) {
+    if (say(settler, "ROLLBACK TO SAVEPOINT part", err) != 0 ||
+        say(settler, "RELEASE SAVEPOINT part", err) != 0) {
         return -1;
     }
-    return move_halves(mover, &part, &refused, err);
+    return settle_halves(settler, &part, &refused, err);
 }
 
-static int move_all(struct mover *mover, const struct batch *batch, const struct log *log, struct err *err)
+static void tell(const struct log *log, const char *what, size_t rows, const struct part *part,
+                 const struct err *why)
+{
+    if (rows > 0) {
+        LOG(log, LOG_ERROR, what, log_number("rows", (int64_t)rows),
+            log_number("of", (int64_t)(part->to - part->from)), log_text("error", why->text));
+    }
+}
+
+static int settle_by_parts(struct settler *settler, const struct batch *batch, const struct log *log,
+                           struct err *err)
 {
     const struct part all = {batch, 0, batch->count};
-    if (move_part(mover, all, err) != 0) {
+    const struct settled *settled = settler->settled;
+    if (settle_part(settler, all, err) != 0) {
         return -1;
     }
-    if (mover->settled->refused) {
-        LOG(log, LOG_ERROR, "rows could not be set aside and stay where they are",
-            log_number("rows", (int64_t)(mover->settled->stuck_waits + mover->settled->stuck_deaths)),
-            log_number("of", (int64_t)count_moves(&all)), log_text("error", mover->first.text));
-    }
+    tell(log, "rows could not be set aside and stay where they are",
+         settled->stuck_waits + settled->stuck_deaths, &all, &settler->first);
+    tell(log, "confirmed rows could not be deleted, and will be sent again", settled->stuck_confirmed, &all,
+         &settler->first);
     return 0;
 }
 
-/* The rows are locked by us: what a DELETE of theirs does not find, somebody keeps from it. */
-static int read_deletes(struct pg *pg, const struct batch *batch, int64_t deadline_ms,
-                        struct settled *settled, struct err *err)
-{
-    for (int scheduled = 0; scheduled <= 1; scheduled++) {
-        size_t confirmed = count_fate(batch, ROW_DELETED, scheduled);
-        struct pg_rows *rows = NULL;
-        if (confirmed == 0) {
-            continue;
-        }
-        if (pg_result(pg, &rows, deadline_ms, err) != 0) {
-            return -1;
-        }
-        size_t deleted = pg_rows_affected(rows);
-        settled->kept += deleted < confirmed ? confirmed - deleted : 0;
-        pg_rows_free(rows);
-    }
-    return 0;
-}
+/* ---- a batch ---- */
 
 int settle_batch(struct pg *pg, const struct batch *batch, const char *backend, int64_t deadline_ms,
                  const struct log *log, struct settled *settled, struct err *err)
 {
+    const struct part all = {batch, 0, batch->count};
+    struct settler settler = {.pg = pg, .backend = backend, .deadline_ms = deadline_ms, .settled = settled};
     if (failpoint("before_delete")) {
         return err_set(err, ERR_CONNECTION, "failpoint before_delete");
     }
-    if (send_delete(pg, batch, false, err) != 0 || send_delete(pg, batch, true, err) != 0) {
+    if (!settled->careful && send_deletes(pg, &all, err) != 0) {
         return -1;
     }
     if (failpoint("after_delete")) {
         return err_set(err, ERR_CONNECTION, "failpoint after_delete");
     }
-    const struct part all = {batch, 0, batch->count};
-    if (count_moves(&all) == 0) {
+    if (count_open(&settler, &all) == 0) {
         return 0;
     }
-    if (pg_sync(pg, err) != 0 || read_deletes(pg, batch, deadline_ms, settled, err) != 0 ||
-        pg_end(pg, deadline_ms, err) != 0) {
+    if (!settled->careful && end_deletes(pg, &all, deadline_ms, &settled->kept, err) != 0) {
         return -1;
     }
-    struct mover mover = {.pg = pg, .backend = backend, .deadline_ms = deadline_ms, .settled = settled};
-    return move_all(&mover, batch, log, err);
+    return settle_by_parts(&settler, batch, log, err);
 }
 
 int settle_answers(struct pg *pg, const struct batch *batch, int64_t deadline_ms, struct settled *settled,
                    struct err *err)
 {
     const struct part all = {batch, 0, batch->count};
-    return count_moves(&all) > 0 ? 0 : read_deletes(pg, batch, deadline_ms, settled, err);
+    const struct settler settler = {.settled = settled};
+    bool answered = settled->careful || count_open(&settler, &all) > 0;
+    return answered ? 0 : read_deletes(pg, &all, deadline_ms, &settled->kept, err);
 }

@@ -11,6 +11,8 @@
 #include "store/source_state.h"
 #include "store/sql.h"
 
+enum { CAREFUL_MS = 60000 };
+
 /* ---- open, close ---- */
 
 int source_open(struct source **out, const struct source_options *options, int stop_fd, int halt_fd,
@@ -106,10 +108,32 @@ int source_claim(struct source *source, const struct source_request *request, st
 
 /* ---- settle and commit ---- */
 
+static void be_careful(struct source *source)
+{
+    atomic_store(&source->options.caution->until_ms, clock_now_ms() + CAREFUL_MS);
+}
+
+/* A row would be sent, and refuse to go, for ever, and its batch with it: the next time it is told apart. */
+static int refused(struct source *source, const struct settled *settled, struct err *err)
+{
+    if (settle_blames_row(err)) {
+        err->class = settled->careful ? err->class : ERR_RETRY;
+        be_careful(source);
+    }
+    return -1;
+}
+
 int source_settle(struct source *source, const struct batch *batch, struct settled *settled, struct err *err)
 {
-    return settle_batch(source->pg, batch, source->options.backend, source_answer_deadline(),
-                        source->options.log, settled, err);
+    settled->careful = clock_now_ms() < atomic_load(&source->options.caution->until_ms);
+    if (settle_batch(source->pg, batch, source->options.backend, source_answer_deadline(),
+                     source->options.log, settled, err) != 0) {
+        return refused(source, settled, err);
+    }
+    if (settled->stuck_confirmed > 0) {
+        be_careful(source);
+    }
+    return 0;
 }
 
 /* Reads the answers of settle and COMMIT. */
@@ -119,7 +143,7 @@ static int read_commit(struct source *source, const struct batch *batch, struct 
     struct pg_rows *rows = NULL;
     if (settle_answers(source->pg, batch, source_answer_deadline(), settled, err) != 0 ||
         pg_result(source->pg, &rows, source_answer_deadline(), err) != 0) {
-        return -1;
+        return refused(source, settled, err);
     }
     bool committed = pg_did(rows, "COMMIT");
     pg_rows_free(rows);

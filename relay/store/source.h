@@ -28,6 +28,12 @@ struct promotion {
     atomic_uint failures;          /* in a row */
 };
 
+/* Deletions that are refused: for a while, confirmed rows are deleted so that one keeps no other. What the
+ * workers of a process share. */
+struct caution {
+    _Atomic int64_t until_ms; /* clock_now_ms(); 0 = none */
+};
+
 struct source_options {
     const char *conninfo;
     const char *client_name;
@@ -41,6 +47,7 @@ struct source_options {
     int64_t transaction_ms;    /* the server ends our transaction when it idles longer */
     struct mark *mark;
     struct promotion *promotion;
+    struct caution *caution;
     const struct log *log;
 };
 

@@ -127,7 +127,7 @@ def test_a_commit_that_a_trigger_refuses_is_unknown_and_keeps_the_rows(database)
     database.run("CREATE CONSTRAINT TRIGGER refuse AFTER DELETE ON outbox.message DEFERRABLE INITIALLY DEFERRED"
                  " FOR EACH ROW EXECUTE FUNCTION public.refuse()")
     done = relay("drain", "-q", "--json", "-b", "null", "-d", database.conninfo, "-o", "drain.unavailable_after=2s", timeout=60)
-    assert done.returncode == 70 and '"published":0' in done.stdout, (done.stdout, done.stderr)
+    assert done.returncode == 78 and '"published":0' in done.stdout, (done.stdout, done.stderr)
     assert "not today" in done.stderr and "possible duplicates" in done.stderr
     assert database.left() == len(ids)
     database.run("DROP TRIGGER refuse ON outbox.message")

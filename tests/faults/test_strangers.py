@@ -164,7 +164,7 @@ def test_a_drain_that_finds_confirmed_rows_kept_ends_with_78_and_loses_nothing(d
     ids, oracle, arguments = setting(database, broker, mode)
     database.run("CREATE RULE keep AS ON DELETE TO outbox.message DO INSTEAD NOTHING")
     done = relay("drain", "-q", *arguments)
-    assert done.returncode == 78 and "does a trigger, a rule or a policy" in done.stderr, done.stderr
+    assert done.returncode == 78 and "does a trigger, a rule, a policy or a constraint keep them" in done.stderr, done.stderr
     assert database.ids_left() == set(ids), "what a rule keeps is still there"
     wait_until(lambda: oracle.ids(), what="deliveries")
     assert max(collections.Counter(oracle.ids()).values()) <= WORKERS + 1

@@ -1,5 +1,6 @@
 """Other people's triggers and constraints on the outbox's tables: no row goes because one did not arrive, and one row keeps no other."""
 import collections
+import uuid
 
 import pytest
 
@@ -108,3 +109,41 @@ def test_one_delayed_message_that_cannot_enter_the_outbox_keeps_neither_retries_
     wait_until(lambda: "delayed messages that are due cannot enter outbox.message" in relay("status", "-d", database.conninfo).stdout, what="status says so")
     database.run("DROP TRIGGER no ON outbox.message")
     wait_until(lambda: everywhere(database) == 0, 70, "the delayed one")
+
+
+REFUSALS = {
+    "a foreign key": "CREATE TABLE public.sent (seq bigint REFERENCES outbox.message (seq)); INSERT INTO public.sent SELECT seq FROM outbox.message WHERE channel = 'bad'",
+    "a deferred foreign key": "CREATE TABLE public.sent (seq bigint REFERENCES outbox.message (seq) DEFERRABLE INITIALLY DEFERRED);"
+                              " INSERT INTO public.sent SELECT seq FROM outbox.message WHERE channel = 'bad'",
+    "a trigger that raises": "CREATE FUNCTION public.no() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'never delete'; END $$;"
+                             " CREATE TRIGGER no BEFORE DELETE ON outbox.message FOR EACH ROW WHEN (OLD.channel = 'bad') EXECUTE FUNCTION public.no()",
+    "an audit table without a grant": "CREATE TABLE public.audit (seq bigint); CREATE FUNCTION public.note() RETURNS trigger LANGUAGE plpgsql AS"
+                                      " $$ BEGIN INSERT INTO public.audit VALUES (OLD.seq); RETURN OLD; END $$;"
+                                      " CREATE TRIGGER note BEFORE DELETE ON outbox.message FOR EACH ROW WHEN (OLD.channel = 'bad') EXECUTE FUNCTION public.note()",
+}
+
+
+@pytest.fixture
+def relays_user(database):
+    """A user of role outbox_relay and no other right."""
+    role = "r_" + uuid.uuid4().hex[:10]
+    database.run(f"CREATE ROLE {role} LOGIN IN ROLE outbox_relay")
+    yield database.conninfo.replace("user=postgres", "user=" + role)
+    database.run(f"DROP ROLE {role}")
+
+
+@pytest.mark.parametrize("mode", ["none", "key"])
+@pytest.mark.parametrize("refusal", REFUSALS)
+def test_one_confirmed_row_that_cannot_be_deleted_keeps_no_other(database, relays_user, receiver, refusal, mode):
+    if mode == "key":
+        assert relay("migrate", "-d", database.conninfo, "--order", "key", "--lanes", "8").returncode == 0
+    database.run("INSERT INTO outbox.message (channel, type, key, payload) SELECT CASE i WHEN 40 THEN 'bad' ELSE 'good' END, 't', (i % 30)::text, '{}' FROM generate_series(1, 300) i")
+    database.run(REFUSALS[refusal])
+    done = relay("drain", "-q", "-d", relays_user, "-b", "http", "-o", f"http.url={receiver.url}", "-o", "poll.max=200ms", "-o", "drain.patience=0", "-o", f"order={mode}")
+    assert done.returncode == 78 and "confirmed messages stay in the outbox" in done.stderr, done.stderr
+    assert "confirmed rows could not be deleted, and will be sent again" in done.stderr, done.stderr
+    assert database.left() == 1 and database.value("SELECT channel FROM outbox.message") == "bad"
+    sent = collections.Counter(request.headers["webhook-id"] for request in receiver.requests)
+    assert len(sent) == 300 and sorted(sent.values())[-2] <= 3, sent.most_common(3)
+    if "grant" in refusal:
+        assert "permission denied for table audit (SQLSTATE 42501) in function public.note()" in done.stderr and "GRANT outbox_relay" not in done.stderr, "it is not ours that lacks a grant"
