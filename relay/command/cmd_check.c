@@ -33,15 +33,8 @@ static int check_database(struct program *program, struct err *err)
 
 static int check_broker(struct program *program, struct err *err)
 {
-    const char *name = program->config.backend->name;
-    struct session *session = NULL;
-    if (backend_session_new(&session, program->backend, err) != 0) {
-        return -1;
-    }
-    int64_t deadline_ms = clock_now_ms() + config_number(&program->config, "publish_timeout");
-    int result = backend_connect(session, deadline_ms, err);
-    backend_session_free(session);
-    return result == 0 ? 0 : err_prefix(err, "backend %s", name);
+    return backend_try(program->backend, clock_now_ms() + config_number(&program->config, "publish_timeout"),
+                       err);
 }
 
 static int report(const char *what, int result, struct err *err, int code)

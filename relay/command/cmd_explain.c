@@ -122,8 +122,10 @@ static int explain(struct program *program, const char *id, bool json, struct er
         result = program_connect(program, program->wake.stop_fd, CLOCK_NEVER_MS, &pg, err);
     }
     if (result == 0) {
-        result = inspect_message(pg, id, config_number(&program->config, "batch.max_message_bytes"), &batch,
-                                 &explained.place, &found, err);
+        const struct inspect_filter filter = {.include = program_included(program),
+                                              .exclude = program_excluded(program)};
+        result = inspect_message(pg, id, &filter, config_number(&program->config, "batch.max_message_bytes"),
+                                 &batch, &explained.place, &found, err);
     }
     if (result == 0 && !found) {
         result = err_set(err, ERR_USAGE,

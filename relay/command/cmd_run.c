@@ -35,19 +35,16 @@ static int first_look(struct program *program)
 /* A broker that is merely away is no reason to refuse a configuration; one that says no is. */
 static int try_broker(struct backend *backend, const struct log *log, struct err *err)
 {
-    struct session *session = NULL;
-    if (backend_session_new(&session, backend, err) != 0) {
+    if (backend_try(backend, clock_now_ms() + TRY_BROKER_MS, err) == 0) {
+        return 0;
+    }
+    if (err->class != ERR_CONNECTION) {
         return -1;
     }
-    int result = backend_connect(session, clock_now_ms() + TRY_BROKER_MS, err);
-    backend_session_free(session);
-    if (result != 0 && err->class == ERR_CONNECTION) {
-        LOG(log, LOG_WARNING, "the broker of the new configuration cannot be reached",
-            log_text("error", err->text));
-        err_clear(err);
-        result = 0;
-    }
-    return result == 0 ? 0 : err_prefix(err, "backend %s", backend_name(backend));
+    LOG(log, LOG_WARNING, "the broker of the new configuration cannot be reached",
+        log_text("error", err->text));
+    err_clear(err);
+    return 0;
 }
 
 static int try_backend(const struct config *config, const struct log *log, struct err *err)

@@ -9,12 +9,21 @@
 #include "store/limits.h"
 #include "store/schema.h"
 
-enum { CONNECT_MS = 10000, STRANGERS_MS = 10000, JSON_MAX_BYTES = 8 << 20 };
+enum { CONNECT_MS = 10000, STRANGERS_MS = 10000, JSON_MAX_BYTES = 64 << 20 };
 
 static const char *text_at(const json_t *object, const char *name)
 {
     const char *text = json_string_value(json_object_get(object, name));
     return text ? text : "";
+}
+
+/* A list that was cut says so. */
+static void tell_more(const json_t *object, const char *name, const char *before, const char *behind)
+{
+    json_int_t more = json_integer_value(json_object_get(object, name));
+    if (more > 0) {
+        (void)printf("%s and %lld more %s\n", before, (long long)more, behind);
+    }
 }
 
 /* What is wrong with one relay that is alive; true if anything is. */
@@ -34,6 +43,7 @@ static bool tell_relay(const json_t *relay)
                      (long long)json_integer_value(json_object_get(hold, "next_try_in_s")));
         troubled = true;
     }
+    tell_more(relay, "holds_more", "ON HOLD:", "channels");
     return troubled;
 }
 
@@ -52,6 +62,7 @@ static bool tell_pauses(const json_t *status)
                      until, text_at(pause, "reason")[0] ? ": " : "", text_at(pause, "reason"), all ? "" : " ",
                      all ? "" : text_at(pause, "scope"));
     }
+    tell_more(status, "paused_more", "PAUSED:", "scopes");
     return json_array_size(pauses) > 0;
 }
 
@@ -138,6 +149,7 @@ static void tell(const json_t *status)
                      text_at(channel, "state"), text_at(channel, "since"), text_at(channel, "backend"),
                      json_is_true(json_object_get(channel, "stale")) ? ", not seen for 30 s: dead" : "");
     }
+    tell_more(status, "relays_more", " ", "relays, not seen for longer");
 }
 
 static void add_stranger(void *context, const char *sentence)
@@ -153,9 +165,12 @@ static int read_status(struct pg *pg, json_t **status, struct err *err)
     text_init(&document, JSON_MAX_BYTES);
     int result = inspect_status(pg, &document, err);
     *status = result == 0 ? json_loads(text_get(&document), 0, NULL) : NULL;
+    bool too_large = document.overflow;
     text_finish(&document);
     if (result == 0 && !*status) {
-        return err_set(err, ERR_INTERNAL, "the status document is not JSON");
+        return err_set(err, ERR_INTERNAL, "the status document %s",
+                       too_large ? "is larger than it may be: outbox.relay and outbox.paused hold too much"
+                                 : "is not JSON");
     }
     return result;
 }

@@ -19,8 +19,7 @@ static void disconnect(struct drain *drain)
 static int ask(struct drain *drain, int64_t deadline_ms, struct err *err)
 {
     struct program *program = drain->program;
-    const struct inspect_filter filter = {program->include.len > 0 ? text_get(&program->include) : NULL,
-                                          program->exclude.len > 0 ? text_get(&program->exclude) : NULL,
+    const struct inspect_filter filter = {program_included(program), program_excluded(program),
                                           text_get(&drain->resting), program_is_ordered(program)};
     drain->looked_ms = clock_now_ms();
     return inspect_drain_left(drain->pg, &drain->target, &filter, &drain->left, deadline_ms, err);

@@ -284,10 +284,9 @@ static void judge_end(const struct kit_board *board, int status, struct kit_outc
     } else if (!atomic_load(&board->begun)) {
         fail(outcome, "a process of its own did not come as far as the test: see what it said");
     } else if (WIFSIGNALED(status)) {
-        fail(outcome,
-             "%s crashed, or read or wrote where it must not: signal %d, %s. Run it in a debugger, "
-             "or build it with -fsanitize=address",
-             where, WTERMSIG(status), strsignal(WTERMSIG(status)));
+        fail(outcome, "%s crashed, or read or wrote where it must not: signal %d, %s. %s", where,
+             WTERMSIG(status), strsignal(WTERMSIG(status)),
+             board->hint[0] ? board->hint : "Run it in a debugger, or build it with -fsanitize=address");
     } else {
         fail(outcome, "%s ended the process with exit code %d: a backend must never do that", where,
              WEXITSTATUS(status));

@@ -40,6 +40,32 @@ static void guarded_message(struct kit_stage *stage)
     kit_end(stage, &session);
 }
 
+/* As a relay of a later minor may lend them. */
+static void wide_headers(struct kit_stage *stage)
+{
+    const struct kit_shape wide = {.wide = true};
+    struct kit_session session;
+    struct kit_messages messages;
+    struct kit_batch batch;
+    size_t since_1_3 = offsetof(struct outbox_backend, option_size) + sizeof stage->table->option_size;
+    if (stage->table->size < since_1_3) {
+        return; /* it was built when there was no other distance */
+    }
+    kit_begin(stage, &session);
+    if (!kit_messages_make_guarded(&messages, &wide)) {
+        kit_fail(stage, "the kit is out of memory");
+    }
+    kit_hint(stage, "headers[index] is not where header `index` stands: read them by outbox_header_at()");
+    kit_publish(&batch, &session, &messages, PUBLISH_MS);
+    kit_hint(stage, "");
+    if (batch.state != OUTBOX_SESSION_BUSY) {
+        kit_expect_confirmed(&batch, &session, "a message whose headers are larger than yours");
+    }
+    kit_batch_finish(&batch);
+    kit_messages_finish(&messages);
+    kit_end(stage, &session);
+}
+
 /* Confirmed, or refused for good: a broker may have limits of its own. */
 static void expect_taken_or_rejected(struct kit_session *session, const struct kit_shape *shape,
                                      const char *what)
@@ -283,6 +309,7 @@ static void large_payload(struct kit_stage *stage)
 const struct kit_test kit_content_tests[] = {
     {"a message with nothing but what all messages have is confirmed", bare_message, 20000, false, false},
     {"no text is read beyond its end", guarded_message, 40000, false, false},
+    {"headers are found where header_size says", wide_headers, 20000, false, false},
     {"empty payloads and NUL bytes are confirmed or rejected", odd_payloads, 20000, false, false},
     {"a key and a header of 255 bytes are confirmed or rejected", long_texts, 20000, false, false},
     {"no odd text costs the process, the session or another message", odd_texts, 60000, false, false},

@@ -69,16 +69,21 @@ static struct outbox_bytes place_text(struct kit_messages *messages, const char 
     return place(messages, (struct outbox_bytes){text, strlen(text)});
 }
 
+/* each: 1, or 2: what stands between two headers then is none, and points where nobody may read. */
 static void place_headers(struct kit_messages *messages, struct outbox_message *message,
-                          const struct outbox_header *from, size_t count)
+                          const struct outbox_header *from, size_t count, size_t each)
 {
-    struct outbox_header *headers = take(messages, count * sizeof *headers);
-    for (size_t at = 0; at < count; at++) {
-        headers[at] = (struct outbox_header){place(messages, from[at].name), place(messages, from[at].value),
-                                             from[at].type};
+    struct outbox_header *headers = take(messages, each * count * sizeof *headers);
+    for (size_t at = 0; at < each * count; at++) {
+        struct outbox_bytes name = place(messages, from[at / each].name);
+        struct outbox_bytes value = place(messages, from[at / each].value);
+        struct outbox_bytes guard = {name.ptr + name.len, 1};
+        headers[at] = at % each == 0 ? (struct outbox_header){name, value, from[at / each].type}
+                                     : (struct outbox_header){guard, guard, OUTBOX_VALUE_STRING};
     }
     message->headers = headers;
     message->header_count = count;
+    message->header_size = each * sizeof *headers;
 }
 
 static struct outbox_bytes payload_of(struct kit_messages *messages, size_t index, unsigned number,
@@ -131,7 +136,8 @@ static void fill(struct kit_messages *messages, struct outbox_message *message, 
     }
     if (!shape->bare) {
         place_headers(messages, message, shape->headers ? shape->headers : one_of_each,
-                      shape->headers ? shape->header_count : sizeof one_of_each / sizeof one_of_each[0]);
+                      shape->headers ? shape->header_count : sizeof one_of_each / sizeof one_of_each[0],
+                      shape->wide && messages->guarded ? 2 : 1);
     }
     if (shape->alter) {
         shape->alter(message, index, shape->round);

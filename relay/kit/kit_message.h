@@ -43,6 +43,7 @@ struct kit_shape {
     size_t odd_at; /* one message, counted from 1, has a payload of its own; 0 = none */
     struct outbox_bytes odd_payload;
     bool bare; /* only what every message has */
+    bool wide; /* guarded: headers stand farther apart than in this header file, as a newer relay's may */
     /* May change each, counted from 0, before it is lent: its texts live as long as the program. NULL = no.
      */
     void (*alter)(struct outbox_message *message, size_t index, size_t round);

@@ -55,6 +55,11 @@ void kit_note(struct kit_stage *stage, const char *text)
     (void)snprintf(stage->board->note, sizeof stage->board->note, "%s", text);
 }
 
+void kit_hint(struct kit_stage *stage, const char *text)
+{
+    (void)snprintf(stage->board->hint, sizeof stage->board->hint, "%s", text);
+}
+
 const char *kit_option_text(const struct option_set *settings, size_t index)
 {
     const struct option_value *value = &settings->values[index];

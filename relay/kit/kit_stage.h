@@ -51,6 +51,7 @@ struct kit_board {
     atomic_bool reached;       /* connect() worked once */
     atomic_bool away;          /* it failed, with nothing of the kit in between */
     char note[KIT_TEXT_BYTES]; /* told beside a test that passed */
+    char hint[KIT_TEXT_BYTES]; /* what a crash would be about */
     char text[KIT_TEXT_BYTES];
 };
 
@@ -106,6 +107,9 @@ void kit_leave(struct kit_stage *stage) __attribute__((noreturn));
 
 /* Says something beside the result. */
 void kit_note(struct kit_stage *stage, const char *text);
+
+/* What a crash would be about from now on; "" = anything. */
+void kit_hint(struct kit_stage *stage, const char *text);
 
 /* Ends the test as skipped, and with it all that need the proxy: the data goes another way. */
 void kit_skip_past(struct kit_stage *stage, const char *why) __attribute__((noreturn));

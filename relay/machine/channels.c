@@ -135,11 +135,13 @@ void channels_grow(struct channels *channels, struct bytes name)
     (void)pthread_mutex_unlock(&channels->lock);
 }
 
-size_t channels_allowance(struct channels *channels, struct bytes name)
+size_t channels_allowance(struct channels *channels, struct bytes name, unsigned *holds)
 {
     (void)pthread_mutex_lock(&channels->lock);
-    struct channel *channel = channels->limited ? channels_find(channels, name) : NULL;
+    bool any = channels->limited || channels->last_rest_ends_ms > 0;
+    struct channel *channel = any ? channels_find(channels, name) : NULL;
     size_t allowance = channel && channel->allowance > 0 ? channel->allowance : SIZE_MAX;
+    *holds = channel && !channel->waived ? channel->holds : 0;
     (void)pthread_mutex_unlock(&channels->lock);
     return allowance;
 }

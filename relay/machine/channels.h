@@ -57,8 +57,9 @@ bool channels_group_rests(struct channels *channels, int64_t now_ms);
 void channels_halve(struct channels *channels, struct bytes channel, size_t rows);
 void channels_grow(struct channels *channels, struct bytes channel);
 
-/* How many of its rows may be in flight in one batch; SIZE_MAX = as many as there are. */
-size_t channels_allowance(struct channels *channels, struct bytes channel);
+/* How many of its rows may be in flight in one batch; SIZE_MAX = as many as there are. *holds: how often its
+ * destination could take nothing since the last confirm; 0 also where its messages are to tell. */
+size_t channels_allowance(struct channels *channels, struct bytes channel, unsigned *holds);
 
 /* A message of it cost a session: from now until its next confirm its messages are sent when nothing else is
  * in flight. */

@@ -88,7 +88,7 @@ static bool begin_rest(struct channels *channels, struct channel *channel, const
         return false;
     }
     channel->rests_until_ms = rest_until(channels, ++channel->holds, retry_after_ms, now_ms);
-    channel->passed = channel->owed = false;
+    channel->passed = channel->owed = channel->waived = false;
     channel->in_vain = channel->trying = 0;
     channels->any_on_hold = true;
     channels->resting++;
@@ -127,7 +127,7 @@ void channels_waive_turn(struct channels *channels, struct bytes name)
     (void)pthread_mutex_lock(&channels->lock);
     struct channel *channel = channels_find(channels, name);
     if (channel) {
-        channel->passed = true;
+        channel->passed = channel->waived = true;
     }
     (void)pthread_mutex_unlock(&channels->lock);
 }

@@ -31,6 +31,7 @@ struct channel {
     bool in_turn;      /* its turn is on, and the claim has not answered */
     unsigned trying;   /* the turn that has rows of it in hand; 0 = none */
     bool owed;         /* its turn came, and the batch was full before it: the next is its own */
+    bool waived;       /* its last rest was for what may be one message's own fault */
     bool passed;       /* its turns brought nothing: claimed like any other until it is held again */
     unsigned in_vain;  /* turns that brought nothing, since its last rest */
     size_t name_len;

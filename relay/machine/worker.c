@@ -284,6 +284,10 @@ static void settle_and_commit(struct worker *worker, enum outbox_session_state s
         result =
             source_commit(worker->source, next ? &worker->request : NULL, &worker->batch, &settled, &err);
     }
+    if (settled.committed && worker->in_doubt) {
+        worker_source_works(worker);
+    }
+    worker->in_doubt = !settled.committed;
     count_kept(worker, &settled);
     worker_return_budget(shared, settled.committed ? claimed - tally->confirmed - tally->buried : claimed);
     after_commit(worker, settled.committed, &err);

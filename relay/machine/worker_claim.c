@@ -141,7 +141,9 @@ void worker_claimed(struct worker *worker)
     struct shared *shared = worker->shared;
     size_t got = worker->batch.count;
     worker_return_budget(shared, worker->request.max_messages - got);
-    worker_source_works(worker);
+    if (!worker->in_doubt) {
+        worker_source_works(worker);
+    }
     if (worker->turn) {
         bool in_order = shared->options.source.ordered;
         channels_turn_claimed(shared->channels, worker->turn, &worker->batch,
@@ -213,7 +215,10 @@ void worker_wait_for_messages(struct worker *worker)
             worker_lose_source(worker, &err);
             return;
         }
-        worker_source_works(worker);
+        worker->in_doubt = worker->in_doubt && look.waiting; /* with nothing to commit, nothing is wrong */
+        if (!worker->in_doubt) {
+            worker_source_works(worker);
+        }
         if (look.scheduled) {
             atomic_store(&shared->next_scheduled_ms, 0);
         }

@@ -63,40 +63,81 @@ static bool may_go(struct worker *worker, const struct row *row, int64_t now_ms)
     return !suspect && !channels_rests(shared->channels, channel, now_ms);
 }
 
+static bool is_open(const struct row *row)
+{
+    return !row->lent && row->verdict == OUTBOX_UNSETTLED;
+}
+
 /* Channels of the batch of which not all may be in flight; those beyond MAX_LIMITS are not held back. */
-enum { MAX_LIMITS = 16 };
+enum { MAX_LIMITS = 64 };
+struct limit {
+    struct bytes name;
+    size_t left;
+    size_t skip; /* so many that might go are passed over */
+};
 struct limits {
-    struct {
-        struct bytes name;
-        size_t left;
-    } list[MAX_LIMITS];
+    struct limit list[MAX_LIMITS];
     size_t count;
 };
+
+/*
+ * A channel whose destination could take nothing comes back with one message, and with twice as many as were
+ * taken after each wave: where it is refused again, a fan-out has delivered few more copies and not a batch
+ * of them. Not always with the first one: that one may be why.
+ */
+static struct limit limit_of_return(const struct batch *batch, struct bytes channel, unsigned holds)
+{
+    size_t taken = 0;
+    size_t ready = 0;
+    bool refused = false;
+    for (size_t at = 0; at < batch->count; at++) {
+        const struct row *row = &batch->rows[at];
+        if (bytes_equal(row_channel(row), channel)) {
+            bool took = row->verdict == OUTBOX_CONFIRMED || row->verdict == OUTBOX_REJECTED;
+            taken += row->lent && took;
+            refused = refused || (row->lent && !took);
+            ready += batch_is_next(batch, row);
+        }
+    }
+    if (taken > 0 || refused) {
+        return (struct limit){.name = channel, .left = refused ? 0 : 2 * taken};
+    }
+    return (struct limit){.name = channel, .left = 1, .skip = ready > 0 ? holds % ready : 0};
+}
+
+static struct limit *find_limit(struct limits *limits, struct worker *worker, struct bytes channel)
+{
+    struct channels *channels = worker->shared->channels;
+    unsigned holds = 0;
+    for (size_t at = 0; at < limits->count; at++) {
+        if (bytes_equal(limits->list[at].name, channel)) {
+            return &limits->list[at];
+        }
+    }
+    size_t allowance = channels_allowance(channels, channel, &holds);
+    if ((allowance == SIZE_MAX && holds == 0) || limits->count == MAX_LIMITS) {
+        return NULL;
+    }
+    struct limit *limit = &limits->list[limits->count++];
+    *limit = holds > 0 ? limit_of_return(&worker->batch, channel, holds) : (struct limit){.name = channel};
+    limit->left = holds > 0 && limit->left < allowance ? limit->left : allowance;
+    return limit;
+}
 
 /* False if as many of the row's channel as may be are lent already. */
 static bool is_within(struct limits *limits, struct worker *worker, const struct row *row)
 {
-    struct bytes channel = row_channel(row);
-    size_t at = 0;
-    while (at < limits->count && !bytes_equal(limits->list[at].name, channel)) {
-        at++;
+    struct limit *limit = find_limit(limits, worker, row_channel(row));
+    if (!limit) {
+        return true;
     }
-    if (at == limits->count) {
-        size_t allowance = channels_allowance(worker->shared->channels, channel);
-        if (allowance == SIZE_MAX || at == MAX_LIMITS) {
-            return true;
-        }
-        limits->list[limits->count].name = channel;
-        limits->list[limits->count++].left = allowance;
+    if (limit->left == 0 || !batch_is_next(&worker->batch, row)) {
+        return false; /* what its key keeps back takes no other's place */
     }
-    bool within = limits->list[at].left > 0;
-    limits->list[at].left -= within;
+    bool within = limit->skip == 0;
+    limit->left -= within;
+    limit->skip -= !within;
     return within;
-}
-
-static bool is_open(const struct row *row)
-{
-    return !row->lent && row->verdict == OUTBOX_UNSETTLED;
 }
 
 /* Of channels that cost sessions one message goes at a time, when the others of the batch are through: then

@@ -43,6 +43,7 @@ struct worker {
     bool retries_were_last; /* claimed: the messages' turn is next */
     bool paused;            /* our own session said BUSY: only it can say that the pause is over */
     bool holds_batch;
+    bool in_doubt; /* the last COMMIT had no good answer: that claims work proves nothing */
     unsigned turn;         /* its claim is the turn of channels whose rest is over; 0 = it is not */
     int64_t not_before_ms; /* rows stay that must not be claimed again at full speed, whosever turn comes */
 };

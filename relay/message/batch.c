@@ -161,10 +161,15 @@ int batch_order_by_key(struct batch *batch, struct err *err)
     return 0;
 }
 
+bool batch_is_next(const struct batch *batch, const struct row *row)
+{
+    return row->verdict == OUTBOX_UNSETTLED && !row->lent &&
+           (row->before == 0 || batch->rows[row->before - 1].verdict == OUTBOX_CONFIRMED);
+}
+
 static bool may_lend(const struct batch *batch, const struct row *row)
 {
-    return row->verdict == OUTBOX_UNSETTLED && !row->lent && !row->withheld &&
-           (row->before == 0 || batch->rows[row->before - 1].verdict == OUTBOX_CONFIRMED);
+    return !row->withheld && batch_is_next(batch, row);
 }
 
 bool batch_has_wave(const struct batch *batch)

@@ -123,6 +123,9 @@ struct outbox_batch *batch_lend(struct batch *batch, int64_t now_ms);
 /* What was not sent, and has expired meanwhile, is refused. */
 void batch_take_back(struct batch *batch, int64_t now_ms);
 
+/* May it be lent, unless it is withheld: neither sent nor settled, and not behind another one of its key? */
+bool batch_is_next(const struct batch *batch, const struct row *row);
+
 /* Is there another wave to lend? */
 bool batch_has_wave(const struct batch *batch);
 

@@ -149,6 +149,17 @@ int backend_connect(struct session *session, int64_t deadline_ms, struct err *er
     return 0;
 }
 
+int backend_try(struct backend *backend, int64_t deadline_ms, struct err *err)
+{
+    struct session *session = NULL;
+    if (backend_session_new(&session, backend, err) != 0) {
+        return -1;
+    }
+    int result = backend_connect(session, deadline_ms, err);
+    backend_session_free(session);
+    return result == 0 ? 0 : err_prefix(err, "backend %s", backend_name(backend));
+}
+
 void backend_disconnect(struct session *session)
 {
     if (session->connected) {

@@ -47,6 +47,10 @@ void backend_session_free(struct session *session); /* accepts NULL; disconnects
 
 int backend_connect(struct session *session, int64_t deadline_ms, struct err *err) MUST_CHECK;
 void backend_disconnect(struct session *session);
+
+/* Can a session connect? One that is made for the question alone, and ends with it; the error names the
+ * backend. */
+int backend_try(struct backend *backend, int64_t deadline_ms, struct err *err) MUST_CHECK;
 int backend_is_connected(const struct session *session);
 
 /* *retry_after_ms is set with BUSY; 0 = the core's own backoff. *err is set with anything but OK. */

@@ -117,6 +117,16 @@ static const char *or_null(const struct text *text)
     return text->len > 0 ? text_get(text) : NULL;
 }
 
+const char *program_included(const struct program *program)
+{
+    return or_null(&program->include);
+}
+
+const char *program_excluded(const struct program *program)
+{
+    return or_null(&program->exclude);
+}
+
 static void fill_options(const struct program *program, int64_t budget, struct pool_options *options)
 {
     const struct config *config = &program->config;
@@ -129,8 +139,8 @@ static void fill_options(const struct program *program, int64_t budget, struct p
                         .conninfo = config_text(config, "database"),
                         .client_name = program->client_name,
                         .backend = config->backend->name,
-                        .include = or_null(&program->include),
-                        .exclude = or_null(&program->exclude),
+                        .include = program_included(program),
+                        .exclude = program_excluded(program),
                         .ordered = program_is_ordered(program),
                         .workers = config_number(config, "workers"),
                         .max_bytes = config_number(config, "batch.max_bytes"),

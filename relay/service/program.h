@@ -49,6 +49,10 @@ void program_finish(struct program *program);
 /* order: key */
 bool program_is_ordered(const struct program *program);
 
+/* The channels of the configuration as text[] literals of LIKE patterns; NULL = no filter. */
+const char *program_included(const struct program *program);
+const char *program_excluded(const struct program *program);
+
 /* A connection of the main thread's own, checked to hold the right schema; its waits end by cancel_fd, one of
  * program->wake's. by_ms: 30 s from now at the latest. */
 int program_connect(struct program *program, int cancel_fd, int64_t by_ms, struct pg **out,

@@ -129,8 +129,8 @@ int inspect_order_hazards(struct pg *pg, void (*tell)(void *context, const char 
 
 /* ---- one message ---- */
 
-int inspect_message(struct pg *pg, const char *id, int64_t max_bytes, struct batch *batch,
-                    struct inspect_place *place, bool *found, struct err *err)
+int inspect_message(struct pg *pg, const char *id, const struct inspect_filter *filter, int64_t max_bytes,
+                    struct batch *batch, struct inspect_place *place, bool *found, struct err *err)
 {
     struct pg_rows *rows = NULL;
     char most[NUMBER_BYTES];
@@ -144,7 +144,8 @@ int inspect_message(struct pg *pg, const char *id, int64_t max_bytes, struct bat
     if (!*found) {
         return 0;
     }
-    if (limits_query(pg, sql_explain_place, 1, values, &rows, clock_now_ms() + WITHIN_MS, err) != 0) {
+    const char *const about[] = {id, filter->include, filter->exclude};
+    if (limits_query(pg, sql_explain_place, 3, about, &rows, clock_now_ms() + WITHIN_MS, err) != 0) {
         return -1;
     }
     *found = pg_rows_count(rows) > 0; /* it may be gone by now */

@@ -72,7 +72,8 @@ struct inspect_place {
 
 /* Reads the message into an empty batch of one, wherever it is; *found is false if there is none of that id
  * (a UUID). What has more than max_bytes is not loaded. Locks nothing. */
-int inspect_message(struct pg *pg, const char *id, int64_t max_bytes, struct batch *batch,
-                    struct inspect_place *place, bool *found, struct err *err) MUST_CHECK;
+int inspect_message(struct pg *pg, const char *id, const struct inspect_filter *filter, int64_t max_bytes,
+                    struct batch *batch, struct inspect_place *place, bool *found,
+                    struct err *err) MUST_CHECK;
 
 #endif

@@ -44,7 +44,7 @@ WITH RECURSIVE barred AS MATERIALIZED (
     LIMIT 1) n
   WHERE w.step < w.most_steps
 ), heads AS MATERIALIZED (
-  SELECT lane, channel_hash, key_hash, nth, seq, coalesce(waits, 9223372036854775807) AS waits
+  SELECT lane, channel_hash, key_hash, nth, seq, coalesce(waits - 1, 9223372036854775807) AS last_seq
   FROM (SELECT *, row_number() OVER () AS nth FROM walk) w
   WHERE seq IS NOT NULL AND NOT passed AND (waits IS NULL OR waits > seq)
   LIMIT $2::int
@@ -61,7 +61,7 @@ WITH RECURSIVE barred AS MATERIALIZED (
     FROM (SELECT m.seq, m.bytes, m.ctid AS version FROM outbox.message m
           WHERE m.key IS NOT NULL AND (hashtextextended(m.channel, 0) # hashtextextended(m.key, 0)) & $7::bigint = h.lane
             AND hashtextextended(m.channel, 0) = h.channel_hash AND hashtextextended(m.key, 0) = h.key_hash
-            AND m.seq + 0 >= h.seq AND m.seq + 0 < h.waits
+            AND m.seq + 0 BETWEEN h.seq AND h.last_seq
           ORDER BY (hashtextextended(m.channel, 0) # hashtextextended(m.key, 0)) & $7::bigint, hashtextextended(m.channel, 0),
                    hashtextextended(m.key, 0), m.seq + 0
           LIMIT least(50, ($2::int - 1) / (SELECT count(*) FROM heads) + 1)) k) r

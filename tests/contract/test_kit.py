@@ -16,7 +16,7 @@ REDIS = "127.0.0.1:" + os.environ.get("TEST_REDIS_PORT", "")
 NGINX = os.environ.get("TEST_NGINX_PORT")
 NGINX_TLS = os.environ.get("TEST_NGINX_TLS_PORT")
 CA = os.environ.get("TEST_TLS_DIR", "") + "/ca.pem"
-TESTS, FAULTS = 58, 30
+TESTS, FAULTS = 59, 30
 
 # Each wrong sample, and what the kit must say of it.
 WRONG = {
@@ -46,6 +46,7 @@ WRONG = {
     "INTERRUPTS_SLOWLY": r"interrupt\(\) itself took \d{4} ms: it must not block",
     "CANNOT_CONNECT_AGAIN": r"connect\(\) failed: sample: connect\(\) a second time",
     "FREES_NOT_WITHOUT_CONNECT": r"a session that never connected can be freed\n# session_free\(\) crashed",
+    "INDEXES_THE_HEADERS": r"headers are found where header_size says\n# publish\(\) crashed.*read them by outbox_header_at\(\)",
     "TRUNCATES_AT_NUL": r"not ok \d+ - (no text is read beyond its end|empty payloads and NUL bytes are confirmed or rejected)\n",
     "CUTS_LARGE_PAYLOADS": r"payloads of \d+ bytes were CONFIRMED, and \d+ bytes went to the broker: they are cut off",
     "CONFIRMS_ON_ANY_ANSWER": r"messages were CONFIRMED while (the broker's answers arrived as noise|connections ended after the first byte)",

@@ -7,7 +7,7 @@ import time
 import psycopg2
 import pytest
 
-from harness import Database, amqp, wait_until
+from harness import Database, amqp, relay, wait_until
 
 
 def waiting(database, events):
@@ -45,7 +45,7 @@ def test_a_standby_that_nobody_is_leaves_no_session_waiting_and_keeps_the_relays
     """synchronous_standby_names names nobody: each COMMIT waits for ever. The workers' own are theirs; the ledger's needs no standby."""
     server = servers("lonely")
     database = Database(server=server.conninfo)
-    running = start("-d", database.conninfo, "-b", "null", "-o", "workers=2", "--log-level", "debug")
+    running = start("-d", database.conninfo, "-b", "null", "-o", "workers=2", "-o", "batch.max_messages=5", "--log-level", "debug")
     wait_until(lambda: database.value("SELECT count(*) FROM outbox.relay") == 1, what="its row")
     with contextlib.closing(psycopg2.connect(server.conninfo + " dbname=postgres")) as admin:
         admin.autocommit = True
@@ -55,12 +55,15 @@ def test_a_standby_that_nobody_is_leaves_no_session_waiting_and_keeps_the_relays
     connection = database.connect()
     with connection.cursor() as cursor:
         cursor.execute("SET synchronous_commit = local")
-        cursor.execute("SELECT outbox.publish('a', 't', '{}') FROM generate_series(1, 10)")
+        cursor.execute("SELECT outbox.publish('a', 't', '{}') FROM generate_series(1, 100)")
     connection.close()
     seen = database.value("SELECT seen_at FROM outbox.relay")
     assert highest(lambda: waiting(database, ["SyncRep"]), 25) <= 2, "one for each worker, and no more with the time"
     assert database.value("SELECT seen_at > %s FROM outbox.relay", seen), "its row was refreshed meanwhile"
     assert "cannot write to outbox.relay" not in running.log()
+    wait_until(lambda: database.value("SELECT state FROM outbox.relay") == "blocked", 20, "a relay that says that its COMMITs have no answer")
+    assert "did not answer in time" in relay("status", "-d", database.conninfo).stdout
+    assert highest(lambda: database.value("SELECT (state <> 'blocked')::int FROM outbox.relay"), 5) == 0, "claims that work are no sign of health"
     running.signal(signal.SIGTERM)
     assert running.wait(40) in (0, 70)
     wait_until(lambda: waiting(database, ["SyncRep"]) == 0, 10, "no session is left behind")

@@ -114,3 +114,11 @@ def test_without_faults_there_is_neither_disorder_nor_a_duplicate(database, brok
     """Done 1 of step 3, without faults."""
     accounting, *_ = run(database, broker, start, SEED + 1, faults=False)
     assert accounting.duplicates == 0
+
+
+def test_rows_of_the_largest_and_the_least_seq_are_claimed_like_others(database):
+    assert relay("migrate", "-d", database.conninfo, "--order", "key", "--lanes", "8").returncode == 0
+    for seq in (-2**63, -1, 0, 2**63 - 1):
+        database.run("INSERT INTO outbox.message (seq, channel, type, key) VALUES (%s, 'a', 't', 'k')", seq)
+    done = relay("drain", "-q", "-d", database.conninfo, "-b", "null", "-o", "order=key")
+    assert database.left() == 0, done.stderr

@@ -107,6 +107,20 @@ def test_a_full_queue_that_rejects_and_is_drained_again_and_again_keeps_the_orde
     assert not database.dead()
 
 
+def test_a_fan_out_that_one_full_queue_refuses_is_tried_again_with_one_message_and_not_with_the_batch(database, broker, start):
+    exchange = broker.exchange("orders", "fanout")
+    small, other = broker.queue("small", exchange, x_max_length=10, x_overflow="reject-publish"), broker.queue("other", exchange)
+    ids = database.fill(300, channel="orders")
+    running = start(*arguments(database, exchange), "-o", "order=none", "-o", "workers=1", "-o", "batch.max_messages=500")
+    wait_until(lambda: broker.depth(other) >= 305, what="some more tries after the first, which reached the other queue with all of it")
+    assert broker.depth(other) <= 305 + 20, "each refusal is one more copy there, and no batch of them"
+    assert database.left() >= 300 - 10
+    wait_until(lambda: broker.channel.queue_purge(small) is not None and database.left() == 0, 30, "an empty outbox, now that somebody takes from the small one")
+    got = []
+    take(broker.channel, other, got)
+    assert set(got_ids(got)) == set(ids) and running.process.poll() is None
+
+
 def got_ids(got):
     return [identity for identity, _ in got]
 

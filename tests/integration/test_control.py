@@ -230,6 +230,17 @@ def test_explain_names_the_rejection_and_hides_secrets(database):
     assert "POST https://example.com/orders" in done.stdout and "pass" not in done.stdout + done.stderr
 
 
+def test_explain_says_that_a_channel_rests_and_that_a_relay_is_blocked(database, start):
+    identity = database.value("SELECT outbox.publish('orders', 't', '{}')::text")
+    running = start("-d", database.conninfo, "-b", "fail", "-o", "fail.script=hold", "-o", "retry.backoff_min=30s", "--instance", "r1")
+    running.await_log("channel is on hold")
+    wait_until(lambda: "its channel rests, says relay r1: " in explain(database, identity, "-b", "null")["waits_for"], what="explain that tells of the rest")
+    running.process.terminate()
+    assert running.process.wait(20) == 0
+    start("-d", database.conninfo, "-b", "http", "-o", "http.url=http://127.0.0.1:1/", "-o", "breaker.failures=1", "--instance", "r2")
+    wait_until(lambda: "relay r2 is blocked: " in explain(database, identity, "-b", "null")["waits_for"], what="explain that tells of the breaker")
+
+
 def test_explain_says_what_a_message_waits_for(database):
     assert run(database, "migrate", "--order", "key").returncode == 0
     first, second = (database.value("SELECT outbox.publish('orders', 't', '{}', key => 'k')::text") for _ in range(2))
@@ -237,8 +248,23 @@ def test_explain_says_what_a_message_waits_for(database):
     run(database, "pause", "orders")
     assert explain(database, first, "-b", "null")["waits_for"] == "its channel is paused"
     run(database, "resume", "orders")
+    assert explain(database, first, "-b", "null", "-o", "channels.exclude=ord*")["waits_for"] == "the channels of this configuration leave it out"
+    assert explain(database, first, "-b", "null", "-o", "channels.include=other")["waits_for"] == "the channels of this configuration leave it out"
+    assert explain(database, first, "-b", "null", "-o", "channels.include=ord*")["waits_for"] == ""
     run(database, "drain", "-q", "-b", "fail", "-o", "fail.script=reject", "-o", "order=key")
     told = explain(database, first, "-b", "null")
     assert told["stands_in"] == "outbox.dead_letter" and f"outbox-relay dead retry {first}" in told["waits_for"]
     unknown = run(database, "explain", "--id", "00000000-0000-0000-0000-000000000000", "-b", "null")
     assert unknown.returncode == 64 and "delivered, or never committed" in unknown.stderr
+
+
+def test_status_of_very_many_relays_rests_and_pauses_tells_the_first_and_how_many_more(database):
+    database.run("INSERT INTO outbox.relay (instance, version, backend, host, pid, state, holds, seen_at) SELECT 'relay' || i, '1', 'x', 'h', 1, 'running',"
+                 " (SELECT jsonb_agg(jsonb_build_object('channel', repeat('c', 250) || n, 'reason', repeat('r', 300))) FROM generate_series(1, 230) n),"
+                 " now() - interval '1 hour' * (i - 1) FROM generate_series(1, 300) i")
+    database.run("INSERT INTO outbox.paused (scope, paused_by) SELECT 'c' || i, 'me' FROM generate_series(1, 1500) i")
+    done = run(database, "status")
+    assert done.returncode == 0 and [line for line in done.stdout.splitlines() if " more " in line] == [
+        "ON HOLD: and 130 more channels", "PAUSED: and 500 more scopes", "  and 100 more relays, not seen for longer"], done.stdout[-500:]
+    told = json.loads(run(database, "status", "--json").stdout)
+    assert (len(told["relays"]), len(told["paused"]), told["paused_more"], told["relays_more"], told["relays"][0]["holds_more"]) == (200, 1000, 500, 100, 130)

@@ -36,6 +36,7 @@ enum wrong {
     CRASHES_ON_AN_EMPTY_BATCH,
     READS_BEYOND_THE_END,
     READS_AFTER_RETURN,
+    INDEXES_THE_HEADERS,
     WRITES_INTO_THE_MESSAGE,
     EXITS,
     SAYS_OK_AND_SETTLES_NOTHING,
@@ -321,8 +322,10 @@ static bool is_too_much(const struct outbox_message *message)
 {
     size_t bytes = 0;
     for (size_t at = 0; at < message->header_count; at++) {
-        const struct outbox_header *header = outbox_header_at(message, at);
+        const struct outbox_header *header =
+            IS(INDEXES_THE_HEADERS) ? &message->headers[at] : outbox_header_at(message, at);
         bytes += header->name.len + header->value.len;
+        bytes += IS(INDEXES_THE_HEADERS) && header->value.len > 0 && header->value.ptr[0] == '?';
     }
     return (IS(BREAKS_ON_A_LINE_BREAK) && memchr(message->channel.ptr, '\n', message->channel.len)) ||
            (IS(BREAKS_ON_HUGE_HEADERS) && bytes > 100000) ||

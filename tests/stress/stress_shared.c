@@ -62,7 +62,8 @@ static void use_channels(int thread, int round)
     (void)channels_hold(channels, bytes_of(name), "full", 5, round, &news);
     channels_halve(channels, bytes_of(name), 500);
     channels_grow(channels, bytes_of(name));
-    if (channels_allowance(channels, bytes_of(name)) == 0) {
+    unsigned holds = 0;
+    if (channels_allowance(channels, bytes_of(name), &holds) == 0) {
         violated("a channel may always send something");
     }
     (void)channels_resting(channels, round, &resting);

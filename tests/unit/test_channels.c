@@ -151,21 +151,49 @@ Test(channels, the_end_of_a_rest_that_was_told_is_news_once)
     cr_expect(!channels_confirmed(channels, bytes_of("a"), 1501));
 }
 
+static size_t allowance(const char *channel)
+{
+    unsigned holds = 0;
+    return channels_allowance(channels, bytes_of(channel), &holds);
+}
+
+static unsigned holds_of(const char *channel)
+{
+    unsigned holds = 0;
+    cr_expect_eq(channels_allowance(channels, bytes_of(channel), &holds), SIZE_MAX);
+    return holds;
+}
+
+Test(channels, how_often_one_was_at_a_wall_is_known_until_its_next_confirm)
+{
+    cr_expect_eq(holds_of("a"), 0);
+    cr_expect(hold(bytes_of("a"), "full", 10, 0));
+    cr_expect(hold(bytes_of("a"), "full", 10, 20));
+    cr_expect_eq(holds_of("a"), 2);
+    cr_expect_eq(holds_of("b"), 0);
+    channels_waive_turn(channels, bytes_of("a"));
+    cr_expect_eq(holds_of("a"), 0, "its messages are to tell whose fault it is");
+    cr_expect(hold(bytes_of("a"), "full", 10, 40));
+    cr_expect_eq(holds_of("a"), 3);
+    (void)channels_confirmed(channels, bytes_of("a"), 60);
+    cr_expect_eq(holds_of("a"), 0);
+}
+
 Test(channels, of_which_some_rows_were_too_many_go_on_at_half_and_grow_back)
 {
     channels_confirmed(channels, bytes_of("a"), 0);
-    cr_expect_eq(channels_allowance(channels, bytes_of("a")), SIZE_MAX);
+    cr_expect_eq(allowance("a"), SIZE_MAX);
     channels_halve(channels, bytes_of("a"), 500);
-    cr_expect_eq(channels_allowance(channels, bytes_of("a")), 250);
-    cr_expect_eq(channels_allowance(channels, bytes_of("b")), SIZE_MAX);
+    cr_expect_eq(allowance("a"), 250);
+    cr_expect_eq(allowance("b"), SIZE_MAX);
     channels_halve(channels, bytes_of("a"), 500);
-    cr_expect_eq(channels_allowance(channels, bytes_of("a")), 125, "of what was in flight at once");
+    cr_expect_eq(allowance("a"), 125, "of what was in flight at once");
     channels_halve(channels, bytes_of("a"), 1);
-    cr_expect_eq(channels_allowance(channels, bytes_of("a")), 1, "never nothing");
+    cr_expect_eq(allowance("a"), 1, "never nothing");
     for (int batch = 0; batch < 14; batch++) {
         channels_grow(channels, bytes_of("a"));
     }
-    cr_expect_eq(channels_allowance(channels, bytes_of("a")), SIZE_MAX);
+    cr_expect_eq(allowance("a"), SIZE_MAX);
 }
 
 Test(channels, more_than_can_be_remembered_rest_as_a_group_and_those_that_worked_do_not)
