@@ -299,7 +299,11 @@ void transfer_describe(const struct transfer *transfer, CURLcode result, char ou
         (void)snprintf(out, REASON_BYTES, "%s answered %ld%s%s", place, transfer->final_status,
                        transfer->excerpt_len > 0 ? ": " : "", transfer->excerpt);
     } else {
+        /* curl says CURLE_OUT_OF_MEMORY of a header line beyond 100 kB, too */
         (void)snprintf(out, REASON_BYTES, "%s: %s", place,
-                       result == CURLE_OK ? "the answer was cut off" : curl_easy_strerror(result));
+                       result == CURLE_OK ? "the answer was cut off"
+                       : result == CURLE_OUT_OF_MEMORY
+                           ? "a header line of the answer is too long, or memory is short"
+                           : curl_easy_strerror(result));
     }
 }

@@ -41,6 +41,12 @@ static enum outbox_kind kind_of(struct bytes word)
     return bytes_equal(word, bytes_of("reply")) ? OUTBOX_REPLY : OUTBOX_EVENT;
 }
 
+/* Whatever somebody wrote there: one more must fit into the column again. */
+static uint32_t attempts_of(int64_t number)
+{
+    return (uint32_t)(number < 0 ? 0 : number < INT32_MAX ? number : INT32_MAX - 1);
+}
+
 static void read_row(struct batch *batch, struct row *row, const struct pg_rows *rows, size_t at,
                      int64_t max_message_bytes)
 {
@@ -61,7 +67,7 @@ static void read_row(struct batch *batch, struct row *row, const struct pg_rows 
     message->ttl_ms = pg_number(rows, at, COLUMN_TTL_MS, -1);
     row->has_key = !pg_is_null(rows, at, COLUMN_KEY);
     row->entry = pg_number(rows, at, COLUMN_ENTRY, 0);
-    row->attempts = (uint32_t)pg_number(rows, at, COLUMN_ATTEMPTS, 0);
+    row->attempts = attempts_of(pg_number(rows, at, COLUMN_ATTEMPTS, 0));
     row->tried_age_ms = pg_number(rows, at, COLUMN_TRIED_AGE_MS, -1);
     row->waited_ms = pg_number(rows, at, COLUMN_WAITED_MS, 0);
     row->solo = pg_number(rows, at, COLUMN_SOLO, 0) == 1;

@@ -325,10 +325,10 @@ static bool is_too_much(const struct outbox_message *message)
         const struct outbox_header *header =
             IS(INDEXES_THE_HEADERS) ? &message->headers[at] : outbox_header_at(message, at);
         bytes += header->name.len + header->value.len;
-        bytes += IS(INDEXES_THE_HEADERS) && header->value.len > 0 && header->value.ptr[0] == '?';
+        bytes += IS(INDEXES_THE_HEADERS) && header->value.len > 0 && header->value.ptr[0] == '?' ? 1 : 0;
     }
     return (IS(BREAKS_ON_A_LINE_BREAK) && memchr(message->channel.ptr, '\n', message->channel.len)) ||
-           (IS(BREAKS_ON_HUGE_HEADERS) && bytes > 100000) ||
+           (IS(BREAKS_ON_HUGE_HEADERS) && bytes > 100000) || (IS(INDEXES_THE_HEADERS) && bytes > 100000000) ||
            (IS(OVERFLOWS_A_TTL) && message->ttl_ms > UINT32_MAX);
 }
 
