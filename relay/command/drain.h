@@ -44,7 +44,8 @@ struct drain {
     bool forced;            /* a thread had to be let go of: nothing can be freed */
     int64_t settled;        /* rows, when there were last more than before */
     int64_t settled_ms;     /* and when that was */
-    uint64_t settled_stuck; /* and metrics.stuck by then */
+    uint64_t settled_stuck; /* metrics.stuck and kept by then */
+    uint64_t settled_whole; /* and metrics.kept_whole */
     struct err promote_err; /* why delayed messages cannot enter outbox.message */
     int code;
     char result[700];

@@ -170,18 +170,20 @@ static void end_stuck(struct drain *drain)
     drain_end(drain, err_exit_code(ERR_CONFIG), text);
 }
 
-/* They come again and again: only when nothing else goes any more, they are the end; at once, if it is all.
- */
+/* They come again and again: only when nothing else goes any more, they are the end; sooner, if whole batches
+ * of them follow each other. */
 static bool only_stuck_ones_are_left(struct drain *drain, int64_t settled)
 {
     uint64_t stuck = count_stuck(drain);
+    uint64_t whole = metrics_get(&pool_shared(drain->program->pool)->metrics.kept_whole);
     int64_t now_ms = clock_now_ms();
     if (settled > drain->settled || stuck == 0 || drain->settled_ms == 0) {
         drain->settled = settled;
         drain->settled_ms = now_ms;
         drain->settled_stuck = stuck;
+        drain->settled_whole = whole;
     }
-    return metrics_get(&pool_shared(drain->program->pool)->metrics.kept_whole) > 0 ||
+    return whole > drain->settled_whole + 1 ||
            (now_ms - drain->settled_ms > STUCK_AFTER_MS && stuck > drain->settled_stuck + 1);
 }
 

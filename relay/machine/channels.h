@@ -42,8 +42,8 @@ bool channels_confirmed(struct channels *channels, struct bytes channel, int64_t
 bool channels_hold(struct channels *channels, struct bytes channel, const char *reason,
                    int64_t retry_after_ms, int64_t now_ms, struct channel_news *news);
 
-/* Its rest was for a refusal that may be one message's own: when it is over, it is claimed like any other, by
- * several workers at once, so that its other messages tell. */
+/* Its rest was, for the most part, for refusals that may be one message's own: when it is over, it is claimed
+ * like any other, by several workers at once, so that its other messages tell. */
 void channels_waive_turn(struct channels *channels, struct bytes channel);
 
 /* Does it rest? */

@@ -114,6 +114,7 @@ static void count_holds(struct verdict *verdict, const struct batch *batch,
         struct verdict_channel *channel = find(verdict, row);
         if (is_held(row, channel, batch, context)) {
             channel->held++;
+            channel->walled += row->verdict == OUTBOX_HOLD;
             channel->wall = channel->wall ? channel->wall : row;
             channel->tentative = context->single && row->verdict != OUTBOX_HOLD;
             channel->retry_after_ms =

@@ -40,6 +40,7 @@ struct verdict_channel {
     struct bytes name;
     size_t settled;   /* its rows with a verdict of the backend */
     size_t held;      /* of them, those whose destination cannot take them now */
+    size_t walled;    /* of those, by the verdict HOLD: it is not one message's own fault */
     size_t confirmed; /* its destination works */
     size_t few;       /* held ones that wait on their own: the channel goes on, at half of its rows */
     size_t lent;

@@ -254,14 +254,24 @@ static void slow_down_if_rows_stay(struct worker *worker, const struct settled *
 }
 
 /* What the COMMIT left there has not gone. */
-static void count_kept(struct worker *worker, const struct settled *settled)
+static size_t take_kept(struct worker *worker, const struct settled *settled)
 {
-    struct tally *tally = &worker->verdict.tally;
-    struct metrics *metrics = &worker->shared->metrics;
     size_t kept = settled->committed ? settled->kept + settled->stuck_confirmed : 0;
-    tally->confirmed -= kept;
+    worker->verdict.tally.confirmed -= kept;
+    return kept;
+}
+
+/* After what has gone: a drain looks at both. Trouble that passes, a lock say, keeps nothing. */
+static void count_kept(struct worker *worker, const struct settled *settled, size_t kept, size_t claimed)
+{
+    struct metrics *metrics = &worker->shared->metrics;
+    bool lasts = settled->lasts || settled->stuck_confirmed == 0;
+    if (!lasts) {
+        count_possible_duplicates(worker, kept, "confirmed rows could not be deleted");
+        return;
+    }
     metrics_add(&metrics->kept, kept);
-    metrics_add(&metrics->kept_whole, kept > 1 && tally->confirmed + tally->buried + tally->retried == 0);
+    metrics_add(&metrics->kept_whole, kept > 1 && kept == claimed);
 }
 
 static void settle_and_commit(struct worker *worker, enum outbox_session_state state)
@@ -271,6 +281,7 @@ static void settle_and_commit(struct worker *worker, enum outbox_session_state s
     struct err err = {0};
     struct settled settled = {0};
     size_t claimed = worker->batch.count;
+    int64_t began_ms = clock_now_ms();
     bool next = false;
     int result = failpoint("after_confirm") ? err_set(&err, ERR_CONNECTION, "failpoint after_confirm")
                                             : source_settle(worker->source, &worker->batch, &settled, &err);
@@ -284,13 +295,12 @@ static void settle_and_commit(struct worker *worker, enum outbox_session_state s
         result =
             source_commit(worker->source, next ? &worker->request : NULL, &worker->batch, &settled, &err);
     }
-    if (settled.committed && worker->in_doubt) {
-        worker_source_works(worker);
-    }
-    worker->in_doubt = !settled.committed;
-    count_kept(worker, &settled);
-    worker_return_budget(shared, settled.committed ? claimed - tally->confirmed - tally->buried : claimed);
-    after_commit(worker, settled.committed, &err);
+    bool committed = settled.committed;
+    worker_commits(worker, committed, clock_now_ms() - began_ms);
+    size_t kept = take_kept(worker, &settled);
+    worker_return_budget(shared, committed ? claimed - tally->confirmed - tally->buried : claimed);
+    after_commit(worker, committed, &err);
+    count_kept(worker, &settled, kept, claimed);
     slow_down_if_rows_stay(worker, &settled);
     if (result != 0) {
         worker_return_budget(shared, next ? worker->request.max_messages : 0);

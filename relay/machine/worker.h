@@ -53,6 +53,7 @@ struct shared {
     _Atomic int64_t budget;            /* messages that may still be claimed (drain --max-messages) */
     _Atomic int64_t next_scheduled_ms; /* when to look into outbox.scheduled again */
     _Atomic int64_t last_claim_ms;     /* when a claim last returned rows */
+    _Atomic int64_t doubt_until_ms;    /* a COMMIT had no answer: that claims work proves nothing */
     _Atomic int64_t rows_stayed_ms;    /* when rows were last kept from leaving; 0 = never */
     atomic_uint working;               /* workers with a batch in hand */
     atomic_uint empty_claims;          /* claims and looks that found nothing, ever */

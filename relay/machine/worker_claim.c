@@ -141,9 +141,7 @@ void worker_claimed(struct worker *worker)
     struct shared *shared = worker->shared;
     size_t got = worker->batch.count;
     worker_return_budget(shared, worker->request.max_messages - got);
-    if (!worker->in_doubt) {
-        worker_source_works(worker);
-    }
+    worker_source_works(worker);
     if (worker->turn) {
         bool in_order = shared->options.source.ordered;
         channels_turn_claimed(shared->channels, worker->turn, &worker->batch,
@@ -215,10 +213,10 @@ void worker_wait_for_messages(struct worker *worker)
             worker_lose_source(worker, &err);
             return;
         }
-        worker->in_doubt = worker->in_doubt && look.waiting; /* with nothing to commit, nothing is wrong */
-        if (!worker->in_doubt) {
-            worker_source_works(worker);
+        if (!look.waiting) {
+            worker_commits(worker, true, 0);
         }
+        worker_source_works(worker);
         if (look.scheduled) {
             atomic_store(&shared->next_scheduled_ms, 0);
         }

@@ -73,7 +73,8 @@ enum { MAX_LIMITS = 64 };
 struct limit {
     struct bytes name;
     size_t left;
-    size_t skip; /* so many that might go are passed over */
+    size_t skip;  /* so many that might go are passed over */
+    bool returns; /* of rows of outbox.message: retries are few, and have waits of their own */
 };
 struct limits {
     struct limit list[MAX_LIMITS];
@@ -85,24 +86,25 @@ struct limits {
  * taken after each wave: where it is refused again, a fan-out has delivered few more copies and not a batch
  * of them. Not always with the first one: that one may be why.
  */
-static struct limit limit_of_return(const struct batch *batch, struct bytes channel, unsigned holds)
+static struct limit limit_of_return(const struct batch *batch, struct suspect *suspect, struct bytes channel,
+                                    unsigned holds)
 {
     size_t taken = 0;
     size_t ready = 0;
     bool refused = false;
     for (size_t at = 0; at < batch->count; at++) {
         const struct row *row = &batch->rows[at];
-        if (bytes_equal(row_channel(row), channel)) {
-            bool took = row->verdict == OUTBOX_CONFIRMED || row->verdict == OUTBOX_REJECTED;
+        if (row->entry == 0 && bytes_equal(row_channel(row), channel)) {
+            bool took = row->verdict != OUTBOX_HOLD && row->verdict != OUTBOX_UNSETTLED;
             taken += row->lent && took;
             refused = refused || (row->lent && !took);
-            ready += batch_is_next(batch, row);
+            ready += batch_is_next(batch, row) && !suspect_includes(suspect, row->message.seq);
         }
     }
     if (taken > 0 || refused) {
-        return (struct limit){.name = channel, .left = refused ? 0 : 2 * taken};
+        return (struct limit){.name = channel, .left = refused ? 0 : 2 * taken, .returns = true};
     }
-    return (struct limit){.name = channel, .left = 1, .skip = ready > 0 ? holds % ready : 0};
+    return (struct limit){.name = channel, .left = 1, .skip = ready > 0 ? holds % ready : 0, .returns = true};
 }
 
 static struct limit *find_limit(struct limits *limits, struct worker *worker, struct bytes channel)
@@ -119,7 +121,8 @@ static struct limit *find_limit(struct limits *limits, struct worker *worker, st
         return NULL;
     }
     struct limit *limit = &limits->list[limits->count++];
-    *limit = holds > 0 ? limit_of_return(&worker->batch, channel, holds) : (struct limit){.name = channel};
+    *limit = holds > 0 ? limit_of_return(&worker->batch, &worker->shared->suspect, channel, holds)
+                       : (struct limit){.name = channel};
     limit->left = holds > 0 && limit->left < allowance ? limit->left : allowance;
     return limit;
 }
@@ -128,7 +131,7 @@ static struct limit *find_limit(struct limits *limits, struct worker *worker, st
 static bool is_within(struct limits *limits, struct worker *worker, const struct row *row)
 {
     struct limit *limit = find_limit(limits, worker, row_channel(row));
-    if (!limit) {
+    if (!limit || (limit->returns && row->entry != 0)) {
         return true;
     }
     if (limit->left == 0 || !batch_is_next(&worker->batch, row)) {

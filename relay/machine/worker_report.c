@@ -34,7 +34,7 @@ static void report_rest(struct worker *worker, const struct verdict_channel *cha
     }
     bool began =
         channels_hold(shared->channels, channel->name, reason, channel->retry_after_ms, now_ms, &news);
-    if (began && channel->wall->verdict != OUTBOX_HOLD) {
+    if (began && 2 * channel->walled < channel->held) {
         channels_waive_turn(shared->channels, channel->name);
     }
     if (began && news.tell) {

@@ -4,7 +4,9 @@
 #include "base/clock.h"
 #include "machine/worker_state.h"
 
-enum { DATABASE_CONNECT_MS = 30000 };
+/* UNANSWERED_MS: what fails sooner has failed, and was not waited for in vain. DOUBT_MS: longer than the next
+ * batch and its COMMIT take to tell. */
+enum { DATABASE_CONNECT_MS = 30000, UNANSWERED_MS = 10000, DOUBT_MS = 40000 };
 
 void worker_lose_source(struct worker *worker, const struct err *why)
 {
@@ -86,9 +88,22 @@ static void tell_pauses(struct worker *worker)
         log_text("channels", shown), log_text("patterns", like));
 }
 
+void worker_commits(struct worker *worker, bool done, int64_t took_ms)
+{
+    if (done) {
+        atomic_store(&worker->shared->doubt_until_ms, 0);
+        worker_source_works(worker);
+    } else if (took_ms > UNANSWERED_MS) {
+        atomic_store(&worker->shared->doubt_until_ms, clock_now_ms() + DOUBT_MS);
+    }
+}
+
 void worker_source_works(struct worker *worker)
 {
     tell_pauses(worker);
+    if (clock_now_ms() < atomic_load(&worker->shared->doubt_until_ms)) {
+        return;
+    }
     backoff_reset(&worker->database_backoff);
     if (health_works(&worker->shared->health, HEALTH_DATABASE)) {
         LOG(worker->shared->log, LOG_INFO, "connected to the database", log_number("worker", worker->number));

@@ -43,7 +43,6 @@ struct worker {
     bool retries_were_last; /* claimed: the messages' turn is next */
     bool paused;            /* our own session said BUSY: only it can say that the pause is over */
     bool holds_batch;
-    bool in_doubt; /* the last COMMIT had no good answer: that claims work proves nothing */
     unsigned turn;         /* its claim is the turn of channels whose rest is over; 0 = it is not */
     int64_t not_before_ms; /* rows stay that must not be claimed again at full speed, whosever turn comes */
 };
@@ -110,6 +109,10 @@ void worker_wait_until(struct worker *worker, int64_t until_ms);
 
 bool worker_have_source(struct worker *worker);
 void worker_source_works(struct worker *worker);
+
+/* A COMMIT with rows is over, or there is nothing to commit. Where one had no answer, claims that work are no
+ * sign of health for a while. */
+void worker_commits(struct worker *worker, bool done, int64_t took_ms);
 
 /* Closes it; the batch in hand is forgotten, the server rolls it back. */
 void worker_lose_source(struct worker *worker, const struct err *why);

@@ -74,8 +74,9 @@ struct batch {
 
 /* What became of a batch. Begins as zeros. */
 struct settled {
-    bool careful;           /* set by who asks: confirmed rows are deleted so that one keeps no other */
-    bool refused;           /* what was to happen to some rows was refused: they stay where they are */
+    bool careful;   /* set by who asks: confirmed rows are deleted so that one keeps no other */
+    bool backwards; /* likewise: the last rows first, so that it is not always the same that come too late */
+    bool refused;   /* what was to happen to some rows was refused: they stay where they are */
     size_t stuck_waits;     /* of those that were to wait */
     size_t stuck_deaths;    /* of those that were to become dead letters */
     size_t stuck_confirmed; /* and of those that were to be deleted */

@@ -152,7 +152,7 @@ int backend_connect(struct session *session, int64_t deadline_ms, struct err *er
 int backend_try(struct backend *backend, int64_t deadline_ms, struct err *err)
 {
     struct session *session = NULL;
-    if (backend_session_new(&session, backend, err) != 0) {
+    if (backend_session_new(&session, backend, err) != 0 || !session) {
         return -1;
     }
     int result = backend_connect(session, deadline_ms, err);

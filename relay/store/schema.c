@@ -120,8 +120,9 @@ int schema_check(struct pg *pg, struct err *err)
 int schema_explain(struct err *err)
 {
     /* What somebody's trigger misses is not ours. */
-    bool gone = (strcmp(err->sqlstate, "42P01") == 0 && strstr(err->text, "outbox.")) ||
-                (strcmp(err->sqlstate, "3F000") == 0 && strstr(err->text, "outbox"));
+    bool within = strstr(err->text, " in function ") != NULL;
+    bool gone = !within && ((strcmp(err->sqlstate, "42P01") == 0 && strstr(err->text, "outbox.")) ||
+                            (strcmp(err->sqlstate, "3F000") == 0 && strstr(err->text, "outbox")));
     if (gone) {
         struct err before = *err;
         err_clear(err);

@@ -1,9 +1,10 @@
 #include "store/settle.h"
 
+#include "base/clock.h"
 #include "base/failpoint.h"
 #include "store/sql.h"
 
-enum { ARRAY_MAX_BYTES = 32 << 20, ARRAYS = 5, STUCK_AT_MOST = 64 };
+enum { ARRAY_MAX_BYTES = 32 << 20, ARRAYS = 5, STUCK_AT_MOST = 64, COMMIT_KEEPS_MS = 5000 };
 
 /* Parameters of one statement: array literals of one length. */
 struct arrays {
@@ -228,7 +229,8 @@ struct settler {
     const char *backend;
     int64_t deadline_ms;
     struct settled *settled;
-    struct err first; /* why the first row stays */
+    struct err no_move; /* why the first row that was to move stays */
+    struct err no_delete;
 };
 
 static int say(const struct settler *settler, const char *sql, struct err *err)
@@ -236,16 +238,20 @@ static int say(const struct settler *settler, const char *sql, struct err *err)
     return pg_query(settler->pg, sql, 0, NULL, NULL, settler->deadline_ms, err);
 }
 
+static size_t count_fates(const struct part *part, enum row_fate fate)
+{
+    return count_fate(part, fate, false) + count_fate(part, fate, true);
+}
+
+static size_t count_moves(const struct part *part)
+{
+    return count_fates(part, ROW_SCHEDULED) + count_fates(part, ROW_BURIED);
+}
+
 /* Of a part: what moves, and with care also what is deleted. */
 static size_t count_open(const struct settler *settler, const struct part *part)
 {
-    size_t count = 0;
-    for (size_t at = part->from; at < part->to; at++) {
-        enum row_fate fate = part->batch->rows[at].fate;
-        count +=
-            fate == ROW_SCHEDULED || fate == ROW_BURIED || (settler->settled->careful && fate == ROW_DELETED);
-    }
-    return count;
+    return count_moves(part) + (settler->settled->careful ? count_fates(part, ROW_DELETED) : 0);
 }
 
 bool settle_blames_row(const struct err *why)
@@ -258,34 +264,38 @@ bool settle_blames_row(const struct err *why)
 static void leave(struct settler *settler, const struct part *part, const struct err *why)
 {
     struct settled *settled = settler->settled;
-    for (size_t at = part->from; at < part->to; at++) {
-        enum row_fate fate = part->batch->rows[at].fate;
-        settled->stuck_waits += fate == ROW_SCHEDULED;
-        settled->stuck_deaths += fate == ROW_BURIED;
-        settled->stuck_confirmed += settled->careful && fate == ROW_DELETED;
-    }
+    size_t deletes = settled->careful ? count_fates(part, ROW_DELETED) : 0;
+    settled->stuck_waits += count_fates(part, ROW_SCHEDULED);
+    settled->stuck_deaths += count_fates(part, ROW_BURIED);
+    settled->stuck_confirmed += deletes;
     settled->refused = true;
     settled->lasts = settled->lasts || settle_blames_row(why);
-    if (!err_is_set(&settler->first)) {
-        settler->first = *why;
+    if (count_moves(part) > 0 && !err_is_set(&settler->no_move)) {
+        settler->no_move = *why;
+    }
+    if (deletes > 0 && !err_is_set(&settler->no_delete)) {
+        settler->no_delete = *why;
     }
 }
 
 static int settle_part(struct settler *settler, struct part part, struct err *err);
 
-/* By halves, until it is alone. Where many are like it, it is not a row. */
+/* By halves, until it is alone. Where many are like it, it is not a row; and what is settled must be
+ * committed. */
 static int settle_halves(struct settler *settler, const struct part *part, const struct err *why,
                          struct err *err)
 {
     const struct settled *settled = settler->settled;
     size_t middle = part->from + (part->to - part->from) / 2;
     size_t stuck = settled->stuck_waits + settled->stuck_deaths + settled->stuck_confirmed;
-    if (count_open(settler, part) <= 1 || stuck >= STUCK_AT_MOST || !settle_blames_row(why)) {
+    bool enough = stuck >= STUCK_AT_MOST || settler->deadline_ms - clock_now_ms() < COMMIT_KEEPS_MS;
+    if (count_open(settler, part) <= 1 || enough || !settle_blames_row(why)) {
         leave(settler, part, why);
         return 0;
     }
-    int result = settle_part(settler, (struct part){part->batch, part->from, middle}, err);
-    return result == 0 ? settle_part(settler, (struct part){part->batch, middle, part->to}, err) : -1;
+    const struct part halves[] = {{part->batch, part->from, middle}, {part->batch, middle, part->to}};
+    int result = settle_part(settler, halves[settled->backwards], err);
+    return result == 0 ? settle_part(settler, halves[!settled->backwards], err) : -1;
 }
 
 /* With care, what others defer to the COMMIT is asked for here. */
@@ -325,12 +335,11 @@ static int settle_part(struct settler *settler, struct part part, struct err *er
     return settle_halves(settler, &part, &refused, err);
 }
 
-static void tell(const struct log *log, const char *what, size_t rows, const struct part *part,
-                 const struct err *why)
+static void tell(const struct log *log, const char *what, size_t rows, size_t of, const struct err *why)
 {
     if (rows > 0) {
-        LOG(log, LOG_ERROR, what, log_number("rows", (int64_t)rows),
-            log_number("of", (int64_t)(part->to - part->from)), log_text("error", why->text));
+        LOG(log, LOG_ERROR, what, log_number("rows", (int64_t)rows), log_number("of", (int64_t)of),
+            log_text("error", why->text));
     }
 }
 
@@ -343,9 +352,9 @@ static int settle_by_parts(struct settler *settler, const struct batch *batch, c
         return -1;
     }
     tell(log, "rows could not be set aside and stay where they are",
-         settled->stuck_waits + settled->stuck_deaths, &all, &settler->first);
-    tell(log, "confirmed rows could not be deleted, and will be sent again", settled->stuck_confirmed, &all,
-         &settler->first);
+         settled->stuck_waits + settled->stuck_deaths, count_moves(&all), &settler->no_move);
+    tell(log, "confirmed rows could not be deleted, and will be sent again", settled->stuck_confirmed,
+         count_fates(&all, ROW_DELETED), &settler->no_delete);
     return 0;
 }
 

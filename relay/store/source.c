@@ -11,7 +11,8 @@
 #include "store/source_state.h"
 #include "store/sql.h"
 
-enum { CAREFUL_MS = 60000 };
+/* Longer than such a row rests, where it is met again only then. */
+enum { CAREFUL_MS = 300000 };
 
 /* ---- open, close ---- */
 
@@ -126,11 +127,12 @@ static int refused(struct source *source, const struct settled *settled, struct 
 int source_settle(struct source *source, const struct batch *batch, struct settled *settled, struct err *err)
 {
     settled->careful = clock_now_ms() < atomic_load(&source->options.caution->until_ms);
+    settled->backwards = source->backwards = !source->backwards;
     if (settle_batch(source->pg, batch, source->options.backend, source_answer_deadline(),
                      source->options.log, settled, err) != 0) {
         return refused(source, settled, err);
     }
-    if (settled->stuck_confirmed > 0) {
+    if (settled->careful && settled->lasts) {
         be_careful(source);
     }
     return 0;

@@ -33,6 +33,7 @@ struct source {
     bool full_poll;     /* the claim on its way ignores the mark */
     bool pooled;        /* a pooler releases its server connection only when a COMMIT ends the round trip */
     bool cut;           /* the last claim: there may be more of what it asked for */
+    bool backwards;     /* see struct settled */
     bool asking;        /* a refresh of the mark is on its way */
     struct text paused; /* text[] literal of the paused channels that the last transaction saw */
     struct text paused_patterns;             /* and of the patterns */

@@ -1,4 +1,4 @@
--- What `status` tells, as one JSON object; of long lists the first, and how many more there are.
+-- What `status` tells, as one JSON object; of long lists the first. Of relays those that are alive and in trouble come first.
 SELECT jsonb_build_object(
   'schema_version', (SELECT max(version) FROM outbox.schema_version),
   'backlog', (SELECT count(*) FROM outbox.message),
@@ -27,7 +27,11 @@ SELECT jsonb_build_object(
                'holds_more', greatest(0, jsonb_array_length(holds) - 100), 'since', since, 'next_try_at', next_try_at,
                'last_error', last_error, 'started_at', started_at, 'seen_at', seen_at,
                'stale', seen_at < clock_timestamp() - interval '30 seconds') ORDER BY instance), '[]')
-             FROM (SELECT * FROM outbox.relay ORDER BY seen_at DESC LIMIT 200) r),
+             FROM (SELECT instance, version, backend, host, pid, state, reason, since, next_try_at, last_error, started_at, seen_at,
+                     CASE jsonb_typeof(holds) WHEN 'array' THEN holds ELSE '[]' END AS holds
+                   FROM outbox.relay
+                   ORDER BY seen_at >= clock_timestamp() - interval '30 seconds' DESC, state = 'blocked' DESC, holds <> '[]' DESC, seen_at DESC
+                   LIMIT 200) r),
   'relays_more', (SELECT greatest(0, count(*) - 200) FROM outbox.relay),
   'vacuum_horizon_age_s', (SELECT coalesce(round(extract(epoch FROM clock_timestamp() - min(xact_start)), 3), 0)
                            FROM pg_stat_activity WHERE backend_xmin IS NOT NULL AND xact_start IS NOT NULL)

@@ -117,10 +117,10 @@ def test_a_claim_that_was_planned_before_the_suspects_were_known_does_not_send_t
 @pytest.mark.parametrize("attempts, left", [(2**31 - 1, "dead_letter"), (-2**31, "scheduled")])
 def test_a_retry_of_any_number_of_attempts_can_be_set_aside(database, attempts, left):
     """Whatever somebody wrote there: one more has to fit into the column."""
-    database.fill(2)
+    database.fill(4)
     database.run("INSERT INTO outbox.scheduled (seq, id, kind, channel, type, headers, payload, created_at, bytes, due_at, attempts)"
                  " SELECT seq, id, kind, channel, type, headers, payload, created_at, bytes, now(), %s FROM outbox.message WHERE seq %% 2 = 0;"
                  " DELETE FROM outbox.message WHERE seq %% 2 = 0", attempts)
-    database.run("UPDATE outbox.scheduled SET headers = '{\"fail\": \"retry\"}'")
+    database.run("UPDATE outbox.scheduled SET headers = '{\"fail\": \"retry\"}' WHERE seq = (SELECT max(seq) FROM outbox.scheduled)")
     done = relay("drain", "-q", "-d", database.conninfo, "-b", "fail", "-o", "fail.script=confirm", "-o", "workers=1", "-o", "drain.patience=0", "-o", "retry.backoff_min=1m")
     assert done.returncode == 1 and database.value(f"SELECT count(*) FROM outbox.{left}") == 1, done.stderr

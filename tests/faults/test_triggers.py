@@ -132,6 +132,27 @@ def relays_user(database):
     database.run(f"DROP ROLE {role}")
 
 
+def test_many_confirmed_rows_that_cannot_be_deleted_keep_no_other(database):
+    """More than are looked for one by one, in front of those that can: each batch has all of them."""
+    database.run("INSERT INTO outbox.message (channel, type) SELECT CASE WHEN i <= 100 THEN 'bad' ELSE 'good' END, 't' FROM generate_series(1, 300) i")
+    database.run(REFUSALS["a foreign key"])
+    done = drain(database, "backend=null", "workers=1")
+    assert done.returncode == 78 and "confirmed messages stay in the outbox" in done.stderr, done.stderr
+    assert database.run("SELECT channel, count(*) FROM outbox.message GROUP BY channel") == [("bad", 100)]
+
+
+def test_a_dead_letter_that_is_refused_at_commit_is_found_and_its_batch_is_sent_twice_at_most(database, receiver):
+    """By a deferred constraint."""
+    database.run("CREATE FUNCTION public.no() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'no dead letters'; END $$")
+    database.run("CREATE CONSTRAINT TRIGGER no AFTER INSERT ON outbox.dead_letter DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION public.no()")
+    database.run("SELECT outbox.publish(CASE i WHEN 5 THEN 'bad' ELSE 'good' END, 't', '{}') FROM generate_series(1, 50) i")
+    receiver.answer = lambda request: Answer(400 if "/bad" in request.path else 200)
+    done = relay("drain", "-q", "-d", database.conninfo, "-b", "http", "-o", f"http.url={receiver.url}", "-o", "poll.max=200ms", "-o", "workers=1")
+    assert done.returncode == 78 and "no dead letters" in done.stderr and database.left() == 1, done.stderr
+    sent = collections.Counter(request.headers["webhook-id"] for request in receiver.requests)
+    assert sorted(sent.values())[-2] == 2, sent.most_common(3)
+
+
 @pytest.mark.parametrize("mode", ["none", "key"])
 @pytest.mark.parametrize("refusal", REFUSALS)
 def test_one_confirmed_row_that_cannot_be_deleted_keeps_no_other(database, relays_user, receiver, refusal, mode):
