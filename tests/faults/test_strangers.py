@@ -171,3 +171,71 @@ def test_a_drain_that_finds_confirmed_rows_kept_ends_with_78_and_loses_nothing(d
     database.run("DROP RULE keep ON outbox.message")
     assert relay("drain", "-q", *arguments).returncode == 0
     oracle.await_ids(ids)
+
+
+# ---- who stands in the way is named ----
+
+LOCK_HEAD = "SELECT FROM outbox.message ORDER BY seq LIMIT 1 FOR UPDATE"
+
+
+def open_one(database, *statements):
+    session = database.connect(autocommit=False)
+    with session.cursor() as cursor:
+        for statement in statements:
+            cursor.execute(statement)
+    return session
+
+
+def told(database, sentence):
+    return wait_until(lambda: [line for line in relay("status", "-d", database.conninfo).stdout.splitlines() if line.startswith("IN THE WAY: ") and sentence in line],
+                      20, f"a status that says: {sentence}")
+
+
+@pytest.mark.parametrize("statements", [[LOCK_HEAD], ["SAVEPOINT s", LOCK_HEAD]], ids=["by a transaction", "within a savepoint"])
+def test_who_has_locked_the_first_row_is_named(database, statements):
+    database.fill(3)
+    session = open_one(database, *statements)
+    line = told(database, "the first message that waits (seq 1, channel orders) is locked by process ")
+    assert f"SELECT pg_terminate_backend({session.info.backend_pid}) ends it" in line[0], line
+    session.close()
+
+
+def test_who_has_locked_the_first_retry_is_named(database):
+    database.run("INSERT INTO outbox.scheduled (seq, id, kind, channel, type, headers, created_at, bytes, due_at)"
+                 " SELECT 7, gen_random_uuid(), 'event', 'orders', 't', '{}', now(), 2, now()")
+    session = open_one(database, "SELECT FROM outbox.scheduled FOR UPDATE")
+    told(database, "the first retry that is due (seq 7, channel orders) is locked by process ")
+    session.close()
+
+
+def test_a_prepared_transaction_that_has_locked_the_first_row_is_named_and_how_it_ends(database):
+    database.fill(3)
+    open_one(database, LOCK_HEAD, "PREPARE TRANSACTION 'left over'").close()
+    line = told(database, "is locked by prepared transaction left over (user postgres)")
+    assert "ROLLBACK PREPARED 'left over', or COMMIT PREPARED, ends it" in line[0], line
+    database.run("ROLLBACK PREPARED 'left over'")
+
+
+def test_those_who_share_the_lock_of_the_first_row_are_named(database):
+    database.fill(3)
+    sessions = [open_one(database, "SELECT FROM outbox.message ORDER BY seq LIMIT 1 FOR SHARE") for _ in range(2)]
+    lines = told(database, "rows of outbox.message are locked by process ")
+    assert all(any(f"process {session.info.backend_pid} " in line for line in lines) for session in sessions), lines
+    for session in sessions:
+        session.close()
+
+
+def test_who_holds_a_table_against_writes_is_named(database):
+    database.fill(3)
+    session = open_one(database, "LOCK TABLE outbox.dead_letter IN SHARE MODE")
+    told(database, "table outbox.dead_letter is locked against writes by process ")
+    session.close()
+
+
+def test_a_producer_at_work_stands_in_nobodys_way(database):
+    database.fill(3)
+    session = open_one(database, "INSERT INTO outbox.message (channel, type) VALUES ('a', 't')")
+    wait_until(lambda: database.value("SELECT clock_timestamp() - xact_start > interval '6 s' FROM pg_stat_activity WHERE pid = %s", session.info.backend_pid),
+               10, "a transaction that is old enough to be told")
+    assert "IN THE WAY" not in relay("status", "-d", database.conninfo).stdout
+    session.close()
