@@ -1,7 +1,18 @@
 -- 0001: the outbox, its side tables, and the functions that producers and consumers call.
 -- Runs in psql as it is: psql -1 -v ON_ERROR_STOP=1 -f 0001_outbox.sql. PostgreSQL 14 or newer.
+-- No statement of this file may meet what others have put into schema public or pg_temp.
+SET search_path = pg_catalog, pg_temp;
 
-CREATE SCHEMA IF NOT EXISTS outbox;
+-- One that is there already must be ours: its owner may do with all that is in it as he likes.
+DO $$
+BEGIN
+  IF to_regnamespace('outbox') IS NULL THEN
+    CREATE SCHEMA outbox;
+  ELSIF NOT EXISTS (SELECT FROM pg_namespace WHERE nspname = 'outbox' AND pg_get_userbyid(nspowner) = current_user) THEN
+    RAISE EXCEPTION 'schema outbox belongs to somebody else than %', current_user USING HINT = 'ALTER SCHEMA outbox OWNER TO ...';
+  END IF;
+END
+$$;
 
 CREATE TABLE outbox.schema_version (
   version       int         PRIMARY KEY,

@@ -1,4 +1,6 @@
 -- What each role may do; idempotent. Run by the owner of schema outbox.
+-- No statement of this file may meet what others have put into schema public or pg_temp.
+SET search_path = pg_catalog, pg_temp;
 GRANT USAGE ON SCHEMA outbox TO outbox_producer, outbox_relay, outbox_consumer;
 
 -- Producers call functions and can read nothing. The wrappers run as the caller and need _put, too.

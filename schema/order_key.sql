@@ -1,5 +1,7 @@
 -- What `migrate --order key --lanes N` runs; :mask is N - 1. The keys of a channel are spread over N lanes; a relay holds the lane
 -- of every key that it publishes. In psql: -v mask=63 -1 -f order_key.sql.
+-- No statement of this file may meet what others have put into schema public or pg_temp.
+SET search_path = pg_catalog, pg_temp;
 
 -- All or nothing, and shorter than deadlock_timeout: whoever is in the middle of a transaction must neither wait long for us nor die for
 -- us. Relays read outbox.setting first thing in every transaction: none is under way once we have it, and none begins before COMMIT.

@@ -1,4 +1,6 @@
 -- What `migrate --order none` runs: no lanes, and no indexes that nothing reads.
+-- No statement of this file may meet what others have put into schema public or pg_temp.
+SET search_path = pg_catalog, pg_temp;
 -- All or nothing, and shorter than deadlock_timeout: whoever is in the middle of a transaction must neither wait long for us nor die for
 -- us. Relays read outbox.setting first thing in every transaction: none is under way once we have it, and none begins before COMMIT.
 SET LOCAL lock_timeout = '500ms';

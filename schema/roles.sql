@@ -1,4 +1,6 @@
 -- The three roles, where they do not exist yet; needs CREATEROLE. They belong to the cluster, hence the exceptions.
+-- No statement of this file may meet what others have put into schema public or pg_temp.
+SET search_path = pg_catalog, pg_temp;
 DO $$
 DECLARE r text;
 BEGIN

@@ -10,8 +10,8 @@
 
 static void warn(void *context, const char *hazard)
 {
-    (void)context;
-    (void)printf("order: warning: %s\n", hazard);
+    const char *part = context;
+    (void)printf("%s: warning: %s\n", part, hazard);
 }
 
 static int check_database(struct program *program, struct err *err)
@@ -24,8 +24,11 @@ static int check_database(struct program *program, struct err *err)
     if (result == 0) {
         result = inspect_transaction(pg, err);
     }
+    if (result == 0) {
+        result = inspect_foreign_objects(pg, warn, "schema", err);
+    }
     if (result == 0 && program_is_ordered(program)) {
-        result = inspect_order_hazards(pg, warn, NULL, err);
+        result = inspect_order_hazards(pg, warn, "order", err);
     }
     pg_close(pg);
     return result;

@@ -16,9 +16,10 @@ static int ask_installed(const char *conninfo, int *installed, struct err *err)
     const struct pg_options options = {conninfo, "outbox-relay migrate", -1};
     struct pg *pg = NULL;
     *installed = 0;
-    int result = limits_open(&pg, &options, NULL, clock_now_ms() + CONNECT_MS, err) == 0
-                     ? schema_installed(pg, installed, err)
-                     : -1;
+    int result = limits_open(&pg, &options, NULL, clock_now_ms() + CONNECT_MS, err);
+    if (result == 0) {
+        result = schema_check_owner(pg, err) == 0 ? schema_installed(pg, installed, err) : -1;
+    }
     bool strangers = result != 0 && pg && err->class == ERR_CONFIG;
     pg_close(pg);
     if (strangers) {

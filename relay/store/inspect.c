@@ -113,6 +113,23 @@ int inspect_transaction(struct pg *pg, struct err *err)
     return limits_query(pg, "COMMIT", 0, NULL, NULL, deadline_ms, err);
 }
 
+int inspect_foreign_objects(struct pg *pg, void (*tell)(void *context, const char *sentence), void *context,
+                            struct err *err)
+{
+    static const char *const values[] = {"f"};
+    struct pg_rows *rows = NULL;
+    if (limits_query(pg, sql_foreign_objects, 1, values, &rows, clock_now_ms() + WITHIN_MS, err) != 0) {
+        return -1;
+    }
+    for (size_t at = 0; at < pg_rows_count(rows); at++) {
+        char clean[600];
+        bytes_copy_printable(clean, sizeof clean, pg_value(rows, at, 0));
+        tell(context, clean);
+    }
+    pg_rows_free(rows);
+    return 0;
+}
+
 int inspect_order_hazards(struct pg *pg, void (*tell)(void *context, const char *hazard), void *context,
                           struct err *err)
 {

@@ -27,8 +27,7 @@ int schema_newest(void)
 
 void schema_roles(struct text *out)
 {
-    text_add(out, sql_roles);
-    text_add(out, sql_grants);
+    text_addf(out, "BEGIN;\n%s%sCOMMIT;\n", sql_roles, sql_grants);
 }
 
 void schema_print(struct text *out, int installed)
@@ -136,11 +135,26 @@ int schema_explain(struct err *err)
     return -1;
 }
 
+/* What is in the schema runs with the rights of whoever migrates it. */
+int schema_check_owner(struct pg *pg, struct err *err)
+{
+    static const char *const values[] = {"t"};
+    struct pg_rows *rows = NULL;
+    if (limits_query(pg, sql_foreign_objects, 1, values, &rows, clock_now_ms() + QUESTION_MS, err) != 0) {
+        return -1;
+    }
+    char first[400];
+    bool found = pg_rows_count(rows) > 0;
+    bytes_copy_printable(first, sizeof first, found ? pg_value(rows, 0, 0) : bytes_of(""));
+    pg_rows_free(rows);
+    return found ? err_set(err, ERR_CONFIG, "schema outbox is not this user's alone: %s", first) : 0;
+}
+
 /* Looks again under the lock, then migrates. */
 static int apply(struct pg *pg, void *context, struct err *err)
 {
     struct schema_report *report = context;
-    if (schema_installed(pg, &report->before, err) != 0) {
+    if (schema_check_owner(pg, err) != 0 || schema_installed(pg, &report->before, err) != 0) {
         return -1;
     }
     if (report->before > NEWEST) {
@@ -275,7 +289,7 @@ static int change_order(struct pg *pg, void *context, struct err *err)
 {
     struct order_change *change = context;
     struct schema_order now;
-    if (schema_read_order(pg, &now, err) != 0) {
+    if (schema_check_owner(pg, err) != 0 || schema_read_order(pg, &now, err) != 0) {
         return -1;
     }
     change->changed = now.by_key != change->wanted.by_key || now.lanes != change->wanted.lanes;

@@ -66,6 +66,10 @@ int schema_installed(struct pg *pg, int *version, struct err *err) MUST_CHECK;
 /* Refuses a schema that is missing, too old or too new (ERR_CONFIG), naming the fix. */
 int schema_check(struct pg *pg, struct err *err) MUST_CHECK;
 
+/* Is the schema, if there is one, this user's with all that is in it? Else ERR_CONFIG: a stranger's trigger
+ * or function would run with the rights of whoever migrates. */
+int schema_check_owner(struct pg *pg, struct err *err) MUST_CHECK;
+
 /* An error of a statement says in words of the database what is the matter with the outbox: that its schema
  * is gone, or a right is missing. In ours then, with the fix; others stay as they are. Always returns -1. */
 int schema_explain(struct err *err);
