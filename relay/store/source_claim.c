@@ -45,6 +45,13 @@ static void choose_first_lane(struct source *source, bool claimed)
                                                             : random_lane(source);
 }
 
+void source_move_on(struct source *source)
+{
+    if (source->order.lanes > 0) {
+        choose_first_lane(source, false);
+    }
+}
+
 void source_scatter(struct source *source)
 {
     for (int64_t lane = 0; lane < source->order.lanes; lane++) {

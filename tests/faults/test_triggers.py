@@ -153,6 +153,17 @@ def test_a_dead_letter_that_is_refused_at_commit_is_found_and_its_batch_is_sent_
     assert sorted(sent.values())[-2] == 2, sent.most_common(3)
 
 
+def test_a_lane_of_which_nothing_goes_is_not_taken_again_and_again_in_place_of_the_next(database):
+    """Of 64 lanes two have rows, one right behind the other: from nearly every beginning the first one is met first, and its row cannot be deleted."""
+    assert relay("migrate", "-d", database.conninfo, "--order", "key", "--lanes", "64").returncode == 0
+    lane = "(hashtextextended('{}', 0) # hashtextextended(i::text, 0)) & 63"
+    database.run(f"INSERT INTO outbox.message (channel, type, key) (SELECT 'bad', 't', i::text FROM generate_series(1, 10000) i WHERE {lane.format('bad')} = 20 LIMIT 1)")
+    database.run(f"INSERT INTO outbox.message (channel, type, key) (SELECT 'good', 't', i::text FROM generate_series(1, 10000) i WHERE {lane.format('good')} = 21 LIMIT 1)")
+    database.run(REFUSALS["a foreign key"])
+    done = drain(database, "backend=null", "order=key", "workers=1", "poll.max=500ms", "batch.max_messages=1")
+    assert done.returncode == 78 and database.run("SELECT channel FROM outbox.message") == [("bad",)], done.stderr
+
+
 @pytest.mark.parametrize("mode", ["none", "key"])
 @pytest.mark.parametrize("refusal", REFUSALS)
 def test_one_confirmed_row_that_cannot_be_deleted_keeps_no_other(database, relays_user, receiver, refusal, mode):

@@ -144,16 +144,16 @@ def test_a_500_is_the_messages_own_matter_while_others_are_taken_and_dies_after_
 def test_nothing_is_sent_after_it_has_expired_however_long_the_batch_takes(database, receiver):
     """A keyed head that gets no answer keeps its followers, each in a wave of its own, beyond their time."""
     assert relay("migrate", "-d", database.conninfo, "--order", "key").returncode == 0
-    receiver.answer = lambda request: time.sleep(0.7) or Answer(200)
-    database.run("INSERT INTO outbox.message (channel, type, key, expires_at) SELECT 'a', 't', 'k', clock_timestamp() + interval '2 s'"
+    receiver.answer = lambda request: time.sleep(2) or Answer(200)
+    database.run("INSERT INTO outbox.message (channel, type, key, expires_at) SELECT 'a', 't', 'k', clock_timestamp() + interval '6 s'"
                  " FROM generate_series(1, 8)")
     put = time.monotonic()
     done, summary = drain(database, receiver.url, "order=key", "workers=1", "publish_timeout=20s")
     assert done.returncode == 1 and summary["published"] + summary["dead_lettered"] == 8, done.stdout
     assert {row[0] for row in database.run("SELECT reason FROM outbox.dead_letter")} == {"expired"}
-    late = [request.at - put for request in receiver.requests if request.at - put > 2]
+    late = [request.at - put for request in receiver.requests if request.at - put > 6]
     assert not late, f"sent so many seconds after it was put: {late}"
-    assert 2 <= len(receiver.requests) <= 4
+    assert 1 <= len(receiver.requests) <= 4
 
 
 def test_nothing_is_sent_after_it_has_expired_while_others_keep_all_connections_busy(database, receiver):
