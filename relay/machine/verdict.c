@@ -3,9 +3,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* In haste, a tenth; but of the attempts that count, those beyond a quarter wait as long as they are told to.
+/* In haste, a tenth; but of the attempts that count, those from a third on wait as long as they are told to.
  */
-enum { HASTE = 10, HASTY_SHARE = 4, HASTY_ATTEMPTS = 2 };
+enum { HASTE = 10, HASTY_SHARE = 3, HASTY_ATTEMPTS = 3 };
 
 /* ---- the channels of a batch ---- */
 
@@ -148,7 +148,7 @@ static int64_t wait_of_attempt(uint32_t attempts, const struct verdict_context *
 {
     int64_t wait_ms = backoff_for_ms(context->backoff, attempts);
     uint32_t most = context->rules->max_attempts;
-    bool early = attempts <= HASTY_ATTEMPTS && (most == 0 || HASTY_SHARE * attempts <= most);
+    bool early = attempts <= HASTY_ATTEMPTS && (most == 0 || HASTY_SHARE * attempts < most);
     return early ? in_haste(wait_ms, context) : wait_ms;
 }
 

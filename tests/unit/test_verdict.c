@@ -409,19 +409,20 @@ Test(verdict, in_haste_what_is_held_is_tried_again_soon)
     cr_expect(row->wait_ms >= 50 && row->wait_ms <= 100, "%lld", (long long)row->wait_ms);
 }
 
-Test(verdict, in_haste_the_first_two_attempts_that_count_come_soon_and_the_third_in_its_time)
+Test(verdict, in_haste_the_first_three_attempts_that_count_come_soon_and_the_fourth_in_its_time)
 {
     rules = (struct verdict_rules){.max_attempts = 10, .hasty = true};
     add_many(3, "a", OUTBOX_CONFIRMED);
-    struct row *rows[3];
-    for (uint32_t attempts = 0; attempts < 3; attempts++) {
+    struct row *rows[4];
+    for (uint32_t attempts = 0; attempts < 4; attempts++) {
         rows[attempts] = add("a", 1 + attempts, OUTBOX_RETRY);
         rows[attempts]->attempts = attempts;
     }
     decide();
     cr_expect(rows[0]->wait_ms >= 50 && rows[0]->wait_ms <= 100, "%lld", (long long)rows[0]->wait_ms);
     cr_expect(rows[1]->wait_ms >= 50 && rows[1]->wait_ms <= 200, "%lld", (long long)rows[1]->wait_ms);
-    cr_expect(rows[2]->wait_ms >= 500 && rows[2]->wait_ms <= 4000, "%lld", (long long)rows[2]->wait_ms);
+    cr_expect(rows[2]->wait_ms >= 50 && rows[2]->wait_ms <= 400, "%lld", (long long)rows[2]->wait_ms);
+    cr_expect(rows[3]->wait_ms >= 500 && rows[3]->wait_ms <= 8000, "%lld", (long long)rows[3]->wait_ms);
 }
 
 Test(verdict, haste_cuts_no_time_that_the_destination_asked_for)
