@@ -178,7 +178,7 @@ def test_rows_that_a_topic_permission_refuses_do_not_hold_the_others_of_their_ch
     good = {id_ for id_, type_ in rows if type_ == "ok"}
     done = relay("drain", "-q", "--json", *arguments(database, "none", url, "retry.max_attempts=2", "retry.backoff_min=50ms", "drain.patience=20s"))
     assert done.returncode == 1 and database.left() == 0, done.stderr
-    assert json.loads(done.stdout)["retried"] < len(good) / 2, "the good ones are not blamed"
+    assert json.loads(done.stdout)["retried"] < 2 * len(good), "a loss puts back some 50 that were in flight; it takes a few of them to find the topic"
     oracle.await_ids(good)
     arrived = Accounting.of_oracle(good, oracle)
     assert not arrived.lost and not arrived.unexpected and max(arrived.counts.values()) <= TIMES, arrived
