@@ -149,7 +149,7 @@ static void tell(const json_t *status)
                      text_at(channel, "state"), text_at(channel, "since"), text_at(channel, "backend"),
                      json_is_true(json_object_get(channel, "stale")) ? ", not seen for 30 s: dead" : "");
     }
-    tell_more(status, "relays_more", " ", "relays, not seen for longer");
+    tell_more(status, "relays_more", " ", "relays");
 }
 
 static void add_stranger(void *context, const char *sentence)

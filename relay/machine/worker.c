@@ -289,8 +289,8 @@ static void settle_and_commit(struct worker *worker, enum outbox_session_state s
     if (result == 0) {
         worker_report_burials(worker, settled.stuck_deaths);
         batch_drop_payloads(&worker->batch);
-        tally->buried -= settled.stuck_deaths; /* they are still there: they must not be counted; nor must */
-        tally->retried -= settled.stuck_waits; /* those of which the COMMIT will say so */
+        tally->buried -= settled.stuck_deaths; /* they are still there: they must not be counted */
+        tally->retried -= settled.stuck_waits;
         next = !settled.refused && settled.kept == 0 && !worker->single && may_claim_at_once(worker, state) &&
                worker_plan_claim(worker);
         result =

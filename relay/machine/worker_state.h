@@ -78,7 +78,7 @@ void worker_withhold(struct worker *worker);
 /* worker_report.c: what the batch's verdicts say of its channels is remembered and told. */
 void worker_report(struct worker *worker);
 
-/* Tells of the dead letters, once they are moved. */
+/* Tells of the dead letters, once they are moved; where some are stuck, only how many were. */
 void worker_report_burials(struct worker *worker, size_t stuck);
 
 /* worker_session.c: the session to the broker. */

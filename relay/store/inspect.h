@@ -60,11 +60,11 @@ int inspect_strangers(struct pg *pg, void (*tell)(void *context, const char *sen
 /* Begins and ends a transaction as a relay does: a pooler may not let it. */
 int inspect_transaction(struct pg *pg, struct err *err) MUST_CHECK;
 
-/* What endangers the order by key and is no reason to refuse: tells each, one sentence. */
-/* What in the schema is not its owner's, a sentence each. */
+/* What in the schema is not its owner's: tells each, one sentence. */
 int inspect_foreign_objects(struct pg *pg, void (*tell)(void *context, const char *sentence), void *context,
                             struct err *err) MUST_CHECK;
 
+/* What endangers the order by key and is no reason to refuse: tells each, one sentence. */
 int inspect_order_hazards(struct pg *pg, void (*tell)(void *context, const char *hazard), void *context,
                           struct err *err) MUST_CHECK;
 

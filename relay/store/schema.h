@@ -70,8 +70,8 @@ int schema_check(struct pg *pg, struct err *err) MUST_CHECK;
  * or function would run with the rights of whoever migrates. */
 int schema_check_owner(struct pg *pg, struct err *err) MUST_CHECK;
 
-/* An error of a statement says in words of the database what is the matter with the outbox: that its schema
- * is gone, or a right is missing. In ours then, with the fix; others stay as they are. Always returns -1. */
+/* An error of a statement says in words of the database that the outbox's schema is gone: in ours then, with
+ * the fix. Others stay as they are. Always returns -1. */
 int schema_explain(struct err *err);
 
 /* SQL that creates the roles and grants their rights. */
