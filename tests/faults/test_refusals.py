@@ -185,6 +185,25 @@ def test_rows_that_a_topic_permission_refuses_do_not_hold_the_others_of_their_ch
     assert {(row[0]) for row in database.run("SELECT id::text FROM outbox.dead_letter UNION ALL SELECT id::text FROM outbox.scheduled")} == {id_ for id_, type_ in rows if type_ == "bad"}
 
 
+def test_only_the_topic_that_is_refused_is_blamed_for_what_was_in_flight_with_it(database):
+    """One exchange, ten messages in flight, one of them by the topic that the broker names: the others bear no guilt, and their channel no rest."""
+    def play(session, message):
+        if message.connection == 1 and len(session.messages) < 10:
+            return
+        if message.connection == 1 or message.routing_key == "bad":
+            session.close_channel(403, f"ACCESS_REFUSED - access to topic 'bad' in exchange '{message.exchange}' in vhost '/' refused for user 'guest'")
+        else:
+            session.ack(message.tag)
+
+    scripted = ScriptedBroker(on_message=play)
+    database.run("INSERT INTO outbox.message (channel, type) SELECT 'topics', CASE WHEN i = 5 THEN 'bad' ELSE 'ok' END FROM generate_series(1, 10) i")
+    done = relay("drain", "--json", *arguments(database, "none", scripted.url, "retry.max_attempts=1", "workers=1"))
+    scripted.close()
+    assert "possible duplicates worker=0 at_most=9 after=\"the broker closed the channel: 403" in done.stderr, "nine of the ten may have been taken"
+    assert done.returncode == 1 and database.left() == 0 and json.loads(done.stdout)["published"] == 9, done.stdout + done.stderr
+    assert database.run("SELECT type, attempts FROM outbox.dead_letter") == [("bad", 1)]
+
+
 def test_commands_that_ask_for_direct_replies_are_dead_letters_before_the_wire(database, broker):
     """RabbitMQ closes the channel of whoever publishes with reply_to amq.rabbitmq.reply-to and does not consume from it: 406, each time."""
     exchange = broker.exchange("good")
