@@ -1,7 +1,6 @@
 #include "field.h"
 
 #include <string.h>
-#include <strings.h>
 
 bool field_name_is_valid(struct outbox_bytes name)
 {
@@ -26,20 +25,42 @@ bool field_value_is_valid(struct outbox_bytes value)
     return true;
 }
 
+/* CGI and WSGI (RFC 3875, section 4.1.18; PEP 3333) hand over a name in capitals with '_' for '-': to whoever
+ * stands behind them outbox_key and Outbox-Key are one. */
+static char fold(char letter)
+{
+    return letter == '_' ? '-' : letter >= 'A' && letter <= 'Z' ? (char)(letter - 'A' + 'a') : letter;
+}
+
 static bool begins(struct outbox_bytes name, const char *prefix)
 {
     size_t len = strlen(prefix);
-    return name.len >= len && strncasecmp(name.ptr, prefix, len) == 0;
+    size_t same = 0;
+    while (same < len && same < name.len && fold(name.ptr[same]) == fold(prefix[same])) {
+        same++;
+    }
+    return same == len;
+}
+
+bool field_is_named(struct outbox_bytes name, const char *other)
+{
+    return name.len == strlen(other) && begins(name, other);
 }
 
 static bool is_one_of(struct outbox_bytes name, const char *const *names)
 {
-    for (; *names; names++) {
-        if (name.len == strlen(*names) && begins(name, *names)) {
-            return true;
-        }
+    while (*names && !field_is_named(name, *names)) {
+        names++;
     }
-    return false;
+    return *names != NULL;
+}
+
+static bool begins_one_of(struct outbox_bytes name, const char *const *prefixes)
+{
+    while (*prefixes && !begins(name, *prefixes)) {
+        prefixes++;
+    }
+    return *prefixes != NULL;
 }
 
 bool field_is_ours(struct outbox_bytes name)
@@ -47,23 +68,51 @@ bool field_is_ours(struct outbox_bytes name)
     static const char *const names[] = {
         "content-length", "content-type", "transfer-encoding", "connection", "keep-alive", "upgrade", "te",
         "trailer",        "expect",       "http2-settings",    NULL};
-    return is_one_of(name, names) || begins(name, "webhook-") || begins(name, "outbox-") ||
-           begins(name, "ce-");
+    static const char *const prefixes[] = {"webhook-", "outbox-", "ce-", NULL};
+    return is_one_of(name, names) || begins_one_of(name, prefixes);
 }
 
 bool field_is_reserved(struct outbox_bytes name)
 {
-    static const char *const names[] = {"host",
-                                        "content-encoding",
-                                        "authorization",
-                                        "cookie",
-                                        "proxy-connection",
-                                        "proxy-authorization",
-                                        "proxy-authenticate",
-                                        "user-agent",
-                                        "forwarded",
-                                        NULL};
-    return field_is_ours(name) || is_one_of(name, names) || begins(name, "x-forwarded-");
+    /* Who the sender is, by what he says, or by what a proxy in front of the receiver would have said. */
+    static const char *const identities[] = {"authorization",
+                                             "cookie",
+                                             "set-cookie",
+                                             "user-agent",
+                                             "forwarded",
+                                             "via",
+                                             "origin",
+                                             "referer",
+                                             "x-real-ip",
+                                             "x-client-ip",
+                                             "true-client-ip",
+                                             "x-cluster-client-ip",
+                                             "x-remote-user",
+                                             "remote-user",
+                                             "cf-connecting-ip",
+                                             "fastly-client-ip",
+                                             "x-host",
+                                             "x-scheme",
+                                             NULL};
+    /* What another request would be: another host, method, path, encoding, part or condition. */
+    static const char *const others[] = {"host",
+                                         "content-encoding",
+                                         "content-location",
+                                         "content-range",
+                                         "range",
+                                         "max-forwards",
+                                         "x-http-method-override",
+                                         "x-http-method",
+                                         "x-method-override",
+                                         "x-original-url",
+                                         "x-rewrite-url",
+                                         "accept-encoding",
+                                         "proxy",
+                                         NULL};
+    static const char *const prefixes[] = {"x-forwarded-", "x-original-", "proxy-",          "if-",    "sec-",
+                                           "x-accel-",     "x-sendfile",  "access-control-", "x-ssl-", NULL};
+    return field_is_ours(name) || is_one_of(name, identities) || is_one_of(name, others) ||
+           begins_one_of(name, prefixes);
 }
 
 int field_encode(struct outbox_bytes value, char *out, size_t out_bytes)

@@ -13,7 +13,11 @@ bool field_name_is_valid(struct outbox_bytes name);
 /* No control character but the tab: a line break in a value would begin another field, or another request. */
 bool field_value_is_valid(struct outbox_bytes value);
 
-/* Fields that belong to the connection, to our own envelope or to authentication: no message may set them. */
+/* Without regard to case, and with '_' for '-'. */
+bool field_is_named(struct outbox_bytes name, const char *other);
+
+/* Fields that belong to the connection, to our own envelope or to authentication, that would make another
+ * request of this one, or that proxies set for those behind them to believe: no message may set them. */
 bool field_is_reserved(struct outbox_bytes name);
 
 /* Those of them that not even the operator may set: the backend does, or the framing would break. */

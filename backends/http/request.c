@@ -101,8 +101,7 @@ static void add_configured(struct fields *fields)
 static bool is_configured(const struct settings *settings, struct outbox_bytes name)
 {
     for (size_t at = 0; at < settings->header_count; at++) {
-        const char *other = settings->header_names[at];
-        if (strlen(other) == name.len && curl_strnequal(other, name.ptr, name.len)) {
+        if (field_is_named(name, settings->header_names[at])) {
             return true;
         }
     }

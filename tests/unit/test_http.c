@@ -195,7 +195,23 @@ Test(http, what_belongs_to_connection_authentication_and_envelope_is_reserved_in
                                            "CE-id",
                                            "outbox-key",
                                            "X-Forwarded-For",
-                                           "te"};
+                                           "te",
+                                           "outbox_channel",
+                                           "Webhook_Signature",
+                                           "x_forwarded_for",
+                                           "CE_Id",
+                                           "content_length",
+                                           "Proxy",
+                                           "Proxy_Authorization",
+                                           "Range",
+                                           "if_match",
+                                           "X-HTTP-Method-Override",
+                                           "x_http_method_override",
+                                           "X-Original-URL",
+                                           "X-Real-IP",
+                                           "Remote_User",
+                                           "Sec-Fetch-Mode",
+                                           "Via"};
     static const char *const free[] = {"traceparent", "x-request-id", "hosts",           "ten",
                                        "cello",       "webhook",      "content-language"};
     for (size_t at = 0; at < sizeof reserved / sizeof reserved[0]; at++) {
