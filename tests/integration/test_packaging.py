@@ -78,3 +78,19 @@ def test_every_link_of_an_installed_guide_leads_somewhere(prefix):
 def test_the_tutorials_are_installed(prefix):
     tutorials = run(prefix, "pkg-config", "--variable=tutorials", "outbox-backend").strip()
     assert {os.path.basename(path) for path in glob.glob(f"{tutorials}/*/*.c")} == {"redis.c", "mqtt.c", "kafka.c"}
+
+
+def test_the_program_is_hardened(prefix):
+    """By what stands in the ELF file, not by what the compiler was asked for."""
+    program = f"{prefix}/bin/outbox-relay"
+    header, segments, dynamic, symbols = (subprocess.run(["readelf", "-W", what, program], check=True, capture_output=True, text=True).stdout
+                                          for what in ("-h", "-l", "-d", "--dyn-syms"))
+    assert re.search(r"Type:\s+DYN", header) and "NOW PIE" in dynamic, "position-independent, all symbols bound before main()"
+    assert "GNU_RELRO" in segments and "BIND_NOW" in dynamic, "tables of addresses are read-only"
+    assert re.search(r"GNU_STACK\s.*\sRW\s", segments) and not re.search(r"LOAD\s.*\sRWE\s", segments), "nothing is both written and executed"
+    assert "RUNPATH" not in dynamic and "RPATH" not in dynamic and "TEXTREL" not in dynamic
+    assert "__stack_chk_fail@" in symbols, "stack protector"
+    assert len(set(re.findall(r"__\w+_chk@", symbols))) > 5, "fortified functions of libc"
+    if os.uname().machine == "x86_64":
+        code = subprocess.run(["objdump", "-d", "--disassemble=main", program], check=True, capture_output=True, text=True).stdout
+        assert "endbr64" in code, "control-flow protection"
