@@ -1,6 +1,7 @@
 /* outbox-relay: the table of commands. */
 #include <stdio.h>
 
+#include "base/secrets.h"
 #include "command/cli.h"
 #include "plugin/loader.h"
 
@@ -34,7 +35,7 @@ static const struct cli_command commands[] = {
 
 int main(int argc, char **argv)
 {
-    struct cli cli;
+    struct cli cli = {0};
     struct err err = {0};
     int code = 0;
     if (loader_guard_exit(&err) != 0 || cli_parse(&cli, argc, argv, commands, &err) != 0) {
@@ -47,6 +48,7 @@ int main(int argc, char **argv)
         code = cli.command->run(&cli);
     }
     cli_finish(&cli);
+    secrets_clear();
     if ((fflush(stdout) != 0 || ferror(stdout)) && code == 0) {
         code = 70; /* the result did not reach whoever asked for it */
     }

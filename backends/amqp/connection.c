@@ -7,6 +7,7 @@
 #include <netinet/tcp.h>
 #include <openssl/ssl.h>
 #include <poll.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -105,6 +106,18 @@ static int open_tls(struct session *session, amqp_socket_t *socket, const struct
                                broker->port, amqp_error_string2(status));
 }
 
+/* Once in a process. */
+static void warn_of_clear_text(const struct outbox_host *host)
+{
+    static atomic_flag told = ATOMIC_FLAG_INIT;
+    if (!atomic_flag_test_and_set(&told)) {
+        host->log(
+            host, OUTBOX_LOG_WARNING,
+            "the broker is on another host, and the connection without TLS: whoever is on the way reads the "
+            "password and all messages, and changes them; let amqp.url begin with amqps://");
+    }
+}
+
 static int open_socket(struct session *session, const struct amqp_connection_info *broker,
                        int64_t deadline_ms, struct outbox_error *error)
 {
@@ -120,6 +133,9 @@ static int open_socket(struct session *session, const struct amqp_connection_inf
         int fd = dial(session, broker->host, broker->port, deadline_ms, error);
         if (fd < 0) {
             return -1;
+        }
+        if (!dial_stays_here(fd)) {
+            warn_of_clear_text(session->settings->host);
         }
         amqp_tcp_socket_set_sockfd(socket, fd);
     } else if (open_tls(session, socket, broker, deadline_ms, error) != 0) {

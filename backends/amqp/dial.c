@@ -233,3 +233,22 @@ int dial(struct session *session, const char *host, int port, int64_t deadline_m
                    : session_error(error, OUTBOX_ERROR_UNAVAILABLE, "cannot connect to %s:%d: %s", host, port,
                                    fault == ECANCELED ? "interrupted" : strerror(fault));
 }
+
+bool dial_stays_here(int fd)
+{
+    union {
+        struct sockaddr any;
+        struct sockaddr_in v4;
+        struct sockaddr_in6 v6;
+    } peer = {0};
+    socklen_t len = sizeof peer;
+    if (getpeername(fd, &peer.any, &len) != 0) {
+        return false;
+    }
+    if (peer.any.sa_family == AF_INET) {
+        return ntohl(peer.v4.sin_addr.s_addr) >> 24 == 127;
+    }
+    return peer.any.sa_family == AF_INET6 &&
+           (IN6_IS_ADDR_LOOPBACK(&peer.v6.sin6_addr) ||
+            (IN6_IS_ADDR_V4MAPPED(&peer.v6.sin6_addr) && peer.v6.sin6_addr.s6_addr[12] == 127));
+}

@@ -15,4 +15,7 @@ int dial_knows(struct session *session, const char *host, int port, int64_t dead
 int dial(struct session *session, const char *host, int port, int64_t deadline_ms,
          struct outbox_error *error);
 
+/* Is the peer on this host? */
+bool dial_stays_here(int fd);
+
 #endif

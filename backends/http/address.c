@@ -73,6 +73,22 @@ bool address_is_private(const struct sockaddr *address)
     return true;
 }
 
+bool address_is_loopback(const struct sockaddr *address)
+{
+    struct sockaddr_in v4 = {0};
+    struct sockaddr_in6 v6 = {0};
+    if (address->sa_family == AF_INET) {
+        memcpy(&v4, address, sizeof v4);
+        return ntohl(v4.sin_addr.s_addr) >> 24 == 127;
+    }
+    if (address->sa_family == AF_INET6) {
+        memcpy(&v6, address, sizeof v6);
+        return IN6_IS_ADDR_LOOPBACK(&v6.sin6_addr) ||
+               (IN6_IS_ADDR_V4MAPPED(&v6.sin6_addr) && v6.sin6_addr.s6_addr[12] == 127);
+    }
+    return false;
+}
+
 void address_text(const struct sockaddr *address, char *out, size_t out_bytes)
 {
     out[0] = '\0';

@@ -13,6 +13,9 @@
  */
 bool address_is_private(const struct sockaddr *address);
 
+/* Of this host. */
+bool address_is_loopback(const struct sockaddr *address);
+
 /* "169.254.169.254", or "" */
 void address_text(const struct sockaddr *address, char *out, size_t out_bytes);
 

@@ -123,6 +123,7 @@ static int http_connect(void *object, int64_t deadline_ms, struct outbox_error *
                               "out of memory, or this libcurl lacks what is asked for");
     }
     int result = -1;
+    transfer.tls = strncmp(session->settings->url, "https:", 6) == 0;
     if (set_base_url(transfer.easy, session->settings->url) != 0 ||
         curl_easy_setopt(transfer.easy, CURLOPT_CONNECT_ONLY, 1L) != CURLE_OK ||
         curl_easy_setopt(transfer.easy, CURLOPT_PREREQFUNCTION, NULL) != CURLE_OK || /* nothing is asked */
@@ -177,8 +178,9 @@ static void describe(const struct transfer *transfer, const char *url, char *out
         host = authority[at] == '@' ? &authority[at + 1] : host;
     }
     size_t shown = strcspn(host, "?#"); /* a query may hold a token */
-    size_t used = (size_t)snprintf(out, out_bytes, "POST %.*s%.*s%s, header fields", (int)(authority - url),
-                                   url, (int)shown, host, host[shown] ? "?..." : "");
+    size_t used =
+        (size_t)snprintf(out, out_bytes, "%s %.*s%.*s%s, header fields", transfer->session->settings->method,
+                         (int)(authority - url), url, (int)shown, host, host[shown] ? "?..." : "");
     for (const struct curl_slist *field = transfer->headers; field && used < out_bytes; field = field->next) {
         size_t name_len = strcspn(field->data, ":;");
         bool sent =
@@ -196,8 +198,10 @@ static int http_explain(void *backend, const struct outbox_message *message, cha
     struct session session = {.settings = settings};
     struct transfer transfer = {.session = &session, .easy = curl_easy_init()};
     char reason[REASON_BYTES] = "out of memory";
+    char pattern[TEMPLATE_MAX_BYTES];
     char url[TEMPLATE_MAX_BYTES];
-    const char *fault = url_render(settings->host, settings->url, message, url, sizeof url);
+    url_hide(settings->url, pattern, sizeof pattern);
+    const char *fault = url_render(settings->host, pattern, message, url, sizeof url);
     bool good = transfer.easy && !fault && request_prepare(&transfer, message, 1, reason) == OUTBOX_UNSETTLED;
     if (good) {
         describe(&transfer, url, out, out_bytes);

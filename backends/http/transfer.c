@@ -2,6 +2,7 @@
 
 #include <ctype.h>
 #include <fcntl.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,6 +15,18 @@ enum { HEADERS_MAX_BYTES = 256 << 10, CONNECTION_MAX_AGE_S = 3600 };
 
 /* ---- what libcurl calls ---- */
 
+/* Once in a process. */
+static void warn_of_clear_text(const struct outbox_host *host)
+{
+    static atomic_flag told = ATOMIC_FLAG_INIT;
+    if (!atomic_flag_test_and_set(&told)) {
+        host->log(
+            host, OUTBOX_LOG_WARNING,
+            "requests go to another host without TLS: whoever is on the way reads and changes them, tokens "
+            "and passwords too; let http.url begin with https://");
+    }
+}
+
 static curl_socket_t open_socket(void *object, curlsocktype purpose, struct curl_sockaddr *address)
 {
     struct transfer *transfer = object;
@@ -23,6 +36,9 @@ static curl_socket_t open_socket(void *object, curlsocktype purpose, struct curl
         return CURL_SOCKET_BAD;
     }
     transfer->denied[0] = '\0'; /* a name may have several addresses, and this one will do */
+    if (!transfer->tls && !address_is_loopback(&address->addr)) {
+        warn_of_clear_text(transfer->session->settings->host);
+    }
     curl_socket_t fd = socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
     if (fd >= 0 && sockets_add(&transfer->session->sockets, fd) != 0) {
         (void)close(fd);

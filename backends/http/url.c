@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { VALUE_BYTES = 1024 };
+enum { VALUE_BYTES = 1024, TOKEN_LIKE_BYTES = 20 };
 
 enum place { SCHEME, AUTHORITY, BEHIND };
 
@@ -113,4 +113,37 @@ const char *url_render(const struct outbox_host *host, const char *pattern,
         fault = "a path segment '.' or '..' came out";
     }
     return fault;
+}
+
+static size_t append(char *out, size_t used, size_t out_bytes, const char *piece, size_t len)
+{
+    size_t room = out_bytes - 1 - used;
+    len = len < room ? len : room;
+    memcpy(out + used, piece, len);
+    out[used + len] = '\0';
+    return used + len;
+}
+
+void url_hide(const char *pattern, char *out, size_t out_bytes)
+{
+    const char *authority = strstr(pattern, "://");
+    const char *at = authority ? authority + 3 : pattern;
+    at += strcspn(at, "/?#");
+    size_t first = *at == '/' ? 1 + strcspn(at + 1, "/?#") : 0;
+    bool token = first > TOKEN_LIKE_BYTES && !memchr(at, '$', first);
+    size_t used = append(out, 0, out_bytes, pattern, (size_t)(at - pattern) + (token ? 1 : first));
+    used = token ? append(out, used, out_bytes, "***", 3) : used;
+    for (at += first; *at;) {
+        size_t variable = strncmp(at, "${", 2) == 0 ? strcspn(at, "}") : 0;
+        size_t kept = variable > 0 ? variable + (at[variable] == '}') : *at == '/' || *at == '?';
+        if (kept > 0) {
+            used = append(out, used, out_bytes, at, kept);
+            at += kept;
+            continue;
+        }
+        used = append(out, used, out_bytes, "***", 3);
+        do {
+            at++;
+        } while (*at && *at != '/' && *at != '?' && strncmp(at, "${", 2) != 0);
+    }
 }

@@ -16,4 +16,8 @@
 const char *url_render(const struct outbox_host *host, const char *pattern,
                        const struct outbox_message *message, char *out, size_t out_bytes);
 
+/* The pattern with "***" for what it says itself behind the first segment of the path, and for a first one
+ * that looks like a token: services put theirs there. For people to see. */
+void url_hide(const char *pattern, char *out, size_t out_bytes);
+
 #endif

@@ -154,11 +154,79 @@ static json_t *base64_of(struct outbox_bytes bytes)
     return value;
 }
 
+/* By its type and in truth: bytes that only call themselves JSON could add members to the line, or break it.
+ */
 static bool is_json(const struct outbox_message *message)
 {
     static const char json[] = "application/json";
-    return message->content_type.len >= sizeof json - 1 &&
-           memcmp(message->content_type.ptr, json, sizeof json - 1) == 0;
+    if (message->content_type.len < sizeof json - 1 ||
+        memcmp(message->content_type.ptr, json, sizeof json - 1) != 0) {
+        return false;
+    }
+    /* As real numbers: an integer may have any number of digits, and stays as it was written. */
+    json_t *value = json_loadb(message->payload.ptr, message->payload.len,
+                               JSON_DECODE_ANY | JSON_ALLOW_NUL | JSON_DECODE_INT_AS_REAL, NULL);
+    json_decref(value);
+    return value != NULL;
+}
+
+/* ---- what speaks to a terminal ---- */
+
+/* DEL, C1, line separators, what turns the direction of reading and what cannot be seen, by the first bytes
+ * of its UTF-8. 0 if it is none of them. */
+static size_t hidden_length(const unsigned char *at, size_t left)
+{
+    static const struct {
+        unsigned char first, second, low, high; /* of the third byte, or of the second where `second` is 0 */
+    } rows[] = {{0xC2, 0, 0x80, 0x9F},    {0xC2, 0, 0xAD, 0xAD},    {0xD8, 0, 0x9C, 0x9C},
+                {0xE2, 0x80, 0x8B, 0x8B}, {0xE2, 0x80, 0x8E, 0x8F}, {0xE2, 0x80, 0xA8, 0xAE},
+                {0xE2, 0x81, 0xA0, 0xAF}, {0xEF, 0xBB, 0xBF, 0xBF}, {0xEF, 0xBF, 0xB9, 0xBB}};
+    if (at[0] == 0x7F) {
+        return 1;
+    }
+    if (left >= 4 && at[0] == 0xF3 && at[1] == 0xA0 && at[2] < 0x82) {
+        return 4;
+    }
+    for (size_t row = 0; row < sizeof rows / sizeof rows[0]; row++) {
+        size_t last = rows[row].second ? 2 : 1;
+        if (left > last && at[0] == rows[row].first && (last == 1 || at[1] == rows[row].second) &&
+            at[last] >= rows[row].low && at[last] <= rows[row].high) {
+            return last + 1;
+        }
+    }
+    return 0;
+}
+
+/* The line with \uXXXX for such: the same JSON. Takes `line` over; NULL if memory is short. */
+static char *escape_hidden(char *line, size_t *len)
+{
+    size_t found = 0;
+    for (size_t at = 0; at < *len; at++) {
+        found += hidden_length((const unsigned char *)line + at, *len - at) > 0;
+    }
+    if (found == 0) {
+        return line;
+    }
+    char *escaped = malloc(*len + 12 * found + 1);
+    size_t used = 0;
+    for (size_t at = 0; escaped && at < *len;) {
+        const unsigned char *byte = (const unsigned char *)line + at;
+        size_t hidden = hidden_length(byte, *len - at);
+        unsigned code = hidden == 1   ? byte[0]
+                        : hidden == 2 ? (byte[0] & 0x1FU) << 6 | (byte[1] & 0x3FU)
+                        : hidden == 3 ? (byte[0] & 0x0FU) << 12 | (byte[1] & 0x3FU) << 6 | (byte[2] & 0x3FU)
+                                      : (byte[2] & 0x3FU) << 6 | (hidden ? byte[3] & 0x3FU : 0);
+        if (hidden == 0) {
+            escaped[used++] = line[at++];
+            continue;
+        }
+        used += (size_t)(hidden == 4 ? sprintf(escaped + used, "\\udb40\\u%04x", 0xDC00 + code)
+                                     : sprintf(escaped + used, "\\u%04x", code));
+        at += hidden;
+    }
+    free(line);
+    *len = used;
+    return escaped;
 }
 
 /* {"id":…,"kind":…,…} with the payload's own text at the end, never parsed: numbers and order of keys stay as
@@ -166,6 +234,11 @@ static bool is_json(const struct outbox_message *message)
 static char *line_of(const struct outbox_message *message, size_t *len)
 {
     static const char member[] = ",\"payload\":";
+    errno = 0;
+    bool raw = message->payload.len > 0 && is_json(message);
+    if (errno == ENOMEM) {
+        return NULL; /* what cannot be parsed for lack of memory is not what is no JSON */
+    }
     errno = 0; /* a member that does not fit into memory is left out by jansson, and the line must not be */
     json_t *object = json_pack(
         "{s:o*, s:s, s:o*, s:o*, s:o*, s:o*, s:o*, s:o*, s:o*, s:o*}", "id", string_of(message->id), "kind",
@@ -173,7 +246,6 @@ static char *line_of(const struct outbox_message *message, size_t *len)
         string_of(message->key), "correlation_id", string_of(message->correlation_id), "causation_id",
         string_of(message->causation_id), "reply_to", string_of(message->reply_to), "content_type",
         string_of(message->content_type), "headers", headers_of(message));
-    bool raw = is_json(message) && message->payload.len > 0;
     if (object && !raw) {
         json_t *text = json_stringn(message->payload.ptr, message->payload.len);
         (void)json_object_set_new(object, text ? "payload" : "payload_base64",
@@ -203,6 +275,7 @@ static char *line_of(const struct outbox_message *message, size_t *len)
         }
         line[used++] = '\n';
         *len = used;
+        line = escape_hidden(line, len);
     }
     free(envelope);
     return line;

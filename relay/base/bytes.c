@@ -24,29 +24,6 @@ uint64_t bytes_hash(struct bytes view)
     return hash;
 }
 
-/* Length of the valid UTF-8 character (RFC 3629, table 3-7 of Unicode) at `at`, 0 if there is none. */
-static size_t utf8_length(struct bytes view, size_t at)
-{
-    const unsigned char *byte = (const unsigned char *)view.ptr + at;
-    size_t left = view.len - at;
-    if (byte[0] < 0x80) {
-        return 1;
-    }
-    size_t length = byte[0] >= 0xF0 ? 4 : byte[0] >= 0xE0 ? 3 : 2;
-    if (byte[0] < 0xC2 || byte[0] > 0xF4 || left < length) {
-        return 0;
-    }
-    for (size_t next = 1; next < length; next++) {
-        if ((byte[next] & 0xC0) != 0x80) {
-            return 0;
-        }
-    }
-    bool overlong = (byte[0] == 0xE0 && byte[1] < 0xA0) || (byte[0] == 0xF0 && byte[1] < 0x90);
-    bool surrogate = byte[0] == 0xED && byte[1] > 0x9F;
-    bool too_high = byte[0] == 0xF4 && byte[1] > 0x8F;
-    return overlong || surrogate || too_high ? 0 : length;
-}
-
 void text_init(struct text *text, size_t max_bytes)
 {
     *text = (struct text){.max_bytes = max_bytes};
@@ -123,43 +100,21 @@ void text_add_number(struct text *text, int64_t number)
 void text_addf(struct text *text, const char *format, ...)
 {
     va_list args;
-    va_list again;
     va_start(args, format);
+    text_addv(text, format, args);
+    va_end(args);
+}
+
+void text_addv(struct text *text, const char *format, va_list args)
+{
+    va_list again;
     va_copy(again, args);
     int length = vsnprintf(NULL, 0, format, args);
-    va_end(args);
     if (length >= 0 && make_room(text, (size_t)length)) {
         (void)vsnprintf(text->ptr + text->len, (size_t)length + 1, format, again);
         text->len += (size_t)length;
     }
     va_end(again);
-}
-
-void text_add_json(struct text *text, struct bytes value)
-{
-    text_add(text, "\"");
-    size_t plain = 0;
-    for (size_t at = 0; at < value.len;) {
-        size_t length = utf8_length(value, at);
-        unsigned char byte = (unsigned char)value.ptr[at];
-        if (length > 0 && byte >= 0x20 && byte != '"' && byte != '\\' && byte != 0x7F) {
-            at += length;
-            continue;
-        }
-        text_add_bytes(text, (struct bytes){value.ptr + plain, at - plain});
-        if (length == 0) {
-            text_add(text, "\xEF\xBF\xBD");
-        } else if (byte == '"' || byte == '\\') {
-            text_addf(text, "\\%c", byte);
-        } else if (byte == '\n') {
-            text_add(text, "\\n");
-        } else {
-            text_addf(text, "\\u%04x", byte);
-        }
-        plain = ++at;
-    }
-    text_add_bytes(text, (struct bytes){value.ptr + plain, value.len - plain});
-    text_add(text, "\"");
 }
 
 void text_add_quoted(struct text *text, struct bytes value)
@@ -179,27 +134,9 @@ const char *text_get(const struct text *text)
     return text->ptr ? text->ptr : "";
 }
 
-void bytes_copy_printable(char *out, size_t out_bytes, struct bytes from)
+struct bytes text_view(const struct text *text)
 {
-    size_t used = 0;
-    for (size_t at = 0; at < from.len;) {
-        size_t length = utf8_length(from, at);
-        unsigned char byte = (unsigned char)from.ptr[at];
-        const char *piece = from.ptr + at;
-        if (length == 0) {
-            piece = "?";
-        } else if (byte < 0x20 || byte == 0x7F) {
-            piece = " ";
-        }
-        size_t piece_len = length == 0 ? 1 : length;
-        if (used + piece_len >= out_bytes) {
-            break;
-        }
-        memcpy(out + used, piece, piece_len);
-        used += piece_len;
-        at += piece_len;
-    }
-    out[used] = '\0';
+    return (struct bytes){text_get(text), text->len};
 }
 
 static void add_like_byte(struct text *text, char byte)

@@ -2,6 +2,7 @@
 #ifndef RELAY_BYTES_H
 #define RELAY_BYTES_H
 
+#include <stdarg.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -39,9 +40,7 @@ void text_add(struct text *text, const char *more);
 void text_add_bytes(struct text *text, struct bytes more);
 void text_add_number(struct text *text, int64_t number); /* decimal; much cheaper than text_addf */
 void text_addf(struct text *text, const char *format, ...) __attribute__((format(printf, 2, 3)));
-
-/* A JSON string with its quotes. Bytes that are not UTF-8 become U+FFFD, control characters are escaped. */
-void text_add_json(struct text *text, struct bytes value);
+void text_addv(struct text *text, const char *format, va_list args) __attribute__((format(printf, 2, 0)));
 
 /* In double quotes, with quotes and backslashes escaped: an element of an array literal (PostgreSQL
  * manual 8.15.6). */
@@ -49,9 +48,7 @@ void text_add_quoted(struct text *text, struct bytes value);
 
 /* Never NULL. */
 const char *text_get(const struct text *text);
-
-/* Copies at most out_bytes-1 bytes, dropping NUL and control characters, and never cuts a UTF-8 character. */
-void bytes_copy_printable(char *out, size_t out_bytes, struct bytes from);
+struct bytes text_view(const struct text *text);
 
 /* A pattern with * and ? as an SQL LIKE pattern. */
 void text_add_like(struct text *text, const char *pattern);

@@ -11,9 +11,10 @@
 
 #include "base/bytes.h"
 #include "base/clock.h"
+#include "base/printable.h"
 
 /* POSIX, write(2): what poll(2) says goes into a pipe goes in whole up to PIPE_BUF. */
-enum { LINE_MAX_BYTES = 4095 };
+enum { LINE_MAX_BYTES = 4095, TAIL_BYTES = 600 }; /* what a long text leaves to the fields behind it */
 
 static pthread_mutex_t one_line_at_a_time = PTHREAD_MUTEX_INITIALIZER;
 static unsigned dropped; /* lines that nobody took; under the lock */
@@ -36,7 +37,7 @@ static void add_timestamp(struct text *line)
 }
 
 /* logfmt: quoted only where the value would not read as one word. */
-static void add_logfmt_value(struct text *line, struct bytes value)
+static void add_logfmt(struct text *line, struct bytes value)
 {
     bool word = value.len > 0;
     for (size_t at = 0; at < value.len && word; at++) {
@@ -50,8 +51,35 @@ static void add_logfmt_value(struct text *line, struct bytes value)
     }
 }
 
+static void cut_back(struct text *line, size_t len)
+{
+    line->overflow = false;
+    line->len = len;
+    if (line->ptr) { /* NULL: there was no memory for its first byte */
+        line->ptr[len] = '\0';
+    }
+}
+
+/* Escaped, it may be six times as long: what does not fit is cut, and the line stays whole for who parses it.
+ */
+static void add_value(struct text *line, void (*add)(struct text *line, struct bytes value),
+                      struct bytes value)
+{
+    size_t before = line->len;
+    if (line->overflow) {
+        return; /* not even its name had room */
+    }
+    add(line, value);
+    while ((line->overflow || line->len + TAIL_BYTES > LINE_MAX_BYTES) && value.len > 0) {
+        cut_back(line, before);
+        value.len /= 2;
+        add(line, value);
+    }
+}
+
 static void add_field(struct text *line, enum log_format format, const struct log_field *field)
 {
+    size_t before = line->len;
     if (format == LOG_FORMAT_JSON) {
         text_addf(line, ",\"%s\":", field->name);
     } else {
@@ -59,10 +87,11 @@ static void add_field(struct text *line, enum log_format format, const struct lo
     }
     if (!field->text) {
         text_addf(line, "%lld", (long long)field->number);
-    } else if (format == LOG_FORMAT_JSON) {
-        text_add_json(line, bytes_of(field->text));
     } else {
-        add_logfmt_value(line, bytes_of(field->text));
+        add_value(line, format == LOG_FORMAT_JSON ? text_add_json : add_logfmt, bytes_of(field->text));
+    }
+    if (line->overflow || line->len + sizeof "}\n" > LINE_MAX_BYTES) {
+        cut_back(line, before); /* a field is there as a whole, or not at all */
     }
 }
 
@@ -72,15 +101,16 @@ static void add_head(struct text *line, enum log_format format, enum log_level l
         text_add(line, "{\"ts\":\"");
         add_timestamp(line);
         text_addf(line, "\",\"level\":\"%s\",\"msg\":", log_level_name(level));
-        text_add_json(line, bytes_of(message));
+        add_value(line, text_add_json, bytes_of(message));
     } else if (format == LOG_FORMAT_LOGFMT) {
         text_add(line, "ts=");
         add_timestamp(line);
         text_addf(line, " level=%s msg=", log_level_name(level));
-        add_logfmt_value(line, bytes_of(message));
+        add_value(line, add_logfmt, bytes_of(message));
     } else {
         add_timestamp(line);
-        text_addf(line, " %-7s %s", log_level_name(level), message);
+        text_addf(line, " %-7s ", log_level_name(level));
+        add_value(line, text_add_printable, bytes_of(message));
     }
 }
 

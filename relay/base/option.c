@@ -4,6 +4,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/printable.h"
+#include "base/secrets.h"
+
 enum { LIST_MAX_ITEMS = 256 };
 
 const char *option_origin_name(enum option_origin origin)
@@ -12,15 +15,24 @@ const char *option_origin_name(enum option_origin origin)
     return names[origin];
 }
 
+/* Any of them may be secret, and freed memory is read by whoever finds a way to read memory. */
+static void wipe(char *text)
+{
+    if (text) {
+        explicit_bzero(text, strlen(text));
+        free(text);
+    }
+}
+
 static void clear_value(struct option_value *value)
 {
     for (size_t at = 0; at < value->count; at++) {
-        free(value->items[at]);
+        wipe(value->items[at]);
         if (value->names) {
             free(value->names[at]);
         }
     }
-    free(value->text);
+    wipe(value->text);
     free(value->items);
     free(value->names);
     *value = (struct option_value){0};
@@ -238,7 +250,7 @@ int option_begin(struct option_set *set, int index, enum option_origin origin, c
     struct option_value *value = &set->values[index];
     clear_value(value);
     value->origin = origin;
-    bytes_copy_printable(value->place, sizeof value->place, bytes_of(place));
+    printable_copy(value->place, sizeof value->place, bytes_of(place));
     value->is_set = true;
     if (type != OUTBOX_OPT_LIST && type != OUTBOX_OPT_MAP) {
         return 0;
@@ -259,7 +271,8 @@ int option_append(struct option_set *set, int index, const char *name, const cha
     }
     for (size_t at = 0; name && value->names && at < value->count; at++) {
         if (bytes_equal(bytes_of(value->names[at]), bytes_of(name))) {
-            return err_set(err, ERR_CONFIG, "'%s' stands there twice", name);
+            bool secret = set->table[index].flags & OUTBOX_OPT_SECRET;
+            return err_set(err, ERR_CONFIG, "'%s' stands there twice", secret ? "***" : name);
         }
     }
     char *copy = strdup(text);
@@ -304,6 +317,9 @@ static int append_all(struct option_set *set, int index, const char *text, struc
             *equals = '\0';
         }
         result = option_append(set, index, equals ? item : NULL, equals ? equals + 1 : item, err);
+    }
+    if (copy) {
+        explicit_bzero(copy, strlen(text)); /* cut to pieces by now */
     }
     free(copy);
     return result;
@@ -353,40 +369,14 @@ int64_t option_number(const struct option_set *set, const char *name)
     return option_get(set, name)->number;
 }
 
-/* Where the scheme ends; 0 if there is none. */
-static size_t scheme_length(const char *url)
-{
-    const char *authority = strstr(url, "://");
-    return authority ? (size_t)(authority - url) + 3 : 0;
-}
-
-/*
- * Passwords may hold '/', '#' and '@' that somebody forgot to encode, and a list cuts them at commas:
- * everything up to the last
- * '@' goes, and without one what does not end in a port.
- */
-void option_redact_url(struct text *out, const char *url)
-{
-    size_t scheme = scheme_length(url);
-    const char *rest = url + scheme;
-    const char *at_sign = strrchr(rest, '@');
-    const char *colon = strchr(rest, ':');
-    bool port = !colon || strspn(colon + 1, "0123456789") == strcspn(colon + 1, "/?#");
-    text_add_bytes(out, (struct bytes){url, scheme});
-    if (at_sign) {
-        text_add(out, "***");
-        text_add(out, at_sign);
-    } else {
-        text_add(out, scheme > 0 && port ? rest : "***");
-    }
-}
-
 void option_show_item(struct text *out, const struct outbox_option *row, const char *item)
 {
-    if (row->flags & OUTBOX_OPT_SECRET) {
-        text_add(out, "***");
+    size_t len = strlen(row->name);
+    bool file = len > 5 && strcmp(row->name + len - 5, "_file") == 0;
+    if (row->flags & OUTBOX_OPT_SECRET || (file && strchr(item, '\n'))) {
+        text_add(out, "***"); /* of a file its content, where the name belongs */
     } else if (row->flags & OUTBOX_OPT_URL) {
-        option_redact_url(out, item);
+        secrets_show_url(out, item);
     } else {
         text_add(out, item);
     }

@@ -22,6 +22,7 @@ struct option_value {
     enum option_origin origin;
     char place[160]; /* "relay.yaml:3:5", "OUTBOX_WORKERS", "-o workers" */
     bool is_set;
+    bool apart;     /* it stands in a file of its own, and `place` names who names it */
     char *text;     /* scalars as written */
     int64_t number; /* INT, BOOL, DURATION_MS, BYTES */
     char **items;   /* LIST: values; MAP: values */
@@ -77,9 +78,6 @@ void option_show(struct text *out, const struct outbox_option *row, const struct
 
 /* One item of a LIST or MAP, likewise. */
 void option_show_item(struct text *out, const struct outbox_option *row, const char *item);
-
-/* A URL without its user name and password. */
-void option_redact_url(struct text *out, const char *url);
 
 const char *option_origin_name(enum option_origin origin);
 

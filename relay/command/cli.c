@@ -8,6 +8,8 @@
 #include <unistd.h>
 
 #include "base/option.h"
+#include "base/output.h"
+#include "command/argv.h"
 
 extern char **environ;
 
@@ -63,7 +65,10 @@ static const unsigned global_flags = (1u << CLI_DRY_RUN) - 1;
 
 static const int64_t DURATION_MAX_MS = INT64_C(10) * 366 * 86400 * 1000;
 
-enum { LONG_ONLY = 256 }; /* getopt's codes of flags without a letter begin here */
+enum {
+    LONG_ONLY = 256, /* getopt's codes of flags without a letter begin here */
+    WORD_MAX_BYTES = 24
+};
 
 static int code_of(int flag)
 {
@@ -91,10 +96,24 @@ static const char *nearer(const char *word, const char *name, const char *best, 
     return name;
 }
 
+/* Who leaves out a word, or "KEY=", has a secret where a command or an option is read: only what looks like
+ * one of them is repeated. */
+static bool is_a_word(const char *text)
+{
+    size_t len = strspn(text, "abcdefghijklmnopqrstuvwxyz-");
+    return len > 0 && len <= WORD_MAX_BYTES && text[len] == '\0';
+}
+
 static int unknown_command(const struct cli_command *commands, const char *word, struct err *err)
 {
     const char *best = NULL;
     size_t distance = strlen(word) / 3 + 2;
+    if (!is_a_word(word)) {
+        return err_set(
+            err, ERR_USAGE,
+            "the first word is no command: 'outbox-relay --help' lists them (it is not shown: it may be "
+            "a secret)");
+    }
     for (; commands->name; commands++) {
         best = nearer(word, commands->name, best, &distance);
     }
@@ -102,18 +121,22 @@ static int unknown_command(const struct cli_command *commands, const char *word,
                 : err_set(err, ERR_USAGE, "unknown command '%s'; 'outbox-relay --help' lists them", word);
 }
 
-static int unknown_flag(const char *word, struct err *err)
+static int unknown_flag(const char *word, int letter, struct err *err)
 {
     char name[64];
     const char *best = NULL;
     const char *bare = word + strspn(word, "-");
     (void)snprintf(name, sizeof name, "%.*s", (int)strcspn(bare, "="), bare);
     size_t distance = strlen(name) / 3 + 1;
-    for (int flag = 0; flag < CLI_FLAGS && strncmp(word, "--", 2) == 0; flag++) {
+    if (strncmp(word, "--", 2) != 0 || !is_a_word(name)) {
+        return letter > 0 ? err_set(err, ERR_USAGE, "unknown option -%c", letter)
+                          : err_set(err, ERR_USAGE, "unknown option, which is not shown: it may be a secret");
+    }
+    for (int flag = 0; flag < CLI_FLAGS; flag++) {
         best = nearer(name, flags[flag].name, best, &distance);
     }
-    return best ? err_set(err, ERR_USAGE, "unknown option %s; did you mean --%s?", word, best)
-                : err_set(err, ERR_USAGE, "unknown option %s", word);
+    return best ? err_set(err, ERR_USAGE, "unknown option --%s; did you mean --%s?", name, best)
+                : err_set(err, ERR_USAGE, "unknown option --%s", name);
 }
 
 static int add_override(struct cli *cli, const char *key, const char *value, const char *place,
@@ -130,7 +153,8 @@ static int set_option(struct cli *cli, const char *pair, struct err *err)
 {
     const char *equals = strchr(pair, '=');
     if (!equals || equals == pair) {
-        return err_set(err, ERR_USAGE, "-o %s: write KEY=VALUE", pair);
+        return err_set(err, ERR_USAGE,
+                       "-o: write KEY=VALUE (what was given is not shown: it may be a secret)");
     }
     if (cli->scratch_count == CLI_MAX_OVERRIDES) {
         return err_set(err, ERR_USAGE, "more than %d options", CLI_MAX_OVERRIDES);
@@ -175,6 +199,20 @@ static void build_getopt(struct option *longs, char *shorts)
     longs[CLI_FLAGS] = (struct option){0};
 }
 
+static int flag_of(int code)
+{
+    int flag = 0;
+    while (code_of(flag) != code) {
+        flag++;
+    }
+    return flag;
+}
+
+static int needs_value(int code, struct err *err)
+{
+    return err_set(err, ERR_USAGE, "--%s needs a value", flags[flag_of(code)].name);
+}
+
 static int parse_flags(struct cli *cli, int argc, char **argv, struct err *err)
 {
     struct option longs[CLI_FLAGS + 1];
@@ -184,16 +222,12 @@ static int parse_flags(struct cli *cli, int argc, char **argv, struct err *err)
     optind = 1;
     for (int letter = 0; (letter = getopt_long(argc, argv, shorts, longs, NULL)) != -1;) {
         if (letter == ':') {
-            return err_set(err, ERR_USAGE, "%s needs a value", argv[optind - 1]);
+            return needs_value(optopt, err);
         }
         if (letter == '?') {
-            return unknown_flag(argv[optind - 1], err);
+            return unknown_flag(argv[optind - 1], optopt, err);
         }
-        int flag = 0;
-        while (code_of(flag) != letter) {
-            flag++;
-        }
-        if (take(cli, (enum cli_flag)flag, optarg, err) != 0) {
+        if (take(cli, (enum cli_flag)flag_of(letter), optarg, err) != 0) {
             return -1;
         }
     }
@@ -223,7 +257,11 @@ static const char *first_word(int argc, char **argv)
 
 int cli_parse(struct cli *cli, int argc, char **argv, const struct cli_command *commands, struct err *err)
 {
-    *cli = (struct cli){.argv = argv};
+    *cli = (struct cli){.argv = argv_take(argc, argv, err)};
+    if (!cli->argv) {
+        return -1;
+    }
+    argv = cli->argv;
     const char *word = first_word(argc, argv);
     cli->command = word ? find_command(commands, word) : NULL;
     if (word && !cli->command) {
@@ -239,7 +277,9 @@ int cli_parse(struct cli *cli, int argc, char **argv, const struct cli_command *
             continue;
         }
         if (cli->argument_count == CLI_MAX_ARGUMENTS || !cli->command || !cli->command->arguments[0]) {
-            return err_set(err, ERR_USAGE, "'%s' is one word too many", argv[at]);
+            return is_a_word(argv[at])
+                       ? err_set(err, ERR_USAGE, "'%s' is one word too many", argv[at])
+                       : err_set(err, ERR_USAGE, "a word too many, which is not shown: it may be a secret");
         }
         cli->arguments[cli->argument_count++] = argv[at];
     }
@@ -254,6 +294,7 @@ void cli_finish(struct cli *cli)
     for (size_t at = 0; at < cli->scratch_count; at++) {
         free(cli->scratch[at]);
     }
+    argv_free(cli->argv);
     *cli = (struct cli){0};
 }
 
@@ -270,7 +311,7 @@ static void print_flags(unsigned wanted)
             const char letter[] = {'-', flags[flag].letter, ',', '\0'};
             (void)snprintf(form, sizeof form, "%-3s --%s %s", flags[flag].letter ? letter : "",
                            flags[flag].name, flags[flag].argument ? flags[flag].argument : "");
-            (void)printf("  %-30s %s\n", form, flags[flag].help);
+            output_line(stdout, "  %-30s %s", form, flags[flag].help);
         }
     }
 }
@@ -278,17 +319,21 @@ static void print_flags(unsigned wanted)
 void cli_usage(const struct cli_command *commands, const struct cli_command *command)
 {
     if (command) {
-        (void)printf("outbox-relay %s %s\n\n%s.\n\n", command->name, command->arguments, command->summary);
+        output_line(stdout, "outbox-relay %s %s", command->name, command->arguments);
+        output_text(stdout, bytes_of("\n"));
+        output_line(stdout, "%s.", command->summary);
+        output_text(stdout, bytes_of("\n"));
         print_flags(command->flags | global_flags);
         return;
     }
-    (void)printf(
-        "outbox-relay moves messages from a PostgreSQL outbox table to a broker, and loses none.\n\n");
+    output_line(stdout,
+                "outbox-relay moves messages from a PostgreSQL outbox table to a broker, and loses none.");
+    output_text(stdout, bytes_of("\n"));
     for (; commands->name; commands++) {
-        (void)printf("  outbox-relay %-8s %-20s %s\n", commands->name, commands->arguments,
-                     commands->summary);
+        output_line(stdout, "  outbox-relay %-8s %-20s %s", commands->name, commands->arguments,
+                    commands->summary);
     }
-    (void)printf("\n");
+    output_text(stdout, bytes_of("\n"));
     print_flags(global_flags);
 }
 
@@ -332,7 +377,7 @@ bool cli_is_uuid(const char *text)
 
 int cli_fail(const struct err *err)
 {
-    (void)fprintf(stderr, "outbox-relay: %s\n", err->text);
+    output_line(stderr, "outbox-relay: %s", err->text);
     return err_exit_code(err->class);
 }
 
@@ -364,10 +409,10 @@ int cli_load_config(struct cli *cli, struct config *config, enum config_plugins 
 {
     struct err err = {0};
     if (load(cli, config, plugins, &err) == 0) {
-        (void)fputs(text_get(&config->faults), stderr); /* warnings */
+        output_text(stderr, text_view(&config->faults)); /* warnings */
         return 0;
     }
-    (void)fputs(text_get(&config->faults), stderr);
+    output_text(stderr, text_view(&config->faults));
     int code = cli_fail(&err);
     config_finish(config);
     return code;

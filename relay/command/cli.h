@@ -49,7 +49,7 @@ enum cli_flag {
 };
 
 struct cli {
-    char *const *argv;
+    char **argv;                       /* a copy; in the process's own, secrets are overwritten */
     const struct cli_command *command; /* NULL with --help and --version alone */
     const char *values[CLI_FLAGS];     /* NULL = not given; "" for flags without argument */
     struct config_override overrides[CLI_MAX_OVERRIDES];

@@ -10,7 +10,9 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/output.h"
 #include "command/cli.h"
+#include "command/document.h"
 #include "config/config_print.h"
 #include "kit/kit.h"
 #include "kit/scaffold.h"
@@ -69,22 +71,21 @@ static int print_list(const struct cli *cli)
     json_t *one = NULL;
     size_t at = 0;
     if (cli_has(cli, CLI_JSON)) {
-        (void)json_dumpf(list, stdout, JSON_COMPACT);
-        (void)printf("\n");
+        (void)document_print(list, 0);
     } else {
         json_array_foreach(list, at, one)
         {
             const char *refused = json_string_value(json_object_get(one, "refused"));
             if (refused) {
-                (void)printf("%s\n", refused);
+                output_line(stdout, "%s", refused);
             } else {
-                (void)printf("%-12s %-10s %s\n", json_string_value(json_object_get(one, "name")),
-                             json_string_value(json_object_get(one, "version")),
-                             json_string_value(json_object_get(one, "place")));
+                output_line(stdout, "%-12s %-10s %s", json_string_value(json_object_get(one, "name")),
+                            json_string_value(json_object_get(one, "version")),
+                            json_string_value(json_object_get(one, "place")));
             }
         }
-        (void)printf("Plugins are looked for in %s; any other by its absolute path.\n",
-                     loader_directory(directory));
+        output_line(stdout, "Plugins are looked for in %s; any other by its absolute path.",
+                    loader_directory(directory));
     }
     json_decref(list);
     return 0;
@@ -106,13 +107,19 @@ static int print_one(const char *value)
         return cli_fail(&err);
     }
     backend_library(table, library, sizeof library);
+    output_line(stdout, "%s %s (%s)", table->name, table->version, backend_find(value) ? "built in" : value);
+    char *rest = library;
+    for (const char *line = strsep(&rest, "\n"); line; line = strsep(&rest, "\n")) {
+        if (line[0]) {
+            output_line(stdout, "  %s", line);
+        }
+    }
+    output_line(stdout, "checks an idle session: %s; can be interrupted: %s",
+                BACKEND_HAS(table, check) ? "yes" : "no", BACKEND_HAS(table, interrupt) ? "yes" : "no");
+    output_line(stdout, "%s", options.count > 0 ? "options:" : "no options");
     text_init(&out, PRINT_MAX_BYTES);
-    text_addf(&out, "%s %s (%s)\n%s%schecks an idle session: %s; can be interrupted: %s\n%s", table->name,
-              table->version, backend_find(value) ? "built in" : value, library, library[0] ? "\n" : "",
-              BACKEND_HAS(table, check) ? "yes" : "no", BACKEND_HAS(table, interrupt) ? "yes" : "no",
-              options.count > 0 ? "options:\n" : "no options\n");
     config_print_options(options.table, table->name, &out);
-    (void)fputs(text_get(&out), stdout);
+    output_text(stdout, text_view(&out));
     text_finish(&out);
     option_set_finish(&options);
     return 0;
@@ -251,12 +258,17 @@ static int begin_one(const char *name)
     if (scaffold_write(name, &err) != 0) {
         return cli_fail(&err);
     }
-    (void)printf("%s/ is ready. Next:\n\n  cd %s\n  cmake -B build && cmake --build build && ctest "
-                 "--test-dir build\n\n"
-                 "or, without CMake:\n\n  cc -std=c11 -Wall -shared -fPIC -fvisibility=hidden %s.c -o %s.so "
-                 "$(pkg-config --cflags "
-                 "outbox-backend)\n  outbox-relay backends test \"$PWD/%s.so\"\n",
-                 name, name, name, name, name);
+    struct text next; /* of a name that scaffold_write took: a word */
+    text_init(&next, PRINT_MAX_BYTES);
+    text_addf(&next,
+              "%s/ is ready. Next:\n\n  cd %s\n  cmake -B build && cmake --build build && ctest "
+              "--test-dir build\n\n"
+              "or, without CMake:\n\n  cc -std=c11 -Wall -shared -fPIC -fvisibility=hidden %s.c -o %s.so "
+              "$(pkg-config --cflags "
+              "outbox-backend)\n  outbox-relay backends test \"$PWD/%s.so\"\n",
+              name, name, name, name, name);
+    output_text(stdout, text_view(&next));
+    text_finish(&next);
     return 0;
 }
 

@@ -2,6 +2,7 @@
 #include <stdio.h>
 
 #include "base/clock.h"
+#include "base/output.h"
 #include "command/cli.h"
 #include "plugin/backend.h"
 #include "service/program.h"
@@ -11,7 +12,7 @@
 static void warn(void *context, const char *hazard)
 {
     const char *part = context;
-    (void)printf("%s: warning: %s\n", part, hazard);
+    output_line(stdout, "%s: warning: %s", part, hazard);
 }
 
 static int check_database(struct program *program, struct err *err)
@@ -43,10 +44,10 @@ static int check_broker(struct program *program, struct err *err)
 static int report(const char *what, int result, struct err *err, int code)
 {
     if (result == 0) {
-        (void)printf("%s: ok\n", what);
+        output_line(stdout, "%s: ok", what);
         return code;
     }
-    (void)printf("%s: %s\n", what, err->text);
+    output_line(stdout, "%s: %s", what, err->text);
     int own = err_exit_code(err->class);
     err_clear(err);
     return own > code ? own : code; /* 78 before 77 before 69, as everywhere */

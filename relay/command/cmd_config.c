@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/output.h"
 #include "command/cli.h"
 #include "config/config_print.h"
 
@@ -37,7 +38,7 @@ int cmd_config(struct cli *cli)
     struct text out;
     text_init(&out, PRINT_MAX_BYTES);
     words[word].print(&config, &out);
-    (void)fputs(text_get(&out), stdout);
+    output_text(stdout, text_view(&out));
     text_finish(&out);
     config_finish(&config);
     return 0;

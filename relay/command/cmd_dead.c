@@ -6,7 +6,10 @@
 #include <time.h>
 
 #include "base/clock.h"
+#include "base/output.h"
+#include "base/printable.h"
 #include "command/cli.h"
+#include "command/document.h"
 #include "store/dead.h"
 #include "store/limits.h"
 #include "store/schema.h"
@@ -16,6 +19,7 @@ enum {
     LIST_AT_MOST = 100,
     MOVE_AT_ONCE = 1000,
     SECOND_MS = 1000,
+    ERROR_SHOWN_BYTES = 160,
     IDS_MAX_BYTES = 64 << 10,
     PATTERN_MAX_BYTES = 2048
 };
@@ -37,6 +41,7 @@ struct dead {
     bool all;
     int (*act)(struct dead *dead, struct err *err);
     json_t *list; /* what --json prints */
+    bool cut;     /* memory did not suffice for a letter */
     int64_t total;
 };
 
@@ -96,16 +101,11 @@ static void see_letter(void *context, const struct dead_letter *letter)
     struct dead *dead = context;
     dead->total++;
     if (!dead->json) {
-        char channel[256];
-        char type[256];
-        char key[256];
-        char error[160];
-        bytes_copy_printable(channel, sizeof channel, bytes_of(letter->channel));
-        bytes_copy_printable(type, sizeof type, bytes_of(letter->type));
-        bytes_copy_printable(key, sizeof key, bytes_of(letter->key ? letter->key : ""));
-        bytes_copy_printable(error, sizeof error, bytes_of(letter->error));
-        (void)printf("%s  %s  %s  %s%s%s  %s after %s: %s\n", letter->died_at, letter->id, channel, type,
-                     letter->key ? "  key " : "", key, letter->reason, letter->attempts, error);
+        char error[ERROR_SHOWN_BYTES];
+        printable_copy(error, sizeof error, bytes_of(letter->error));
+        output_line(stdout, "%s  %s  %s  %s%s%s  %s after %s: %s", letter->died_at, letter->id,
+                    letter->channel, letter->type, letter->key ? "  key " : "",
+                    letter->key ? letter->key : "", letter->reason, letter->attempts, error);
         return;
     }
     json_t *object = json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s}", "id", letter->id, "channel",
@@ -121,9 +121,9 @@ static void see_letter(void *context, const struct dead_letter *letter)
 static int print_json(const char *name, json_t *list, int64_t total)
 {
     json_t *document = json_pack("{s:O, s:I}", name, list, "count", (json_int_t)total);
-    int result = document ? json_dumpf(document, stdout, JSON_COMPACT) : -1;
+    int result = document ? document_print(document, 0) : -1;
     json_decref(document);
-    return result == 0 && printf("\n") == 1 ? 0 : -1;
+    return result;
 }
 
 static int list(struct dead *dead, struct err *err)
@@ -140,10 +140,10 @@ static int list(struct dead *dead, struct err *err)
     if (dead->total == 0) {
         bool some =
             dead->filter.ids || dead->filter.reason || dead->filter.channel || dead->filter.since_ms >= 0;
-        (void)printf(some ? "no dead letters of that selection; without one, 'dead list' shows all\n"
-                          : "no dead letters\n");
+        output_line(stdout, "no dead letters%s",
+                    some ? " of that selection; without one, 'dead list' shows all" : "");
     } else if (dead->total == limit) {
-        (void)printf("the newest %lld; --limit shows more\n", (long long)limit);
+        output_line(stdout, "the newest %lld; --limit shows more", (long long)limit);
     }
     return 0;
 }
@@ -153,30 +153,33 @@ static void see_export(void *context, const struct dead_export *letter)
 {
     struct dead *dead = context;
     dead->total++;
-    size_t len = strlen(letter->fields);
-    (void)printf("%.*s", (int)len - 1, letter->fields); /* without the closing brace */
+    struct text line;
+    text_init(&line, SIZE_MAX - 1);
+    text_add_bytes(&line, (struct bytes){letter->fields, strlen(letter->fields) - 1}); /* without "}" */
     if (letter->payload) {
-        struct text payload;
-        text_init(&payload, SIZE_MAX);
-        text_add_json(&payload, bytes_of(letter->payload));
-        (void)printf(", \"payload\": %s", text_get(&payload));
-        text_finish(&payload);
+        text_add(&line, ", \"payload\": ");
+        text_add_json(&line, bytes_of(letter->payload));
     } else if (letter->payload_base64) {
-        (void)printf(", \"payload_base64\": \"");
-        for (const char *at = letter->payload_base64; *at; at++) {
-            if (*at != '\n') {
-                (void)putchar(*at);
-            }
+        text_add(&line, ", \"payload_base64\": \"");
+        for (const char *at = letter->payload_base64; *at;) {
+            size_t len = strcspn(at, "\n"); /* PostgreSQL breaks it into lines */
+            text_add_bytes(&line, (struct bytes){at, len});
+            at += len + (at[len] == '\n');
         }
-        (void)putchar('"');
+        text_add(&line, "\"");
     }
-    (void)printf("}\n");
+    text_add(&line, "}\n");
+    dead->cut = dead->cut || line.overflow;
+    output_text(stdout, text_view(&line));
+    text_finish(&line);
 }
 
 static int export(struct dead *dead, struct err *err)
 {
     int64_t limit = dead->limit > 0 ? dead->limit : INT64_MAX;
-    return dead_each(dead->pg, &dead->filter, limit, see_export, dead, err);
+    int result = dead_each(dead->pg, &dead->filter, limit, see_export, dead, err);
+    return result == 0 && dead->cut ? err_set(err, ERR_INTERNAL, "out of memory: a letter is not whole")
+                                    : result;
 }
 
 static int show(struct dead *dead, struct err *err)
@@ -203,8 +206,8 @@ static void see_count(void *context, const struct dead_count *count)
                                    "count", (json_int_t)count->count);
         (void)json_array_append_new(dead->list, object);
     } else {
-        (void)printf("  %lld of channel %s, %s: %s\n", (long long)count->count, count->channel, count->reason,
-                     count->error);
+        output_line(stdout, "  %lld of channel %s, %s: %s", (long long)count->count, count->channel,
+                    count->reason, count->error);
     }
 }
 
@@ -219,9 +222,9 @@ static int rehearse(struct dead *dead, const char *verb, struct err *err)
                    : err_set(err, ERR_INTERNAL, "the result could not be written");
     }
     bool some = dead->limit > 0 && dead->limit < dead->total;
-    (void)printf("%s%lld dead letter%s would be %s; nothing was done\n", some ? "of these, the oldest " : "",
-                 (long long)(some ? dead->limit : dead->total), plural(some ? dead->limit : dead->total),
-                 verb);
+    output_line(stdout, "%s%lld dead letter%s would be %s; nothing was done",
+                some ? "of these, the oldest " : "", (long long)(some ? dead->limit : dead->total),
+                plural(some ? dead->limit : dead->total), verb);
     return 0;
 }
 
@@ -264,9 +267,9 @@ static int change(struct dead *dead, change_function *function, const char *verb
     }
     int result = change_all(dead, function, err);
     if (dead->json) {
-        (void)printf("{\"%s\":%lld}\n", verb, (long long)dead->total);
+        output_line(stdout, "{\"%s\":%lld}", verb, (long long)dead->total);
     } else {
-        (void)printf("%lld dead letter%s %s\n", (long long)dead->total, plural(dead->total), verb);
+        output_line(stdout, "%lld dead letter%s %s", (long long)dead->total, plural(dead->total), verb);
     }
     return result;
 }

@@ -2,10 +2,13 @@
 #include <inttypes.h>
 #include <jansson.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/output.h"
 #include "command/cli.h"
+#include "command/document.h"
 #include "message/template.h"
 #include "service/program.h"
 #include "store/inspect.h"
@@ -29,9 +32,7 @@ static json_t *headers_of(const struct outbox_message *message)
     json_t *headers = json_object();
     for (size_t at = 0; at < message->header_count; at++) {
         const struct outbox_header *header = outbox_header_at(message, at);
-        char name[256];
-        bytes_copy_printable(name, sizeof name, (struct bytes){header->name.ptr, header->name.len});
-        (void)json_object_set_new(headers, name, string_of(header->value));
+        (void)json_object_setn_new(headers, header->name.ptr, header->name.len, string_of(header->value));
     }
     return headers;
 }
@@ -79,13 +80,9 @@ static void tell(const json_t *object)
         if (json_is_null(value) || (json_is_string(value) && json_string_length(value) == 0)) {
             continue;
         }
-        (void)printf("%-17s ", name);
-        if (json_is_string(value)) {
-            (void)printf("%s\n", json_string_value(value));
-        } else {
-            (void)json_dumpf(value, stdout, JSON_COMPACT | JSON_ENCODE_ANY);
-            (void)printf("\n");
-        }
+        char *other = json_is_string(value) ? NULL : json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY);
+        output_line(stdout, "%-17s %s", name, other ? other : json_string_value(value));
+        free(other);
     }
 }
 
@@ -135,8 +132,7 @@ static int explain(struct program *program, const char *id, bool json, struct er
         find_destination(program, &batch.rows[0], &explained);
         json_t *object = describe(&batch.rows[0].message, &explained);
         if (json) {
-            (void)json_dumpf(object, stdout, JSON_COMPACT);
-            (void)printf("\n");
+            (void)document_print(object, 0);
         } else {
             tell(object);
         }

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/output.h"
 #include "command/cli.h"
 #include "postgres/pg.h"
 #include "store/limits.h"
@@ -26,10 +27,12 @@ static int ask_installed(const char *conninfo, int *installed, struct err *err)
         return -1;
     }
     if (result != 0) {
-        (void)printf("-- The database could not be asked (%s): this is a whole installation.\n", err->text);
+        /* A line feed in it would end the comment, and what follows would be SQL. */
+        output_line(stdout, "-- The database could not be asked (%s): this is a whole installation.",
+                    err->text);
         err_clear(err);
     } else {
-        (void)printf("-- Version %d is installed, %d is the newest.\n", *installed, schema_newest());
+        output_line(stdout, "-- Version %d is installed, %d is the newest.", *installed, schema_newest());
     }
     return 0;
 }
@@ -48,7 +51,7 @@ static int print_sql(const char *conninfo, const struct schema_order *order, str
         schema_print_order(&sql, order);
         text_add(&sql, "COMMIT;\n");
     }
-    (void)fputs(text_get(&sql), stdout);
+    output_text(stdout, text_view(&sql));
     text_finish(&sql);
     return 0;
 }
@@ -56,17 +59,17 @@ static int print_sql(const char *conninfo, const struct schema_order *order, str
 static void tell(const struct schema_report *report)
 {
     if (report->before == report->after) {
-        (void)printf("schema outbox is up to date (version %d)\n", report->after);
+        output_line(stdout, "schema outbox is up to date (version %d)", report->after);
     } else {
-        (void)printf("schema outbox migrated from version %d to %d\n", report->before, report->after);
+        output_line(stdout, "schema outbox migrated from version %d to %d", report->before, report->after);
     }
     if (!report->roles_exist) {
         struct text sql;
         text_init(&sql, SQL_MAX_BYTES);
         schema_roles(&sql);
-        (void)printf("-- This user may not create roles. Let somebody who may run the following, in this "
-                     "database:\n%s",
-                     text_get(&sql));
+        output_line(stdout, "-- This user may not create roles. Let somebody who may run the following, in "
+                            "this database:");
+        output_text(stdout, text_view(&sql));
         text_finish(&sql);
     }
 }
@@ -96,12 +99,13 @@ static int set_order(struct pg *pg, const struct schema_order *order, struct err
     if (schema_set_order(pg, order, &changed, err) != 0) {
         return -1;
     }
-    (void)printf("order: %s", order->by_key ? "key" : "none");
+    const char *change =
+        changed ? "; relays that run with another setting stop claiming: restart them" : ", as before";
     if (order->by_key) {
-        (void)printf(", %lld lanes", (long long)order->lanes);
+        output_line(stdout, "order: key, %lld lanes%s", (long long)order->lanes, change);
+    } else {
+        output_line(stdout, "order: none%s", change);
     }
-    (void)printf("%s\n", changed ? "; relays that run with another setting stop claiming: restart them"
-                                 : ", as before");
     return 0;
 }
 

@@ -5,6 +5,7 @@
 #include <time.h>
 
 #include "base/clock.h"
+#include "base/output.h"
 #include "command/cli.h"
 #include "store/limits.h"
 #include "store/pause.h"
@@ -41,13 +42,11 @@ static int read_request(const struct cli *cli, struct request *request, struct e
 static void name_scope(const struct request *request, char *out, size_t bytes)
 {
     bool all = strcmp(request->scope, ALL) == 0;
-    char clean[256];
-    bytes_copy_printable(clean, sizeof clean, bytes_of(request->scope));
     (void)snprintf(out, bytes, "%s%s",
                    all                             ? "all channels"
                    : strpbrk(request->scope, "*?") ? "channels like "
                                                    : "channel ",
-                   all ? "" : clean);
+                   all ? "" : request->scope);
 }
 
 /* A transaction's end wakes nobody outside: this looks now and then. What is in flight ends by
@@ -86,7 +85,7 @@ static void tell_of_unknown(struct pg *pg, const struct request *request)
     int result = pause_known(pg, request->scope, &known, &in_force, &err);
     text_finish(&in_force);
     if (result == 0 && !known) {
-        (void)printf("note: no message that is here concerns that: is the name right?\n");
+        output_line(stdout, "note: no message that is here concerns that: is the name right?");
     }
 }
 
@@ -95,13 +94,11 @@ static void tell_in_force(struct pg *pg, const struct request *request, bool was
 {
     struct err err = {0};
     struct text in_force;
-    char clean[1024];
     bool known = true;
     text_init(&in_force, MAX_BYTES);
     int result = pause_known(pg, request->scope, &known, &in_force, &err);
-    bytes_copy_printable(clean, sizeof clean, bytes_of(text_get(&in_force)));
-    if (result == 0 && clean[0]) {
-        (void)printf("%s: %s\n", was_paused ? "still paused are" : "paused are", clean);
+    if (result == 0 && in_force.len > 0) {
+        output_line(stdout, "%s: %s", was_paused ? "still paused are" : "paused are", text_get(&in_force));
     }
     text_finish(&in_force);
 }
@@ -116,7 +113,7 @@ static int do_pause(struct pg *pg, const struct request *request, struct err *er
     if (request->wait && await_in_flight(pg, err) != 0) {
         return -1;
     }
-    (void)printf("%s: paused%s\n", scope, request->wait ? ", and nothing of it is in flight" : "");
+    output_line(stdout, "%s: paused%s", scope, request->wait ? ", and nothing of it is in flight" : "");
     if (strcmp(request->scope, ALL) != 0) {
         tell_of_unknown(pg, request);
     }
@@ -131,7 +128,7 @@ static int do_resume(struct pg *pg, const struct request *request, struct err *e
     if (pause_end(pg, request->scope, &was_paused, err) != 0) {
         return -1;
     }
-    (void)printf("%s: %s\n", scope, was_paused ? "resumed" : "was not paused");
+    output_line(stdout, "%s: %s", scope, was_paused ? "resumed" : "was not paused");
     tell_in_force(pg, request, was_paused);
     return 0;
 }

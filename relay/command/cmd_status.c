@@ -4,7 +4,9 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/output.h"
 #include "command/cli.h"
+#include "command/document.h"
 #include "store/inspect.h"
 #include "store/limits.h"
 #include "store/schema.h"
@@ -22,7 +24,7 @@ static void tell_more(const json_t *object, const char *name, const char *before
 {
     json_int_t more = json_integer_value(json_object_get(object, name));
     if (more > 0) {
-        (void)printf("%s and %lld more %s\n", before, (long long)more, behind);
+        output_line(stdout, "%s and %lld more %s", before, (long long)more, behind);
     }
 }
 
@@ -31,16 +33,16 @@ static bool tell_relay(const json_t *relay)
 {
     bool troubled = strcmp(text_at(relay, "state"), "blocked") == 0;
     if (troubled) {
-        (void)printf("BLOCKED: relay %s: %s; nothing is lost\n", text_at(relay, "instance"),
-                     text_at(relay, "reason"));
+        output_line(stdout, "BLOCKED: relay %s: %s; nothing is lost", text_at(relay, "instance"),
+                    text_at(relay, "reason"));
     }
     size_t at = 0;
     json_t *hold = NULL;
     json_array_foreach(json_object_get(relay, "holds"), at, hold)
     {
-        (void)printf("ON HOLD: channel %s: %s; next try in %lld s, nothing is lost\n",
-                     text_at(hold, "channel"), text_at(hold, "reason"),
-                     (long long)json_integer_value(json_object_get(hold, "next_try_in_s")));
+        output_line(stdout, "ON HOLD: channel %s: %s; next try in %lld s, nothing is lost",
+                    text_at(hold, "channel"), text_at(hold, "reason"),
+                    (long long)json_integer_value(json_object_get(hold, "next_try_in_s")));
         troubled = true;
     }
     tell_more(relay, "holds_more", "ON HOLD:", "channels");
@@ -56,11 +58,11 @@ static bool tell_pauses(const json_t *status)
     {
         bool all = strcmp(text_at(pause, "scope"), "*") == 0;
         const char *until = text_at(pause, "until");
-        (void)printf("PAUSED: %s%s by %s since %s%s%s%s%s; outbox-relay resume%s%s ends it\n",
-                     all ? "all channels" : "channel ", all ? "" : text_at(pause, "scope"),
-                     text_at(pause, "paused_by"), text_at(pause, "paused_at"), until[0] ? " until " : "",
-                     until, text_at(pause, "reason")[0] ? ": " : "", text_at(pause, "reason"), all ? "" : " ",
-                     all ? "" : text_at(pause, "scope"));
+        output_line(stdout, "PAUSED: %s%s by %s since %s%s%s%s%s; outbox-relay resume%s%s ends it",
+                    all ? "all channels" : "channel ", all ? "" : text_at(pause, "scope"),
+                    text_at(pause, "paused_by"), text_at(pause, "paused_at"), until[0] ? " until " : "",
+                    until, text_at(pause, "reason")[0] ? ": " : "", text_at(pause, "reason"), all ? "" : " ",
+                    all ? "" : text_at(pause, "scope"));
     }
     tell_more(status, "paused_more", "PAUSED:", "scopes");
     return json_array_size(pauses) > 0;
@@ -74,7 +76,7 @@ static bool tell_strangers(const json_t *status)
     const json_t *strangers = json_object_get(status, "strangers");
     json_array_foreach(strangers, at, sentence)
     {
-        (void)printf("IN THE WAY: %s\n", json_string_value(sentence));
+        output_line(stdout, "IN THE WAY: %s", json_string_value(sentence));
     }
     return json_array_size(strangers) > 0;
 }
@@ -89,13 +91,13 @@ static bool tell_retries(const json_t *status)
     {
         int64_t messages = json_integer_value(json_object_get(retry, "messages"));
         bool refused = json_integer_value(json_object_get(retry, "attempts")) > 0;
-        (void)printf("RETRYING: channel %s: %lld message%s %s: %s; next try in %lld s\n",
-                     text_at(retry, "channel"), (long long)messages, messages == 1 ? "" : "s",
-                     refused         ? messages == 1 ? "was refused" : "were refused"
-                     : messages == 1 ? "is to be sent again after"
-                                     : "are to be sent again after",
-                     text_at(retry, "last_error"),
-                     (long long)json_integer_value(json_object_get(retry, "next_try_in_s")));
+        output_line(stdout, "RETRYING: channel %s: %lld message%s %s: %s; next try in %lld s",
+                    text_at(retry, "channel"), (long long)messages, messages == 1 ? "" : "s",
+                    refused         ? messages == 1 ? "was refused" : "were refused"
+                    : messages == 1 ? "is to be sent again after"
+                                    : "are to be sent again after",
+                    text_at(retry, "last_error"),
+                    (long long)json_integer_value(json_object_get(retry, "next_try_in_s")));
     }
     return json_array_size(retries) > 0;
 }
@@ -120,43 +122,41 @@ static void tell_verdict(const json_t *status)
     troubled = tell_pauses(status) || troubled;
     troubled = tell_retries(status) || troubled;
     if (alive == 0 && waiting > 0) {
-        (void)printf("STOPPED: no relay is running and %lld message%s: start 'outbox-relay run'\n",
-                     (long long)waiting, waiting == 1 ? " waits" : "s wait");
+        output_line(stdout, "STOPPED: no relay is running and %lld message%s: start 'outbox-relay run'",
+                    (long long)waiting, waiting == 1 ? " waits" : "s wait");
     } else if (!troubled) {
-        (void)printf("OK: %zu relay%s running\n", alive, alive == 1 ? " is" : "s are");
+        output_line(stdout, "OK: %zu relay%s running", alive, alive == 1 ? " is" : "s are");
     }
 }
 
 static void tell(const json_t *status)
 {
     tell_verdict(status);
-    (void)printf("waiting %lld, oldest %.1f s; scheduled %lld; dead letters: %lld\n",
-                 (long long)json_integer_value(json_object_get(status, "backlog")),
-                 json_number_value(json_object_get(status, "oldest_message_age_s")),
-                 (long long)json_integer_value(json_object_get(status, "scheduled")),
-                 (long long)json_integer_value(json_object_get(status, "dead_letters")));
+    output_line(stdout, "waiting %lld, oldest %.1f s; scheduled %lld; dead letters: %lld",
+                (long long)json_integer_value(json_object_get(status, "backlog")),
+                json_number_value(json_object_get(status, "oldest_message_age_s")),
+                (long long)json_integer_value(json_object_get(status, "scheduled")),
+                (long long)json_integer_value(json_object_get(status, "dead_letters")));
     size_t index = 0;
     json_t *channel = NULL;
     json_array_foreach(json_object_get(status, "channels"), index, channel)
     {
-        (void)printf("  channel %s: %lld waiting, oldest %.1f s\n", text_at(channel, "channel"),
-                     (long long)json_integer_value(json_object_get(channel, "messages")),
-                     json_number_value(json_object_get(channel, "oldest_age_s")));
+        output_line(stdout, "  channel %s: %lld waiting, oldest %.1f s", text_at(channel, "channel"),
+                    (long long)json_integer_value(json_object_get(channel, "messages")),
+                    json_number_value(json_object_get(channel, "oldest_age_s")));
     }
     json_array_foreach(json_object_get(status, "relays"), index, channel)
     {
-        (void)printf("  relay %s: %s since %s, backend %s%s\n", text_at(channel, "instance"),
-                     text_at(channel, "state"), text_at(channel, "since"), text_at(channel, "backend"),
-                     json_is_true(json_object_get(channel, "stale")) ? ", not seen for 30 s: dead" : "");
+        output_line(stdout, "  relay %s: %s since %s, backend %s%s", text_at(channel, "instance"),
+                    text_at(channel, "state"), text_at(channel, "since"), text_at(channel, "backend"),
+                    json_is_true(json_object_get(channel, "stale")) ? ", not seen for 30 s: dead" : "");
     }
     tell_more(status, "relays_more", " ", "relays");
 }
 
 static void add_stranger(void *context, const char *sentence)
 {
-    char clean[600];
-    bytes_copy_printable(clean, sizeof clean, bytes_of(sentence));
-    (void)json_array_append_new(context, json_string(clean));
+    (void)json_array_append_new(context, json_string(sentence));
 }
 
 static int read_status(struct pg *pg, json_t **status, struct err *err)
@@ -186,8 +186,9 @@ static int show(struct pg *pg, bool json, struct err *err)
     if (result == 0) {
         (void)json_object_set(status, "strangers", strangers);
         if (json) {
-            (void)json_dumpf(status, stdout, JSON_COMPACT | JSON_REAL_PRECISION(15));
-            (void)printf("\n");
+            result = document_print(status, JSON_REAL_PRECISION(15)) == 0
+                         ? 0
+                         : err_set(err, ERR_INTERNAL, "the status could not be written");
         } else {
             tell(status);
         }

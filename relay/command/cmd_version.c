@@ -4,8 +4,10 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/output.h"
 #include "base/version.h"
 #include "command/cli.h"
+#include "command/document.h"
 #include "config/yaml.h"
 #include "plugin/backend.h"
 #include "postgres/pg.h"
@@ -46,31 +48,33 @@ static void print_json(json_t *libraries, json_t *warnings)
                   RELAY_COMMIT, "backend_abi", (int)OUTBOX_BACKEND_ABI_MAJOR, (int)OUTBOX_BACKEND_ABI_MINOR,
                   "schema", schema_newest(), "libpq", pg_library_version(), "backends", backends, "libraries",
                   libraries, "warnings", warnings);
-    (void)json_dumpf(version, stdout, JSON_COMPACT);
-    (void)printf("\n");
+    (void)document_print(version, 0);
     json_decref(version);
+}
+
+static const char *text_of(const json_t *libraries, const char *name)
+{
+    return json_string_value(json_object_get(libraries, name));
 }
 
 static void print_text(json_t *libraries, json_t *warnings)
 {
-    (void)printf("outbox-relay %s (%s)\nbackend ABI %u.%u, schema %d\n", RELAY_VERSION, RELAY_COMMIT,
-                 OUTBOX_BACKEND_ABI_MAJOR, OUTBOX_BACKEND_ABI_MINOR, schema_newest());
-    static const char *const own[] = {"libpq", "libyaml", "jansson"};
-    for (size_t at = 0; at < sizeof own / sizeof own[0]; at++) {
-        (void)printf("%s%s %s", at > 0 ? ", " : "", own[at],
-                     json_string_value(json_object_get(libraries, own[at])));
-    }
-    (void)printf("\nbackends:\n");
+    output_line(stdout, "outbox-relay %s (%s)", RELAY_VERSION, RELAY_COMMIT);
+    output_line(stdout, "backend ABI %u.%u, schema %d", OUTBOX_BACKEND_ABI_MAJOR, OUTBOX_BACKEND_ABI_MINOR,
+                schema_newest());
+    output_line(stdout, "libpq %s, libyaml %s, jansson %s", text_of(libraries, "libpq"),
+                text_of(libraries, "libyaml"), text_of(libraries, "jansson"));
+    output_line(stdout, "backends:");
     for (const char *const *name = backend_names(); *name; name++) {
-        const char *library = json_string_value(json_object_get(libraries, *name));
-        (void)printf("  %s %s%s%s\n", *name, backend_find(*name)->version, library ? ", " : "",
-                     library ? library : "");
+        const char *library = text_of(libraries, *name);
+        output_line(stdout, "  %s %s%s%s", *name, backend_find(*name)->version, library ? ", " : "",
+                    library ? library : "");
     }
     json_t *warning = NULL;
     size_t at = 0;
     json_array_foreach(warnings, at, warning)
     {
-        (void)printf("%s\n", json_string_value(warning));
+        output_line(stdout, "%s", json_string_value(warning));
     }
 }
 

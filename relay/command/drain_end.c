@@ -3,6 +3,7 @@
 #include <stdio.h>
 
 #include "base/clock.h"
+#include "base/printable.h"
 #include "command/drain.h"
 
 enum {
@@ -43,7 +44,7 @@ static void see_stranger(void *context, const char *sentence)
 {
     char *first = context;
     if (first[0] == '\0') {
-        bytes_copy_printable(first, RESULT_BYTES, bytes_of(sentence));
+        printable_copy(first, RESULT_BYTES, bytes_of(sentence));
     }
 }
 

@@ -5,6 +5,8 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/output.h"
+#include "command/document.h"
 #include "command/drain.h"
 
 enum { PROGRESS_EVERY_MS = 10000 };
@@ -25,8 +27,8 @@ void drain_show_progress(struct drain *drain)
     int64_t done = published(drain);
     int percent = drain->total > 0 && done < drain->total ? (int)(done * 100 / drain->total) : 100;
     if (tty) {
-        (void)fprintf(stderr, "\r[%-40.*s] %3d %%  %" PRId64 " of %" PRId64, percent * 40 / 100,
-                      "########################################", percent, done, drain->total);
+        output_passing(stderr, "[%-40.*s] %3d %%  %" PRId64 " of %" PRId64, percent * 40 / 100,
+                       "########################################", percent, done, drain->total);
     } else {
         LOG(&drain->program->log, LOG_INFO, "draining", log_number("published", done),
             log_number("of", drain->total));
@@ -40,9 +42,9 @@ static void tell_text(const struct drain *drain, const struct metrics *metrics, 
         (void)snprintf(left, sizeof left, ", %" PRId64 " left, %" PRId64 " on hold, %" PRId64 " wait",
                        drain->left.messages + drain->left.due, drain->left.resting, drain->left.waiting);
     }
-    (void)fprintf(stderr, "outbox-relay: drained %" PRIu64 " in %.1f s, %" PRIu64 " dead-lettered%s: %s\n",
-                  metrics_get(&metrics->published), seconds, metrics_get(&metrics->dead_lettered), left,
-                  drain->result);
+    output_line(stderr, "outbox-relay: drained %" PRIu64 " in %.1f s, %" PRIu64 " dead-lettered%s: %s",
+                metrics_get(&metrics->published), seconds, metrics_get(&metrics->dead_lettered), left,
+                drain->result);
 }
 
 /* A figure of what is left: null where nobody could look. */
@@ -61,8 +63,7 @@ static void tell_json(const struct drain *drain, const struct metrics *metrics, 
         figure(drain, drain->left.messages + drain->left.due), "on_hold", figure(drain, drain->left.resting),
         "waiting", figure(drain, drain->left.waiting), "seconds", seconds, "result", drain->result,
         "exit_code", drain->code);
-    (void)json_dumpf(summary, stdout, JSON_COMPACT | JSON_REAL_PRECISION(6));
-    (void)printf("\n");
+    (void)document_print(summary, JSON_REAL_PRECISION(6));
     json_decref(summary);
 }
 
@@ -73,7 +74,7 @@ void drain_tell(struct drain *drain, bool json)
         drain->program->pool ? &pool_shared(drain->program->pool)->metrics : &none;
     double seconds = (double)(clock_now_ms() - drain->began_ms) / 1000;
     if (drain->show_progress && isatty(STDERR_FILENO)) {
-        (void)fprintf(stderr, "\n");
+        output_text(stderr, bytes_of("\n"));
     }
     (json ? tell_json : tell_text)(drain, metrics, seconds);
 }

@@ -6,12 +6,15 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/secrets.h"
 #include "config/config_file.h"
+#include "config/file_content.h"
 #include "plugin/backend.h"
 #include "plugin/loader.h"
+#include "postgres/pg.h"
 #include "postgres/pg_hosts.h"
 
-enum { FILE_MAX_BYTES = 4 << 20, FAULTS_MAX_BYTES = 64 << 10 };
+enum { FILE_MAX_BYTES = 1 << 20, FAULTS_MAX_BYTES = 64 << 10 };
 
 static const char default_file[] = "/etc/outbox-relay.yaml";
 
@@ -116,9 +119,8 @@ static void warn_of_flags(struct config *config)
         for (size_t at = 0; at < set->count && !runs; at++) {
             const struct option_value *value = &set->values[at];
             if (value->is_set && value->origin == OPTION_FLAG) {
-                text_addf(
-                    &config->faults, "%s: warning: %s.%s is an option of backend %s, and the backend is %s\n",
-                    value->place, set->section, set->table[at].name, set->section, config->backend->name);
+                config_warn(config, value->place, "%s.%s is an option of backend %s, and the backend is %s",
+                            set->section, set->table[at].name, set->section, config->backend->name);
             }
         }
     }
@@ -127,43 +129,25 @@ static void warn_of_flags(struct config *config)
 /* ---- the backend comes first: it says which options there are ---- */
 
 struct sources {
-    const char *file; /* NULL = none */
-    char *content;    /* of the file, read once: it may be a pipe */
-    size_t content_bytes;
-    int error; /* errno, where there is no content */
+    const char *file;            /* NULL = none */
+    struct file_content content; /* read once: it may be a pipe */
+    int error;                   /* errno, where there is no content */
     const char *const *environment;
     const struct config_override *overrides;
     size_t override_count;
     char *backend; /* its name, by a first reading; NULL = none */
 };
 
-static void read_file(struct sources *from)
-{
-    FILE *file = from->file ? fopen(from->file, "re") : NULL;
-    char *content = file ? malloc(FILE_MAX_BYTES) : NULL;
-    from->error = errno;
-    if (content) {
-        errno = 0;
-        from->content_bytes = fread(content, 1, FILE_MAX_BYTES, file);
-        from->error = ferror(file) ? errno : from->content_bytes == FILE_MAX_BYTES ? EFBIG : 0;
-        from->content = from->error == 0 ? content : NULL;
-    }
-    if (content && !from->content) {
-        free(content);
-    }
-    if (file) {
-        (void)fclose(file);
-    }
-}
-
 static void read_sources(struct config *config, const struct sources *from)
 {
     if (from->file) {
         (void)snprintf(config->file, sizeof config->file, "%s", from->file);
-        if (from->content) {
-            config_file_bind(config, from->file, (struct bytes){from->content, from->content_bytes});
+        if (from->error == 0) {
+            config_file_bind(config, from->file, (struct bytes){from->content.bytes, from->content.len});
         } else {
-            config_fault(config, from->file, "cannot read the configuration file: %s", strerror(from->error));
+            bool url = strstr(from->file, "://") != NULL; /* of something else, with its password */
+            config_fault(config, url ? "-c" : from->file, "cannot read the configuration file: %s",
+                         strerror(from->error));
         }
     }
     config_read_environment(config, from->environment);
@@ -254,6 +238,52 @@ static int check_backend(const struct config *config, const struct sources *from
     return same || config->fault_count > 0 ? 0 : err_set(err, ERR_INTERNAL, "out of memory");
 }
 
+/* ---- secrets ---- */
+
+/* How many of them are secret. */
+static size_t remember_values(const struct outbox_option *row, const struct option_value *value)
+{
+    size_t found = 0;
+    bool one = row->type != OUTBOX_OPT_LIST && row->type != OUTBOX_OPT_MAP;
+    const char *const alone[] = {value->text};
+    const char *const *items = one ? alone : (const char *const *)value->items;
+    size_t count = one ? value->text != NULL : value->count; /* none where memory was short */
+    for (size_t at = 0; at < count; at++) {
+        if (row->flags & OUTBOX_OPT_SECRET) {
+            secrets_add(bytes_of(items[at]));
+            found++;
+        } else if (row->flags & OUTBOX_OPT_URL) {
+            secrets_add_url(items[at]);
+            found += strchr(items[at], '@') != NULL;
+        }
+    }
+    return found;
+}
+
+/* Of those that stand in the file itself. */
+static size_t remember_set(const struct option_set *set)
+{
+    size_t found = 0;
+    for (size_t at = 0; set->values && at < set->count; at++) {
+        size_t secret = remember_values(&set->table[at], &set->values[at]);
+        found += set->values[at].origin == OPTION_FILE && !set->values[at].apart ? secret : 0;
+    }
+    return found;
+}
+
+/* From now on, whoever repeats them is not heard. True if one stands in the file. */
+static bool remember_secrets(const struct config *config)
+{
+    size_t found = remember_set(&config->core);
+    for (size_t at = 0; at < config->section_count; at++) {
+        found += remember_set(&config->sections[at]);
+    }
+    if (config->core.values) {
+        pg_remember_secrets(config_text(config, "database"));
+    }
+    return found > 0;
+}
+
 int config_load(struct config *config, const char *file, const char *const *environment,
                 const struct config_override *overrides, size_t override_count, enum config_plugins plugins,
                 struct err *err)
@@ -263,7 +293,7 @@ int config_load(struct config *config, const char *file, const char *const *envi
                            .overrides = overrides,
                            .override_count = override_count};
     *config = (struct config){0};
-    read_file(&from);
+    from.error = from.file ? file_content_read(&from.content, from.file, FILE_MAX_BYTES) : 0;
     text_init(&config->faults, FAULTS_MAX_BYTES);
     struct err refused = {0};
     int result = init_sets(config, &from, plugins, &refused, err);
@@ -271,10 +301,16 @@ int config_load(struct config *config, const char *file, const char *const *envi
         read_sources(config, &from);
         result = check_backend(config, &from, err);
     }
-    free(from.content);
+    bool told = remember_secrets(config) && from.content.others_read;
+    bool changed = from.content.others_write;
+    file_content_finish(&from.content);
     free(from.backend);
     if (result != 0) {
         return -1;
+    }
+    if (told || changed) {
+        config_warn(config, config->file, "every user of this host can %s: chmod o= FILE",
+                    changed ? "write to this file" : "read this file, which holds a secret");
     }
     if (err_is_set(&refused)) {
         const char *place = place_of(config, "backend");

@@ -5,6 +5,8 @@
 
 #include "config/yaml.h"
 
+enum { FAULTS_AT_MOST = 100 };
+
 /* One list or mapping on its way into an option. */
 struct binding {
     struct config *config;
@@ -20,7 +22,8 @@ static bool append(void *context, const char *name, const char *text)
     bool map = entry->shape == YAML_ENTRY_MAP;
     struct err err = {0};
     bool plain = text && (name || !map);
-    if (!plain || option_append(binding->set, binding->index, name, text, &err) != 0) {
+    if (!plain || config_refuse_empty(&binding->set->table[binding->index], text, &err) != 0 ||
+        option_append(binding->set, binding->index, name, text, &err) != 0) {
         config_fault(binding->config, entry->place, "%s: %s", entry->path,
                      plain ? err.text
                      : map ? "an entry is not NAME: plain text"
@@ -99,6 +102,9 @@ static bool take_entry(void *context, const struct yaml_entry *entry)
     struct config *config = context;
     struct option_set *set = NULL;
     int index = -1;
+    if (config->fault_count >= FAULTS_AT_MOST) {
+        return false; /* who reads so many wants another file; and each is compared with all keys there are */
+    }
     if (is_to_be_skipped(config, entry)) {
         return false;
     }
@@ -120,7 +126,10 @@ static bool take_entry(void *context, const struct yaml_entry *entry)
 
 static void take_fault(void *context, const char *place, const char *text)
 {
-    config_fault(context, place, "%s", text);
+    struct config *config = context;
+    if (config->fault_count < FAULTS_AT_MOST) {
+        config_fault(config, place, "%s", text);
+    }
 }
 
 void config_file_bind(struct config *config, const char *path, struct bytes content)

@@ -8,21 +8,40 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/printable.h"
+#include "config/file_content.h"
 #include "plugin/loader.h"
 
 enum { SECRET_MAX_BYTES = 64 << 10, KEY_MAX_BYTES = 128 };
 
+/* Keys and values are quoted, and in YAML they may hold line breaks and escapes; so may names of files. */
+static void put_line(struct config *config, const char *place, const char *word, const char *message)
+{
+    text_add_printable(&config->faults, bytes_of(place));
+    text_addf(&config->faults, ": %s", word);
+    text_add_printable(&config->faults, bytes_of(message));
+    text_add(&config->faults, "\n");
+}
+
 void config_fault(struct config *config, const char *place, const char *format, ...)
 {
     char message[1024];
-    char clean[1024]; /* keys and values are quoted, and in YAML they may hold line breaks and escapes */
     va_list args;
     va_start(args, format);
     (void)vsnprintf(message, sizeof message, format, args);
     va_end(args);
-    bytes_copy_printable(clean, sizeof clean, bytes_of(message));
-    text_addf(&config->faults, "%s: %s\n", place, clean);
+    put_line(config, place, "", message);
     config->fault_count++;
+}
+
+void config_warn(struct config *config, const char *place, const char *format, ...)
+{
+    char message[1024];
+    va_list args;
+    va_start(args, format);
+    (void)vsnprintf(message, sizeof message, format, args);
+    va_end(args);
+    put_line(config, place, "warning: ", message);
 }
 
 /* ---- finding keys ---- */
@@ -123,6 +142,8 @@ void config_unknown(struct config *config, const char *place, const char *key)
     char best[KEY_MAX_BYTES];
     if (nearest(config, key, best)) {
         config_fault(config, place, "unknown key '%s'; did you mean '%s'?", key, best);
+    } else if (key[strspn(key, "abcdefghijklmnopqrstuvwxyz0123456789_.-")] != '\0') {
+        config_fault(config, place, "unknown key, which is not shown: it may be a secret");
     } else {
         config_fault(config, place, "unknown key '%s'; 'outbox-relay config show' lists all keys", key);
     }
@@ -130,30 +151,31 @@ void config_unknown(struct config *config, const char *place, const char *key)
 
 /* ---- setting values ---- */
 
-/* Reads a secret's file, without the line break at its end. NULL and a fault if that fails. */
-static char *read_secret(struct config *config, const char *path, const char *place)
+/* Reads a secret's file, without the line break at its end; false and a fault if that fails. The name is not
+ * quoted: who mistakes the option for the other gives the secret itself. */
+static bool read_secret(struct config *config, struct file_content *content, const char *path,
+                        const char *key, const char *place)
 {
-    FILE *file = fopen(path, "re");
-    char *content = file ? calloc(1, SECRET_MAX_BYTES + 1) : NULL;
-    if (!content) {
-        config_fault(config, place, "cannot read %s: %s", path, strerror(errno));
-        if (file) {
-            (void)fclose(file);
+    int fault = file_content_read(content, path, SECRET_MAX_BYTES);
+    bool text = fault == 0 && !memchr(content->bytes, '\0', content->len);
+    while (text && content->len > 0 && strchr("\r\n", content->bytes[content->len - 1])) {
+        content->bytes[--content->len] = '\0';
+    }
+    if (fault != 0 && fault != EFBIG) {
+        config_fault(config, place, "%s: cannot read that file: %s", key, strerror(fault));
+    } else if (!text) {
+        config_fault(config, place, "%s: that file is no text of at most %d bytes", key, SECRET_MAX_BYTES);
+    } else if (content->len == 0) {
+        config_fault(config, place, "%s: that file is empty", key);
+    } else {
+        if (content->others_read || content->others_write) {
+            config_warn(config, place, "%s: every user of this host can %s that file: chmod o= FILE", key,
+                        content->others_write ? "write to" : "read");
         }
-        return NULL;
+        return true;
     }
-    size_t len = fread(content, 1, SECRET_MAX_BYTES + 1, file);
-    bool failed = ferror(file) != 0;
-    (void)fclose(file);
-    if (failed || len > SECRET_MAX_BYTES || memchr(content, '\0', len)) {
-        config_fault(config, place, "%s is no text of at most %d bytes", path, SECRET_MAX_BYTES);
-        free(content);
-        return NULL;
-    }
-    while (len > 0 && (content[len - 1] == '\n' || content[len - 1] == '\r')) {
-        content[--len] = '\0';
-    }
-    return content;
+    file_content_finish(content);
+    return false;
 }
 
 bool config_is_repeated(struct config *config, const struct option_set *set, int index,
@@ -169,19 +191,33 @@ bool config_is_repeated(struct config *config, const struct option_set *set, int
 }
 
 static void assign_from_file(struct config *config, struct option_set *set, int index, const char *path,
-                             enum option_origin origin, const char *place)
+                             enum option_origin origin, const char *key, const char *place)
 {
     struct err err = {0};
-    char *content = read_secret(config, path, place);
+    struct file_content content;
     bool many = set->table[index].type == OUTBOX_OPT_LIST || set->table[index].type == OUTBOX_OPT_MAP;
-    for (char *at = content; at && many && (at = strpbrk(at, "\r\n")) != NULL;) {
+    if (!read_secret(config, &content, path, key, place) || !content.bytes) {
+        return;
+    }
+    for (char *at = content.bytes; many && (at = strpbrk(at, "\r\n")) != NULL;) {
         *at = ','; /* an entry on each line */
     }
-    if (content && option_assign(set, index, content, origin, place, &err) != 0) {
-        config_fault(config, place, "the content of %s is not valid here",
-                     path); /* the text itself may be secret */
+    if (option_assign(set, index, content.bytes, origin, place, &err) != 0) {
+        config_fault(config, place, "%s: what that file holds is not valid here", key);
     }
-    free(content);
+    set->values[index].apart = true;
+    file_content_finish(&content);
+}
+
+/* Who sets a secret to nothing meant to set it: a variable that was not expanded, a file that was not
+ * mounted. Without it messages would go unsigned. */
+int config_refuse_empty(const struct outbox_option *row, const char *value, struct err *err)
+{
+    bool secret = row->flags & OUTBOX_OPT_SECRET && row->type != OUTBOX_OPT_MAP;
+    bool empty = value[strspn(value, row->type == OUTBOX_OPT_LIST ? ", \t\r\n" : " \t\r\n")] == '\0';
+    return secret && empty
+               ? err_set(err, ERR_CONFIG, "a secret that is set and empty: leave it out, or set it")
+               : 0;
 }
 
 void config_assign(struct config *config, const char *key, const char *value, enum option_origin origin,
@@ -192,7 +228,8 @@ void config_assign(struct config *config, const char *key, const char *value, en
     struct err err = {0};
     if (config_find(config, key, &set, &index)) {
         if (!config_is_repeated(config, set, index, origin, place, key) &&
-            option_assign(set, index, value, origin, place, &err) != 0) {
+            (config_refuse_empty(&set->table[index], value, &err) != 0 ||
+             option_assign(set, index, value, origin, place, &err) != 0)) {
             config_fault(config, place, "%s: %s", key, err.text);
         }
         return;
@@ -205,7 +242,7 @@ void config_assign(struct config *config, const char *key, const char *value, en
         if (config_find(config, base, &set, &index) &&
             (set->table[index].flags & (OUTBOX_OPT_SECRET | OUTBOX_OPT_URL))) {
             if (!config_is_repeated(config, set, index, origin, place, base)) {
-                assign_from_file(config, set, index, value, origin, place);
+                assign_from_file(config, set, index, value, origin, key, place);
             }
             return;
         }
@@ -223,7 +260,7 @@ void config_read_environment(struct config *config, const char *const *environme
         char key[KEY_MAX_BYTES];
         char name[KEY_MAX_BYTES];
         size_t used = 0;
-        if (strncmp(*environment, prefix, sizeof prefix - 1) != 0 || name_len >= sizeof name) {
+        if (!equals || strncmp(*environment, prefix, sizeof prefix - 1) != 0 || name_len >= sizeof name) {
             continue;
         }
         memcpy(name, *environment, name_len);

@@ -37,6 +37,10 @@ bool config_find(struct config *config, const char *key, struct option_set **set
 void config_fault(struct config *config, const char *place, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
+/* Likewise what is no mistake, and a hazard. */
+void config_warn(struct config *config, const char *place, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
 /* Is the key, or its section, that of a plugin that is installed, and not in use? Those of built-in backends
  * are known anyway. */
 bool config_is_of_another_plugin(const struct config *config, const char *key);
@@ -50,6 +54,9 @@ void config_unknown(struct config *config, const char *place, const char *key);
 /* Notes a fault, and is true, if the value was set before from the same origin. */
 bool config_is_repeated(struct config *config, const struct option_set *set, int index,
                         enum option_origin origin, const char *place, const char *key);
+
+/* ERR_CONFIG where a secret is set to nothing. */
+int config_refuse_empty(const struct outbox_option *row, const char *value, struct err *err) MUST_CHECK;
 
 /* Sets a scalar by its full key, "_file" twins included; faults are noted. */
 void config_assign(struct config *config, const char *key, const char *value, enum option_origin origin,

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "base/printable.h"
 #include "postgres/pg.h"
 
 enum { NAME_MAX_BYTES = 128, SHOWN_MAX_BYTES = 1 << 20 };
@@ -52,7 +53,7 @@ static void show_scalar(const struct option_set *set, size_t at, struct text *ou
     if (is_plain(&set->table[at]) || is_word(text_get(&shown))) {
         text_add(out, text_get(&shown));
     } else {
-        text_add_quoted(out, bytes_of(text_get(&shown)));
+        text_add_json(out, bytes_of(text_get(&shown)));
     }
     text_finish(&shown);
 }
@@ -77,10 +78,10 @@ static void show_value(const struct option_set *set, size_t at, struct text *out
         option_show_item(&shown, row, value->items[item]);
         text_add(out, item > 0 ? ", " : "");
         if (map) {
-            text_add_quoted(out, bytes_of(value->names[item]));
+            text_add_json(out, bytes_of(value->names[item]));
             text_add(out, ": ");
         }
-        text_add_quoted(out, bytes_of(text_get(&shown)));
+        text_add_json(out, bytes_of(text_get(&shown)));
         text_finish(&shown);
     }
     text_add(out, map ? "}" : "]");
@@ -91,7 +92,9 @@ static void show_set(const struct option_set *set, struct text *out)
     for (size_t at = 0; at < set->count; at++) {
         const struct option_value *value = &set->values[at];
         const char *dot = set->section[0] ? "." : "";
-        text_addf(out, "%s%s%s: ", set->section, dot, set->table[at].name);
+        /* Read again, a secret of nothing would be a mistake. */
+        const char *unset = !value->is_set && set->table[at].flags & OUTBOX_OPT_SECRET ? "# " : "";
+        text_addf(out, "%s%s%s%s: ", unset, set->section, dot, set->table[at].name);
         show_value(set, at, out);
         text_addf(out, "  # %s", value->is_set ? option_origin_name(value->origin) : "not set");
         if (value->is_set && value->origin != OPTION_DEFAULT) {
@@ -134,7 +137,8 @@ static void add_bounds(struct text *out, const struct outbox_option *row)
 void config_print_options(const struct outbox_option *table, const char *section, struct text *out)
 {
     for (const struct outbox_option *row = table; row->name; row++) {
-        text_addf(out, "  %s%s%s: %s", section, section[0] ? "." : "", row->name, type_name(row));
+        text_addf(out, "  %s%s%s: ", section, section[0] ? "." : "", row->name);
+        text_add_printable(out, bytes_of(type_name(row))); /* a plugin's texts may hold line feeds */
         add_bounds(out, row);
         text_add(out, row->flags & OUTBOX_OPT_REQUIRED ? ", required" : "");
         text_add(out, row->flags & OUTBOX_OPT_SECRET ? ", secret" : "");
@@ -142,9 +146,12 @@ void config_print_options(const struct outbox_option *table, const char *section
             text_addf(out, " (also %s_file)", row->name);
         }
         if (row->fallback && row->fallback[0]) {
-            text_addf(out, ", default %s", row->fallback);
+            text_add(out, ", default ");
+            text_add_printable(out, bytes_of(row->fallback));
         }
-        text_addf(out, "\n      %s\n", row->help);
+        text_add(out, "\n      ");
+        text_add_printable(out, bytes_of(row->help));
+        text_add(out, "\n");
     }
 }
 
@@ -158,10 +165,10 @@ static void add_yaml_items(struct text *out, const char *items, bool map)
         size_t len = strcspn(at, ",");
         size_t name_len = map ? strcspn(at, "=") : len;
         text_add(out, at > items ? ", " : "");
-        text_add_quoted(out, (struct bytes){at, name_len});
+        text_add_json(out, (struct bytes){at, name_len});
         if (map && name_len < len) {
             text_add(out, ": ");
-            text_add_quoted(out, (struct bytes){at + name_len + 1, len - name_len - 1});
+            text_add_json(out, (struct bytes){at + name_len + 1, len - name_len - 1});
         }
         at += len + (at[len] == ',');
     }
@@ -177,7 +184,7 @@ static void add_yaml_value(struct text *out, const struct outbox_option *row)
     } else if (is_plain(row)) {
         text_add(out, value);
     } else {
-        text_add_quoted(out, bytes_of(value));
+        text_add_json(out, bytes_of(value));
     }
 }
 
@@ -203,8 +210,9 @@ static void add_sample(struct text *out, const struct outbox_option *table, cons
         int depth = open_branches(out, row->name, before, margin);
         const char *dot = strrchr(row->name, '.');
         const char *unset = row->fallback ? "" : "# ";
-        text_addf(out, "%s%*s# %s\n%s%*s%s%s: ", margin, depth * 2, "", row->help, margin, depth * 2, "",
-                  unset, dot ? dot + 1 : row->name);
+        text_addf(out, "%s%*s# ", margin, depth * 2, "");
+        text_add_printable(out, bytes_of(row->help)); /* a line feed in it would begin a key */
+        text_addf(out, "\n%s%*s%s%s: ", margin, depth * 2, "", unset, dot ? dot + 1 : row->name);
         add_yaml_value(out, row);
         text_add(out, "\n");
         before = row->name;

@@ -5,7 +5,7 @@
 #include <string.h>
 #include <yaml.h>
 
-enum { MAX_DEPTH = 8, FAULT_BYTES = 512 };
+enum { MAX_DEPTH = 8, MAX_KEYS = 1000, FAULT_BYTES = 512 };
 
 struct walk {
     const struct yaml_reader *reader;
@@ -87,6 +87,12 @@ static bool is_repeated(const struct walk *walk, const yaml_node_t *node, const 
 
 static void walk_mapping(struct walk *walk, const yaml_node_t *node, const char *prefix, int depth)
 {
+    if (node->data.mapping.pairs.top - node->data.mapping.pairs.start > MAX_KEYS) {
+        char place[YAML_PLACE_BYTES];
+        put_place(place, walk->file, node->start_mark);
+        tell(walk->reader, place, "more than %d keys in one mapping", MAX_KEYS);
+        return;
+    }
     for (yaml_node_pair_t *pair = node->data.mapping.pairs.start; pair < node->data.mapping.pairs.top;
          pair++) {
         yaml_node_t *key = yaml_document_get_node(walk->document, pair->key);

@@ -3,6 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/output.h"
+#include "base/printable.h"
 #include "kit/kit_child.h"
 #include "kit/kit_tests.h"
 
@@ -29,10 +31,10 @@ void kit_list(FILE *out)
 {
     const struct kit_test *test = NULL;
     for (unsigned number = 1; (test = test_at(number)) != NULL; number++) {
-        (void)fprintf(out, "%2u  %s%s\n", number, test->name,
-                      test->needs_proxy      ? " (needs --proxy)"
-                      : test->needs_refusing ? " (only with --refusing)"
-                                             : "");
+        output_line(out, "%2u  %s%s", number, test->name,
+                    test->needs_proxy      ? " (needs --proxy)"
+                    : test->needs_refusing ? " (only with --refusing)"
+                                           : "");
     }
 }
 
@@ -80,13 +82,13 @@ static void print_said(FILE *out, const struct text *said, bool failed)
         at += len + (at[len] == '\n');
     }
     if (lines > 0) {
-        (void)fprintf(out, "# its standard error, %u line%s:\n", lines, lines == 1 ? "" : "s");
+        output_line(out, "# its standard error, %u line%s:", lines, lines == 1 ? "" : "s");
     }
     for (const char *at = text_get(said); *at && shown > 0; shown--) {
         char clean[LINE_BYTES];
         size_t len = strcspn(at, "\n");
-        bytes_copy_printable(clean, sizeof clean, (struct bytes){at, len});
-        (void)fprintf(out, "#   %s\n", clean);
+        printable_copy(clean, sizeof clean, (struct bytes){at, len});
+        output_line(out, "#   %s", clean);
         at += len + (at[len] == '\n');
     }
 }
@@ -111,7 +113,7 @@ static int run_one(const struct kit_options *options, unsigned number, FILE *out
     tally->number++;
     if (reason) {
         tally->skipped++;
-        (void)fprintf(out, "ok %u - %s # SKIP %s\n", tally->number, test->name, reason);
+        output_line(out, "ok %u - %s # SKIP %s", tally->number, test->name, reason);
         return 0;
     }
     (void)fflush(out);
@@ -124,13 +126,13 @@ static int run_one(const struct kit_options *options, unsigned number, FILE *out
         tally->past = tally->past || outcome.past;
         tally->reached = tally->reached || outcome.reached;
         tally->away = tally->away || (outcome.away && !tally->reached);
-        (void)fprintf(out, "%sok %u - %s%s%s\n", outcome.failed ? "not " : "", tally->number, test->name,
-                      outcome.skipped ? " # SKIP " : "", outcome.skipped ? outcome.text : "");
+        output_line(out, "%sok %u - %s%s%s", outcome.failed ? "not " : "", tally->number, test->name,
+                    outcome.skipped ? " # SKIP " : "", outcome.skipped ? outcome.text : "");
         if (!outcome.skipped && outcome.text[0]) {
-            (void)fprintf(out, "# %s\n", outcome.text);
+            output_line(out, "# %s", outcome.text);
         }
         if (outcome.failed && options->only) {
-            (void)fprintf(out, "# this is number %u of --list\n", number);
+            output_line(out, "# this is number %u of --list", number);
         }
         print_said(out, &said, outcome.failed);
     }
@@ -151,23 +153,24 @@ int kit_run(const struct kit_options *options, FILE *out, enum kit_verdict *verd
                        "--only %s: no test has that number or those words in its name: --list names them",
                        options->only);
     }
-    (void)fprintf(out, "TAP version 14\n1..%u\n", chosen);
+    output_line(out, "TAP version 14");
+    output_line(out, "1..%u", chosen);
     for (unsigned number = 1; test_at(number); number++) {
         if (is_chosen(options, number) && run_one(options, number, out, &tally, err) != 0) {
             return -1;
         }
     }
     if (!options->refusing && !options->only) {
-        (void)fprintf(
+        output_line(
             out,
             "# not asked: is an error answer taken for a confirm? --refusing KEY=VALUE asks, with a setting "
-            "of which the destination refuses each message\n");
+            "of which the destination refuses each message");
     }
     *verdict = tally.failed > 0                     ? KIT_NOT_CONFORMANT
                : tally.skipped > 0 || options->only ? KIT_PARTIAL
                                                     : KIT_CONFORMANT;
-    (void)fprintf(out, "# %u tests, %u failed, %u skipped\n# %s %s (%s), backend ABI %u.%u: %s\n",
-                  tally.number, tally.failed, tally.skipped, options->table->name, options->table->version,
-                  options->place, OUTBOX_BACKEND_ABI_MAJOR, OUTBOX_BACKEND_ABI_MINOR, words[*verdict]);
+    output_line(out, "# %u tests, %u failed, %u skipped", tally.number, tally.failed, tally.skipped);
+    output_line(out, "# %s %s (%s), backend ABI %u.%u: %s", options->table->name, options->table->version,
+                options->place, OUTBOX_BACKEND_ABI_MAJOR, OUTBOX_BACKEND_ABI_MINOR, words[*verdict]);
     return 0;
 }

@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/printable.h"
 #include "plugin/loader.h"
 
 enum { TICK_MS = 5, SAID_MAX_BYTES = 1 << 20 };
@@ -369,7 +370,7 @@ static void judge_words(const struct text *said, const char *where, struct kit_o
         size_t len = 0;
         const char *line = line_with(said, words[at], &len);
         if (line) {
-            bytes_copy_printable(clean, sizeof clean, (struct bytes){line, len});
+            printable_copy(clean, sizeof clean, (struct bytes){line, len});
             fail(outcome, "it %s %s: %s", where,
                  at == 0 ? "a secret" : "what stands in a payload or in a header's value", clean);
         }

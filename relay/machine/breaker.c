@@ -1,6 +1,7 @@
 #include "machine/breaker.h"
 
 #include "base/bytes.h"
+#include "base/printable.h"
 
 void breaker_init(struct breaker *breaker, unsigned failures_allowed, int64_t open_min_ms,
                   int64_t open_max_ms, int64_t now_ms)
@@ -67,7 +68,7 @@ bool breaker_succeeded(struct breaker *breaker, int64_t now_ms)
 
 static bool open_breaker(struct breaker *breaker, const char *reason, int64_t wait_ms, int64_t now_ms)
 {
-    bytes_copy_printable(breaker->reason, sizeof breaker->reason, bytes_of(reason));
+    printable_copy(breaker->reason, sizeof breaker->reason, bytes_of(reason));
     breaker->until_ms = now_ms + wait_ms;
     return enter(breaker, BREAKER_OPEN, now_ms);
 }
@@ -119,6 +120,6 @@ void breaker_look(struct breaker *breaker, int64_t now_ms, struct breaker_view *
     *view = (struct breaker_view){.state = breaker->state, .for_ms = now_ms - breaker->since_ms};
     view->next_try_in_ms =
         breaker->state == BREAKER_OPEN && breaker->until_ms > now_ms ? breaker->until_ms - now_ms : 0;
-    bytes_copy_printable(view->reason, sizeof view->reason, bytes_of(breaker->reason));
+    printable_copy(view->reason, sizeof view->reason, bytes_of(breaker->reason));
     (void)pthread_mutex_unlock(&breaker->lock);
 }

@@ -1,12 +1,15 @@
 /* worker_report - what a batch has taught about its channels: remembered, and told in a line per channel and
  * reason. */
+#include <stdio.h>
+
 #include "machine/worker_state.h"
 
 enum { NAME_BYTES = 256 };
 
 static void put_name(char out[NAME_BYTES], const struct verdict_channel *channel)
 {
-    bytes_copy_printable(out, NAME_BYTES, channel->name);
+    (void)snprintf(out, NAME_BYTES, "%.*s", (int)channel->name.len,
+                   channel->name.ptr); /* the log escapes it */
 }
 
 static void report_confirms(struct worker *worker, const struct verdict_channel *channel, int64_t now_ms)
@@ -57,7 +60,7 @@ static void report_burials(struct worker *worker, const struct verdict_channel *
         char name[NAME_BYTES];
         char id[64];
         put_name(name, channel);
-        bytes_copy_printable(id, sizeof id, (struct bytes){row->message.id.ptr, row->message.id.len});
+        (void)snprintf(id, sizeof id, "%.*s", (int)row->message.id.len, row->message.id.ptr);
         LOG(worker->shared->log, LOG_WARNING,
             channel->buried[at].rows == 1 ? "message set aside as a dead letter"
                                           : "messages set aside as dead letters",

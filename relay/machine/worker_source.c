@@ -1,4 +1,5 @@
 /* worker_source - connecting to the database, and losing it. */
+#include <stdio.h>
 #include <string.h>
 
 #include "base/clock.h"
@@ -55,15 +56,16 @@ bool worker_have_source(struct worker *worker)
 }
 
 /* LIKE's signs as operators write them. */
-static void show_patterns(char *like)
+static void show_patterns(char *out, size_t out_bytes, const char *like)
 {
-    char *to = like;
-    for (const char *at = like; *at; at++) {
-        if (*at != '\\') {
-            *to++ = (char)(*at == '%' ? '*' : *at);
-        }
+    struct text shown;
+    text_init(&shown, out_bytes);
+    for (; *like; like++) {
+        const char *sign = *like == '%' ? "*" : like;
+        text_add_bytes(&shown, (struct bytes){sign, *like != '\\'});
     }
-    *to = '\0';
+    (void)snprintf(out, out_bytes, "%s", text_get(&shown)); /* the log escapes it */
+    text_finish(&shown);
 }
 
 /* Pauses and their ends are told, once in a process. */
@@ -80,9 +82,8 @@ static void tell_pauses(struct worker *worker)
     }
     char shown[SHOWN_BYTES];
     char like[SHOWN_BYTES];
-    bytes_copy_printable(shown, sizeof shown, bytes_of(channels));
-    bytes_copy_printable(like, sizeof like, bytes_of(patterns));
-    show_patterns(like);
+    (void)snprintf(shown, sizeof shown, "%s", channels);
+    show_patterns(like, sizeof like, patterns);
     LOG(worker->shared->log, LOG_INFO,
         any ? "an operator has paused channels" : "no pause is in force any more",
         log_text("channels", shown), log_text("patterns", like));

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/failpoint.h"
+#include "base/secrets.h"
 
 enum { REASON_MAX_BYTES = 512, ARENA_MAX_BYTES = 256 << 20, RETRY_AFTER_MAX_MS = 24 * 3600 * 1000 };
 
@@ -40,7 +41,7 @@ static void settle(struct outbox_batch *lent, size_t index, enum outbox_verdict 
     row->retry_after_ms = batch_clamp_ms(retry_after_ms);
     if (reason && verdict != OUTBOX_CONFIRMED) {
         char clean[REASON_MAX_BYTES];
-        bytes_copy_printable(clean, sizeof clean, bytes_of(reason));
+        secrets_copy(clean, sizeof clean, bytes_of(reason));
         const char *copy = arena_copy(&batch->arena, bytes_of(clean));
         row->error = copy ? copy : "the backend's reason did not fit into memory";
     }
@@ -115,7 +116,7 @@ void batch_refuse(struct batch *batch, struct row *row, const char *burial, cons
     (void)vsnprintf(reason, sizeof reason, format, args);
     va_end(args);
     char clean[REASON_MAX_BYTES]; /* a cut may have split a character, and the text goes into the database */
-    bytes_copy_printable(clean, sizeof clean, bytes_of(reason));
+    secrets_copy(clean, sizeof clean, bytes_of(reason));
     const char *copy = arena_copy(&batch->arena, bytes_of(clean));
     row->verdict = OUTBOX_REJECTED;
     row->burial = burial;

@@ -11,8 +11,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "base/arena.h"
 #include "base/err.h"
+#include "message/arena.h"
 #include "outbox_backend.h"
 
 /* What the transaction does with a row; decided in verdict.c, carried out in source.c. Zero is the safe one.

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/secrets.h"
 #include "plugin/host.h"
 
 /* The built-in backends come through the same entry as a plugin's; CMake lists those that are compiled in. */
@@ -77,8 +78,7 @@ static int failed(const struct outbox_error *error, struct err *err)
                                              [OUTBOX_ERROR_CONFIG] = ERR_CONFIG};
     bool known = error->kind >= OUTBOX_ERROR_UNAVAILABLE && error->kind <= OUTBOX_ERROR_CONFIG;
     char clean[sizeof error->text];
-    bytes_copy_printable(clean, sizeof clean,
-                         (struct bytes){error->text, strnlen(error->text, sizeof error->text)});
+    secrets_copy(clean, sizeof clean, (struct bytes){error->text, strnlen(error->text, sizeof error->text)});
     return err_set(err, known ? classes[error->kind] : ERR_CONNECTION, "%s",
                    clean[0] ? clean : "the backend gave no reason");
 }
@@ -245,6 +245,12 @@ int backend_explain(const struct backend *backend, const struct outbox_message *
     if (*known && table->explain(backend->object, message, out, out_bytes, &error) != 0) {
         return failed(&error, err);
     }
+    char *said = strndup(out, out_bytes - 1);
+    if (!said) {
+        return err_set(err, ERR_INTERNAL, "out of memory");
+    }
+    secrets_copy(out, out_bytes, bytes_of(said));
+    free(said);
     return 0;
 }
 

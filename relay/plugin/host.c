@@ -1,6 +1,7 @@
 #include "plugin/host.h"
 
 #include "base/clock.h"
+#include "base/secrets.h"
 #include "message/template.h"
 
 /* A backend that says more than so many lines a minute is cut short: no plugin can fill the disk with its
@@ -70,7 +71,7 @@ static void log_of_backend(const struct outbox_host *host, enum outbox_log_level
             log_number("lines", unsaid));
     }
     char clean[SAID_MAX_BYTES];
-    bytes_copy_printable(clean, sizeof clean, bytes_of(text ? text : ""));
+    secrets_copy(clean, sizeof clean, bytes_of(text ? text : ""));
     LOG(own->log, known, clean, log_text("backend", own->name));
 }
 

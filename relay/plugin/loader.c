@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/bytes.h"
+#include "base/printable.h"
 #include "plugin/backend.h"
 #include "plugin/elf_note.h"
 #include "plugin/protected_path.h"
@@ -48,8 +49,8 @@ static int check_note(const struct outbox_note *note, struct err *err)
 {
     char name[sizeof note->name];
     char version[sizeof note->version];
-    bytes_copy_printable(name, sizeof name, bytes_of(note->name));
-    bytes_copy_printable(version, sizeof version, bytes_of(note->version));
+    printable_copy(name, sizeof name, bytes_of(note->name));
+    printable_copy(version, sizeof version, bytes_of(note->version));
     if (note->pointer_bytes != sizeof(void *)) {
         return err_set(
             err, ERR_CONFIG,

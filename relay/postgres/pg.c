@@ -7,6 +7,7 @@
 
 #include "base/bytes.h"
 #include "base/clock.h"
+#include "base/secrets.h"
 #include "postgres/pg_state.h"
 #include "postgres/sqlstate.h"
 
@@ -22,7 +23,7 @@ struct pg_rows {
 
 void pg_copy_first_line(char *out, size_t out_bytes, const char *message)
 {
-    bytes_copy_printable(out, out_bytes, (struct bytes){message, strcspn(message, "\n")});
+    secrets_copy(out, out_bytes, (struct bytes){message, strcspn(message, "\n")});
 }
 
 int pg_connection_failed(struct pg *pg, struct err *err)
@@ -54,7 +55,7 @@ static int result_failed(const PGresult *result, struct err *err)
     char line[400];
     char function[100];
     pg_copy_first_line(line, sizeof line, primary ? primary : PQresultErrorMessage(result));
-    bytes_copy_printable(function, sizeof function, function_of(result));
+    secrets_copy(function, sizeof function, function_of(result));
     bool foreign = PQresultErrorField(result, PG_DIAG_CONTEXT) && strncmp(function, "outbox.", 7) != 0;
     (void)err_set(err, sqlstate ? sqlstate_class(sqlstate) : ERR_CONNECTION, "%s%s%s%s%s%s%s", line,
                   sqlstate ? " (SQLSTATE " : "", sqlstate ? sqlstate : "", sqlstate ? ")" : "",
@@ -386,6 +387,25 @@ void pg_describe(struct text *out, const char *conninfo)
         }
     }
     PQconninfoFree(options);
+}
+
+static void remember(const PQconninfoOption *options)
+{
+    for (const PQconninfoOption *option = options; option && option->keyword; option++) {
+        if (option->val && option->dispchar[0] == '*') {
+            secrets_add(bytes_of(option->val));
+        }
+    }
+}
+
+void pg_remember_secrets(const char *conninfo)
+{
+    PQconninfoOption *options = conninfo ? PQconninfoParse(conninfo, NULL) : NULL;
+    PQconninfoOption *defaults = PQconndefaults();
+    remember(options);
+    remember(defaults);
+    PQconninfoFree(options);
+    PQconninfoFree(defaults);
 }
 
 int pg_library_version(void)

@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "base/clock.h"
-#include "base/lookup.h"
+#include "postgres/lookup.h"
 #include "postgres/pg.h"
 #include "postgres/pg_hosts.h"
 #include "postgres/pg_state.h"
@@ -91,6 +91,13 @@ static int finish_connect(struct pg *pg, int64_t deadline_ms, struct err *err)
     return 0;
 }
 
+bool pg_is_in_clear(const struct pg *pg)
+{
+    const char *address = PQhostaddr(pg->conn); /* empty for a socket's file */
+    bool here = !address || !address[0] || strncmp(address, "127.", 4) == 0 || strcmp(address, "::1") == 0;
+    return !here && !PQsslInUse(pg->conn) && !PQgssEncInUse(pg->conn);
+}
+
 /* In front of dbname: defaults that conninfo may override. Behind it: what must hold. */
 static PGconn *start(const struct pg_options *options, const struct pg_host *host)
 {
@@ -110,6 +117,19 @@ static PGconn *start(const struct pg_options *options, const struct pg_host *hos
                                   options->conninfo,    "UTF8", "read-write", host->name, host->address,
                                   host->port,           NULL};
     return PQconnectStartParams(names, values, 1);
+}
+
+/* 'invalid port number: "..."': the value is what somebody put where a port belongs. */
+static void hide_value(char *text)
+{
+    static const char stars[] = "***";
+    char *from = strchr(text, '"');
+    char *option = strstr(text, "\" for connection option");
+    char *to = option ? option : strrchr(text, '"');
+    if (from && to > from + sizeof stars) {
+        memcpy(from + 1, stars, sizeof stars - 1);
+        memmove(from + sizeof stars, to, strlen(to) + 1);
+    }
 }
 
 static int open_host(struct pg *pg, const struct pg_options *options, const struct pg_host *host,
@@ -132,6 +152,7 @@ static int open_host(struct pg *pg, const struct pg_options *options, const stru
     (void)connect_failed(pg->conn, error_number, err);
     if (strncmp(err->text, "invalid ", 8) == 0) {
         err->class = ERR_CONFIG; /* libpq refused a value before it tried any host */
+        hide_value(err->text);
     }
     return -1;
 }

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/bytes.h"
+#include "base/secrets.h"
 
 /* ---- what the connection string and the environment say ---- */
 
@@ -44,7 +45,7 @@ static int parse(PQconninfoOption **options, const char *conninfo, struct err *e
     const char *text = !fault                                     ? "out of memory"
                        : strncmp(fault, "missing \"=\"", 11) == 0 ? "there is a word without '='"
                                                                   : fault;
-    bytes_copy_printable(line, sizeof line, (struct bytes){text, told_length(text)});
+    secrets_copy(line, sizeof line, (struct bytes){text, told_length(text)});
     PQfreemem(fault);
     return err_set(err, ERR_CONFIG,
                    "database: %s (in a URL, special characters of user name and password are "

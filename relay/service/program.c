@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/printable.h"
 #include "store/inspect.h"
 #include "store/limits.h"
 #include "store/schema.h"
@@ -22,7 +23,7 @@ static void name_instance(struct program *program)
     const char *configured = config_text(&program->config, "instance");
     char host[128] = "unknown";
     if (configured && configured[0]) {
-        bytes_copy_printable(program->instance, sizeof program->instance, bytes_of(configured));
+        printable_copy(program->instance, sizeof program->instance, bytes_of(configured));
     } else {
         (void)gethostname(host, sizeof host - 1);
         (void)snprintf(program->instance, sizeof program->instance, "%s-%ld", host, (long)getpid());
@@ -241,7 +242,17 @@ int program_connect(struct program *program, int cancel_fd, int64_t by_ms, struc
     int64_t latest_ms = clock_now_ms() + CONNECT_MS;
     const struct pg_options options = {config_text(&program->config, "database"), program->client_name,
                                        cancel_fd};
-    return connect_to(&options, by_ms < latest_ms ? by_ms : latest_ms, out, err);
+    if (connect_to(&options, by_ms < latest_ms ? by_ms : latest_ms, out, err) != 0) {
+        return -1;
+    }
+    if (pg_is_in_clear(*out) && !program->told_of_clear_text) {
+        LOG_PLAIN(
+            &program->log, LOG_WARNING,
+            "the database is on another host, and the connection without TLS: whoever is on the way reads "
+            "all messages, and changes them; add sslmode=verify-full to the connection string");
+        program->told_of_clear_text = true;
+    }
+    return 0;
 }
 
 int program_try(const struct config *config, int cancel_fd, struct err *err)
@@ -279,13 +290,15 @@ static void add_hold(void *context, const struct channel_rest *rest)
 {
     struct holds *told = context;
     struct text *holds = &told->text;
+    char name[PRINTABLE_NAME_BYTES]; /* who looks into the table has a terminal, too */
+    printable_copy(name, sizeof name, bytes_of(rest->channel));
     told->hash =
         (told->hash * 31 + bytes_hash(bytes_of(rest->channel))) * 31 + bytes_hash(bytes_of(rest->reason));
-    if (holds->len + strlen(rest->channel) * 6 + strlen(rest->reason) * 6 + 64 >= holds->max_bytes) {
+    if (holds->len + strlen(name) * 2 + strlen(rest->reason) * 6 + 64 >= holds->max_bytes) {
         return; /* the first ones tell enough */
     }
     text_add(holds, holds->len > 1 ? ",{\"channel\":" : "{\"channel\":");
-    text_add_json(holds, bytes_of(rest->channel));
+    text_add_json(holds, bytes_of(name));
     text_add(holds, ",\"reason\":");
     text_add_json(holds, bytes_of(rest->reason));
     text_addf(holds, ",\"next_try_in_s\":%lld}", (long long)(rest->rests_for_ms + 999) / 1000);

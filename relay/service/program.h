@@ -26,6 +26,7 @@ struct program {
     struct pool *pool;
     struct ledger *ledger;
     bool told_of_stuck;
+    bool told_of_clear_text;
     bool has_wake;
     bool has_signals;
 };

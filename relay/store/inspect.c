@@ -3,6 +3,7 @@
 #include <stdio.h>
 
 #include "base/clock.h"
+#include "base/printable.h"
 #include "store/limits.h"
 #include "store/source_row.h"
 #include "store/sql.h"
@@ -123,7 +124,7 @@ int inspect_foreign_objects(struct pg *pg, void (*tell)(void *context, const cha
     }
     for (size_t at = 0; at < pg_rows_count(rows); at++) {
         char clean[600];
-        bytes_copy_printable(clean, sizeof clean, pg_value(rows, at, 0));
+        printable_copy(clean, sizeof clean, pg_value(rows, at, 0));
         tell(context, clean);
     }
     pg_rows_free(rows);
@@ -161,14 +162,17 @@ int inspect_message(struct pg *pg, const char *id, const struct inspect_filter *
     if (!*found) {
         return 0;
     }
-    const char *const about[] = {id, filter->include, filter->exclude};
-    if (limits_query(pg, sql_explain_place, 3, about, &rows, clock_now_ms() + WITHIN_MS, err) != 0) {
+    const struct outbox_bytes channel = batch->rows[0].message.channel;
+    char name[PRINTABLE_NAME_BYTES]; /* as relays write it into their holds */
+    printable_copy(name, sizeof name, (struct bytes){channel.ptr, channel.len});
+    const char *const about[] = {id, filter->include, filter->exclude, name};
+    if (limits_query(pg, sql_explain_place, 4, about, &rows, clock_now_ms() + WITHIN_MS, err) != 0) {
         return -1;
     }
     *found = pg_rows_count(rows) > 0; /* it may be gone by now */
     if (*found) {
-        bytes_copy_printable(place->table, sizeof place->table, pg_value(rows, 0, 0));
-        bytes_copy_printable(place->waits, sizeof place->waits, pg_value(rows, 0, 1));
+        printable_copy(place->table, sizeof place->table, pg_value(rows, 0, 0));
+        printable_copy(place->waits, sizeof place->waits, pg_value(rows, 0, 1));
     }
     pg_rows_free(rows);
     return 0;

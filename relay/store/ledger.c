@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/printable.h"
 #include "base/version.h"
 #include "postgres/pg.h"
 #include "store/inspect.h"
@@ -177,7 +178,7 @@ static void see_stranger(void *context, const char *sentence)
     uint64_t hash = hash_of(sentence);
     if (look->seen == 0 && hash != look->ledger->strangers) { /* the worst one, once */
         char clean[400];
-        bytes_copy_printable(clean, sizeof clean, bytes_of(sentence));
+        printable_copy(clean, sizeof clean, bytes_of(sentence));
         LOG(look->ledger->options.log, LOG_WARNING, "somebody stands in the way", log_text("who", clean));
     }
     look->seen = look->seen ? look->seen : hash;

@@ -4,6 +4,7 @@
 #include <time.h>
 
 #include "base/clock.h"
+#include "base/printable.h"
 #include "base/version.h"
 #include "store/limits.h"
 #include "store/sql.h"
@@ -145,7 +146,7 @@ int schema_check_owner(struct pg *pg, struct err *err)
     }
     char first[400];
     bool found = pg_rows_count(rows) > 0;
-    bytes_copy_printable(first, sizeof first, found ? pg_value(rows, 0, 0) : bytes_of(""));
+    printable_copy(first, sizeof first, found ? pg_value(rows, 0, 0) : bytes_of(""));
     pg_rows_free(rows);
     return found ? err_set(err, ERR_CONFIG, "schema outbox is not this user's alone: %s", first) : 0;
 }

@@ -2,6 +2,7 @@
 
 #include "base/clock.h"
 #include "base/failpoint.h"
+#include "base/printable.h"
 #include "store/sql.h"
 
 enum { ARRAY_MAX_BYTES = 32 << 20, ARRAYS = 5, STUCK_AT_MOST = 64, COMMIT_KEEPS_MS = 5000 };
@@ -35,7 +36,7 @@ static void add_number(struct arrays *arrays, size_t at, int64_t number)
     text_add_number(&arrays->text[at], number);
 }
 
-/* The texts are clean UTF-8 without NUL: bytes_copy_printable saw to that. */
+/* The texts are clean UTF-8 without NUL: printable_copy saw to that. */
 static void add_text(struct arrays *arrays, size_t at, const char *value)
 {
     text_add(&arrays->text[at], arrays->rows > 0 ? "," : "");

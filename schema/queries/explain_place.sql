@@ -1,4 +1,5 @@
--- Where a message stands and what it waits for, in sentences; $1 its id, $2 included, $3 excluded patterns of this configuration.
+-- Where a message stands and what it waits for, in sentences; $1 its id, $2 included, $3 excluded patterns of this configuration, $4 its
+-- channel as relays write it into their holds.
 -- The first row is about the same one as explain.sql's.
 WITH found AS (
   SELECT 1 AS place, seq, channel, key, NULL::timestamptz AS due_at, NULL::text AS reason, NULL::text AS last_error, 0 AS attempts,
@@ -20,7 +21,7 @@ SELECT CASE place WHEN 1 THEN 'outbox.message' WHEN 2 THEN 'outbox.scheduled' EL
     CASE WHEN place < 3 THEN
       (SELECT format('its channel rests, says relay %s: %s', r.instance, h.value ->> 'reason')
        FROM outbox.relay r CROSS JOIN LATERAL jsonb_array_elements(CASE jsonb_typeof(r.holds) WHEN 'array' THEN r.holds ELSE '[]' END) h
-       WHERE r.seen_at > clock_timestamp() - interval '30 seconds' AND h.value ->> 'channel' = one.channel ORDER BY r.seen_at DESC LIMIT 1) END,
+       WHERE r.seen_at > clock_timestamp() - interval '30 seconds' AND h.value ->> 'channel' = $4 ORDER BY r.seen_at DESC LIMIT 1) END,
     CASE WHEN place < 3 THEN
       (SELECT format('relay %s is blocked: %s', r.instance, coalesce(r.reason, r.last_error)) FROM outbox.relay r
        WHERE r.state = 'blocked' AND r.seen_at > clock_timestamp() - interval '30 seconds' ORDER BY r.seen_at DESC LIMIT 1) END,

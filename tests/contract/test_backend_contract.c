@@ -195,7 +195,7 @@ Test(contract, a_refused_connect_says_who_must_act_in_one_line)
     behaviour = REFUSES;
     cr_expect_eq(backend_connect(session, clock_now_ms(), &err), -1);
     cr_expect_eq(err.class, ERR_REFUSED);
-    cr_expect_str_eq(err.text, "wrong password");
+    cr_expect_str_eq(err.text, "wrong\\npassword");
     cr_expect(!backend_is_connected(session));
 }
 

@@ -236,10 +236,10 @@ def test_one_that_hangs_everywhere_is_given_up_early(tmp_path):
 def test_what_a_library_says_on_standard_error_is_told(tmp_path):
     path = plugins.build(tmp_path, "CHATTY", "-DCHATTERS")
     done = kit(path, "-o", "address=" + REDIS, "--only", "a message is confirmed")
-    assert done.returncode == 0 and "\n# its standard error, 2 lines:\n#   the library is  [1mpleased\n# 1 tests" in done.stdout, done.stdout
+    assert done.returncode == 0 and "\n# its standard error, 2 lines:\n#   the library is \\u001b[1mpleased\n# 1 tests" in done.stdout, done.stdout
     path = plugins.build(tmp_path, "UNHAPPY", "-DCHATTERS", "-DWRONG=EXITS", "-Wno-unused-parameter")
     done = kit(path, "-o", "address=" + REDIS, "--only", "a message is confirmed")
-    assert done.returncode == 1 and "2 lines:\n#   the library is  [1mpleased\n#   and says so\n" in done.stdout, done.stdout
+    assert done.returncode == 1 and "2 lines:\n#   the library is \\u001b[1mpleased\n#   and says so\n" in done.stdout, done.stdout
 
 
 def test_a_client_that_goes_where_its_broker_sends_it_is_told_how_to_be_followed(tmp_path):

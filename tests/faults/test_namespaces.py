@@ -121,6 +121,29 @@ def test_a_partition_from_postgres_frees_the_rows_at_the_server_and_the_relay_gi
     assert running.process.poll() is None
 
 
+def test_connections_in_clear_text_to_another_host_are_told_once(namespace, database, setting, proxied, start, receiver):
+    """Those to this host are not."""
+    running, oracle, postgres, _ = setting
+    ids = database.fill(200)
+    oracle.await_ids(ids)
+    assert running.log().count("the database is on another host, and the connection without TLS") == 1
+    assert running.log().count("the broker is on another host, and the connection without TLS") == 1
+    running.process.terminate()
+    assert running.wait(30) == 0
+    web = proxied(receiver.port, host=namespace.address)
+    database.fill(20)
+    other = start("-d", database.through(postgres.port, namespace.address), *http(f"http://{namespace.address}:{web.port}/"), prefix=namespace.prefix)
+    wait_until(lambda: database.left() == 0, 30, "an empty outbox")
+    assert other.log().count("requests go to another host without TLS") == 1
+    other.process.terminate()
+    assert other.wait(30) == 0
+    database.fill(20)
+    near = start("-d", database.conninfo, *http(receiver.url))
+    wait_until(lambda: database.left() == 0, 30, "an empty outbox")
+    near.process.terminate()
+    assert near.wait(30) == 0 and "TLS" not in near.log()
+
+
 def in_the_dark(namespace, tmp_path):
     """A prefix for a program that asks a name server that says nothing, and that server's socket."""
     resolv = tmp_path / "resolv.conf"

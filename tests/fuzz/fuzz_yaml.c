@@ -7,6 +7,7 @@
 #define _GNU_SOURCE /* memfd_create */
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "config/config.h"
@@ -22,6 +23,7 @@ static const char *file_of(const uint8_t *data, size_t bytes)
         PROMISE(fd >= 0, "a memfd");
         (void)snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
     }
+    PROMISE(fchmod(fd, 0600) == 0, "a file that no other user may write: else it is warned of");
     PROMISE(ftruncate(fd, 0) == 0, "an empty memfd");
     PROMISE(pwrite(fd, data, bytes, 0) == (ssize_t)bytes, "a filled memfd");
     return path;

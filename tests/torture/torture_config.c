@@ -88,9 +88,10 @@ static int no_command(struct cli *cli)
 static void parse_command_line(void)
 {
     static const struct cli_command commands[] = {{"run", "", "runs", 0, no_command}, {0}};
-    static char program[] = "outbox-relay", command[] = "run", option[] = "-o", one[] = "amqp.url=amqp://a=b",
-                two[] = "workers=3", level[] = "--log-level=debug";
-    char *argv[] = {program, command, option, one, option, two, level, NULL};
+    /* Anew each time: what may be secret is overwritten. */
+    char program[] = "outbox-relay", command[] = "run", option[] = "-o", one[] = "amqp.url=amqp://a=b",
+         other[] = "-o", two[] = "workers=3", level[] = "--log-level=debug";
+    char *argv[] = {program, command, option, one, other, two, level, NULL};
     struct cli cli;
     struct err err = {0};
     int result = cli_parse(&cli, 7, argv, commands, &err);

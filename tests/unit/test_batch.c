@@ -137,7 +137,7 @@ Test(batch, reasons_are_stored_as_one_clean_line)
 {
     struct outbox_batch *lent = batch_lend(&batch, 0);
     lent->settle(lent, 0, OUTBOX_RETRY, "no\nroute\x01\xFF", 0);
-    cr_expect_str_eq(row->error, "no route ?");
+    cr_expect_str_eq(row->error, "no\\nroute\\u0001\xEF\xBF\xBD");
 }
 
 Test(batch, takes_no_more_rows_than_it_has_room_for)

@@ -3,32 +3,6 @@
 
 #include "base/bytes.h"
 
-static void expect_json(const char *value, size_t len, const char *wanted)
-{
-    struct text out;
-    text_init(&out, 1000);
-    text_add_json(&out, (struct bytes){value, len});
-    cr_expect_str_eq(text_get(&out), wanted);
-    text_finish(&out);
-}
-
-Test(bytes, json_strings_escape_quotes_backslashes_and_control_characters)
-{
-    expect_json("a\"b\\c\nd\x01\x7f", 9, "\"a\\\"b\\\\c\\nd\\u0001\\u007f\"");
-    expect_json("a\0b", 3, "\"a\\u0000b\"");
-    expect_json("", 0, "\"\"");
-}
-
-Test(bytes, json_strings_replace_what_is_not_utf8)
-{
-    expect_json("gr\xC3\xBC\xC3\x9F", 6, "\"gr\xC3\xBC\xC3\x9F\"");
-    expect_json("\xF0\x9F\x90\x98", 4, "\"\xF0\x9F\x90\x98\"");
-    expect_json("a\xFFz", 3, "\"a\xEF\xBF\xBDz\"");
-    expect_json("\xC3", 1, "\"\xEF\xBF\xBD\"");
-    expect_json("\xED\xA0\x80", 3, "\"\xEF\xBF\xBD\xEF\xBF\xBD\xEF\xBF\xBD\""); /* a surrogate */
-    expect_json("\xC0\xAF", 2, "\"\xEF\xBF\xBD\xEF\xBF\xBD\"");                 /* overlong */
-}
-
 Test(bytes, a_text_keeps_its_maximum_and_says_so)
 {
     struct text text;
@@ -42,13 +16,6 @@ Test(bytes, a_text_keeps_its_maximum_and_says_so)
     text_addf(&text, "%d", 42);
     cr_expect_str_eq(text_get(&text), "42");
     text_finish(&text);
-}
-
-Test(bytes, printable_copies_drop_control_characters_and_cut_at_characters)
-{
-    char out[6];
-    bytes_copy_printable(out, sizeof out, (struct bytes){"a\nb\xFF\xC3\xBC", 6});
-    cr_expect_str_eq(out, "a b?"); /* the umlaut would not fit whole */
 }
 
 Test(bytes, numbers_are_written_in_decimal_to_their_limits)

@@ -90,25 +90,8 @@ Test(option, bad_values_are_refused_and_change_nothing)
     option_set_finish(&set);
 }
 
-Test(option, urls_and_secrets_are_shown_redacted)
+Test(option, secrets_are_shown_as_stars)
 {
-    static const struct {
-        const char *url, *shown;
-    } rows[] = {{"amqp://guest:s3cret@host:5672/v", "amqp://***@host:5672/v"},
-                {"amqp://host/", "amqp://host/"},
-                {"amqp://u:p@ss@host", "amqp://***@host"},
-                {"amqp://app:S3c/ret@h1/", "amqp://***@h1/"},
-                {"amqp://app:S3#c@r@h1/", "amqp://***@h1/"},
-                {"amqp://app:S3", "amqp://***"},
-                {"cret@h1/", "***@h1/"},
-                {"amqp://host:5672/v", "amqp://host:5672/v"}};
-    for (size_t at = 0; at < sizeof rows / sizeof rows[0]; at++) {
-        struct text out;
-        text_init(&out, 200);
-        option_redact_url(&out, rows[at].url);
-        cr_expect_str_eq(text_get(&out), rows[at].shown);
-        text_finish(&out);
-    }
     struct option_set set;
     struct err err = {0};
     struct text out;

@@ -1,4 +1,4 @@
-#include "base/lookup.h"
+#include "postgres/lookup.h"
 
 #include <errno.h>
 #include <netdb.h>

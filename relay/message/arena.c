@@ -1,4 +1,4 @@
-#include "base/arena.h"
+#include "message/arena.h"
 
 #include <stdalign.h>
 #include <stdlib.h>
