@@ -162,6 +162,33 @@ Test(config, showing_redacts_passwords)
     text_finish(&out);
 }
 
+/* k0, k1 ... */
+static int load_keys(int count)
+{
+    struct text content;
+    text_init(&content, 1 << 20);
+    for (int key = 0; key < count; key++) {
+        text_addf(&content, "k%d: 1\n", key);
+    }
+    cr_assert(!content.overflow);
+    int result = load(text_get(&content), NULL, NULL, 0);
+    text_finish(&content);
+    return result;
+}
+
+Test(config, a_file_of_very_many_keys_is_refused_without_looking_at_each)
+{
+    cr_expect_eq(load_keys(40000), -1);
+    cr_expect_eq(config.fault_count, 1, "%s", text_get(&config.faults));
+    cr_expect(strstr(text_get(&config.faults), "more than 1000 keys in one mapping"));
+}
+
+Test(config, of_very_many_mistakes_the_first_hundred_are_told)
+{
+    cr_expect_eq(load_keys(500), -1);
+    cr_expect_eq(config.fault_count, 100);
+}
+
 Test(config, an_empty_file_and_a_missing_file_are_told_apart)
 {
     cr_expect_eq(load("", NULL, NULL, 0), 0, "%s", text_get(&config.faults));
