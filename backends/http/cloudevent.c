@@ -89,48 +89,70 @@ static bool is_json_type(struct outbox_bytes type)
     return suffix || (len == 16 && strncasecmp(type.ptr, "application/json", 16) == 0);
 }
 
-/* Valid JSON goes in as it is written: numbers keep their digits, and members their order. */
-static bool is_json(const struct outbox_message *message)
-{
-    if (!is_json_type(message->content_type)) {
-        return false;
-    }
-    json_t *value =
-        json_loadb(message->payload.ptr, message->payload.len, JSON_DECODE_ANY | JSON_ALLOW_NUL, NULL);
-    json_decref(value);
-    return value != NULL;
-}
-
-static json_t *base64_of(struct outbox_bytes bytes)
-{
-    unsigned char *text = bytes.len < INT_MAX / 2 ? malloc((bytes.len + 2) / 3 * 4 + 1) : NULL;
-    int len = text
-                  ? EVP_EncodeBlock(text, (const unsigned char *)(bytes.ptr ? bytes.ptr : ""), (int)bytes.len)
-                  : -1;
-    json_t *value = len >= 0 ? json_stringn((const char *)text, (size_t)len) : NULL;
-    free(text);
-    return value;
-}
-
 static bool is_text_type(struct outbox_bytes type)
 {
     return type.len >= 5 && strncasecmp(type.ptr, "text/", 5) == 0;
 }
 
-/* The envelope with the payload as its last member; not NUL-terminated. */
-static char *with_raw_data(const char *envelope, struct outbox_bytes payload, size_t *len)
+/* The payload as the event's last member. */
+struct data {
+    const char *member; /* what stands in front of the value; NULL = there is none */
+    const char *end;    /* and behind it */
+    size_t len;         /* of the value */
+    json_t *text;       /* where it is a string; NULL otherwise */
+    bool raw;           /* else, if it is no string, in base64 */
+};
+
+/*
+ * JSON goes in as it is written, so numbers keep their digits and members their order, and never for the word
+ * of its content type alone. Nothing is parsed: a tree takes many times the room of its text.
+ */
+static int data_of(struct data *data, const struct outbox_message *message)
 {
-    static const char member[] = ",\"data\":";
-    const struct outbox_bytes parts[] = {{envelope, strlen(envelope) - 1}, /* without its closing brace */
-                                         {member, sizeof member - 1},
-                                         payload,
-                                         {"}", 1}};
-    size_t used = 0;
-    *len = parts[0].len + parts[1].len + payload.len + 1;
-    char *text = malloc(*len);
-    for (size_t at = 0; text && at < sizeof parts / sizeof parts[0]; at++) {
-        memcpy(text + used, parts[at].ptr, parts[at].len);
-        used += parts[at].len;
+    struct outbox_bytes payload = message->payload;
+    *data = (struct data){.end = "}"};
+    if (payload.len == 0) {
+        return 0;
+    }
+    data->member = ",\"data\":";
+    data->len = payload.len;
+    data->raw = (message->flags & OUTBOX_MESSAGE_IS_JSON) != 0 && is_json_type(message->content_type);
+    if (!data->raw && is_text_type(message->content_type)) {
+        data->text = json_stringn(payload.ptr, payload.len); /* NULL if it is not UTF-8 */
+        data->len = data->text ? json_dumpb(data->text, NULL, 0, JSON_ENCODE_ANY) : 0;
+    }
+    if (!data->raw && !data->text) {
+        data->member = ",\"data_base64\":\"";
+        data->end = "\"}";
+        data->len = (payload.len + 2) / 3 * 4;
+    }
+    return payload.len < INT_MAX ? 0 : -1;
+}
+
+static void write_data(char *out, const struct data *data, struct outbox_bytes payload)
+{
+    if (data->raw) {
+        memcpy(out, payload.ptr, payload.len);
+    } else if (data->text) {
+        (void)json_dumpb(data->text, out, data->len, JSON_ENCODE_ANY);
+    } else {
+        (void)EVP_EncodeBlock((unsigned char *)out, (const unsigned char *)payload.ptr, (int)payload.len);
+    }
+}
+
+/* The envelope with the payload as its last member; not NUL-terminated. */
+static char *with_data(const char *envelope, const struct data *data, struct outbox_bytes payload,
+                       size_t *len)
+{
+    size_t open = strlen(envelope) - 1; /* without its closing brace */
+    size_t member = strlen(data->member);
+    *len = open + member + data->len + strlen(data->end);
+    char *text = malloc(*len + 1); /* base64 comes with a NUL */
+    if (text) {
+        memcpy(text, envelope, open);
+        memcpy(text + open, data->member, member);
+        write_data(text + open + member, data, payload);
+        memcpy(text + open + member + data->len, data->end, strlen(data->end));
     }
     return text;
 }
@@ -146,41 +168,31 @@ static int set_attributes(json_t *object, const struct cloudevent *event)
     return result;
 }
 
-static int set_data(json_t *object, const struct outbox_message *message)
-{
-    json_t *text =
-        is_text_type(message->content_type) ? json_stringn(message->payload.ptr, message->payload.len) : NULL;
-    return json_object_set_new(object, text ? "data" : "data_base64",
-                               text ? text : base64_of(message->payload));
-}
-
 char *cloudevent_structured(const struct settings *settings, const struct outbox_message *message,
                             size_t *len)
 {
     struct cloudevent event;
-    errno = 0; /* a payload that cannot be parsed for lack of memory would pass for one that is no JSON */
+    struct data data = {0};
+    errno = 0; /* a text that is not taken for lack of memory would pass for one that is not UTF-8 */
     json_t *object = json_object();
     char *text = NULL;
     int result = object ? cloudevent_make(&event, settings, message) : -1;
-    bool raw = result == 0 && message->payload.len > 0 && is_json(message);
     if (result == 0) {
         result = set_attributes(object, &event) |
                  json_object_set_new(object, "datacontenttype",
                                      json_stringn(message->content_type.ptr, message->content_type.len));
     }
-    if (result == 0 && !raw && message->payload.len > 0) {
-        result = set_data(object, message);
-    }
-    if (result == 0) {
+    if (result == 0 && data_of(&data, message) == 0) {
         text = json_dumps(object, JSON_COMPACT);
     }
-    if (text && raw) {
-        char *whole = with_raw_data(text, message->payload, len);
+    if (text && data.member) {
+        char *whole = with_data(text, &data, message->payload, len);
         free(text);
         text = whole;
     } else if (text) {
         *len = strlen(text);
     }
+    json_decref(data.text);
     json_decref(object);
     if (errno == ENOMEM) {
         free(text);

@@ -26,8 +26,8 @@ int cloudevent_make(struct cloudevent *event, const struct settings *settings,
                     const struct outbox_message *message);
 
 /*
- * The whole event as JSON, the caller's to free; a JSON payload is put in as it is written, text as a string,
- * all else as data_base64. NULL if it cannot be; errno is ENOMEM if for lack of memory.
+ * The whole event as JSON, the caller's to free; a payload of type json is put in as it is written, text as a
+ * string, all else as data_base64. NULL if it cannot be; errno is ENOMEM if for lack of memory.
  */
 char *cloudevent_structured(const struct settings *settings, const struct outbox_message *message,
                             size_t *len);

@@ -35,7 +35,7 @@ extern "C" {
 #endif
 
 #define OUTBOX_BACKEND_ABI_MAJOR 1u
-#define OUTBOX_BACKEND_ABI_MINOR 3u
+#define OUTBOX_BACKEND_ABI_MINOR 4u
 
 /*
  * What a backend needs of it: a relay of that minor version or a newer one takes it. Defined before this
@@ -99,6 +99,11 @@ struct outbox_header {
     enum outbox_value_type type;
 };
 
+/* In outbox_message.flags: the payload is JSON (RFC 8259) in UTF-8, whatever content_type says: PostgreSQL
+ * has parsed it. Without it, content_type is no more than what the producer says: bytes that call themselves
+ * JSON would add members to an envelope that takes them in as they are. */
+#define OUTBOX_MESSAGE_IS_JSON 0x1u
+
 struct outbox_message {
     uint32_t size;
     enum outbox_kind kind;
@@ -122,6 +127,7 @@ struct outbox_message {
     /* From one header to the next, in bytes: the host's sizeof(struct outbox_header), which may be more than
      * yours. Since ABI 1.3. */
     size_t header_size;
+    uint32_t flags; /* OUTBOX_MESSAGE_..., bits that you do not know mean nothing to you. Since ABI 1.4. */
 };
 
 /* headers[index], whichever of host and backend was built later; index < header_count. */
@@ -378,5 +384,6 @@ struct outbox_note {
  *   1.2  outbox_backend.library
  *   1.3  outbox_message.header_size, outbox_header_at(), outbox_backend.option_size, a table without options,
  *        OUTBOX_BACKEND_USES_MINOR
+ *   1.4  outbox_message.flags, OUTBOX_MESSAGE_IS_JSON
  */
 #endif

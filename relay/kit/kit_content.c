@@ -90,10 +90,12 @@ static void odd_payloads(struct kit_stage *stage)
 {
     const struct kit_shape empty = {.payload = {"", 0}};
     const struct kit_shape zeros = {.payload = {"\0a\0\xff\0", 6}};
+    const struct kit_shape no_json = {.payload = {"1,\"id\":\"kit\"}", 14}};
     struct kit_session session;
     kit_begin(stage, &session);
     expect_taken_or_rejected(&session, &empty, "an empty payload");
     expect_taken_or_rejected(&session, &zeros, "a payload with NUL bytes");
+    expect_taken_or_rejected(&session, &no_json, "a payload that only calls itself JSON");
     kit_end(stage, &session);
 }
 

@@ -41,6 +41,12 @@ static enum outbox_kind kind_of(struct bytes word)
     return bytes_equal(word, bytes_of("reply")) ? OUTBOX_REPLY : OUTBOX_EVENT;
 }
 
+/* Of type json, so the server parsed it. */
+static bool is_json(const struct pg_rows *rows, size_t at)
+{
+    return pg_is_null(rows, at, COLUMN_PAYLOAD_BYTES) && !pg_is_null(rows, at, COLUMN_PAYLOAD);
+}
+
 /* Whatever somebody wrote there: one more must fit into the column again. */
 static uint32_t attempts_of(int64_t number)
 {
@@ -63,6 +69,7 @@ static void read_row(struct batch *batch, struct row *row, const struct pg_rows 
     message->content_type = column(rows, at, COLUMN_CONTENT_TYPE);
     message->payload =
         column(rows, at, pg_is_null(rows, at, COLUMN_PAYLOAD_BYTES) ? COLUMN_PAYLOAD : COLUMN_PAYLOAD_BYTES);
+    message->flags = is_json(rows, at) ? OUTBOX_MESSAGE_IS_JSON : 0;
     message->created_at_us = pg_number(rows, at, COLUMN_CREATED_AT_US, 0);
     message->ttl_ms = pg_number(rows, at, COLUMN_TTL_MS, -1);
     row->has_key = !pg_is_null(rows, at, COLUMN_KEY);

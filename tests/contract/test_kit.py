@@ -116,7 +116,7 @@ def kit(path, *arguments, timeout=400):
 
 def conforms(done, name, place):
     return done.returncode == 0 and done.stdout.endswith(
-        f"# {TESTS} tests, 0 failed, 0 skipped\n# {name} ({place}), backend ABI 1.3: conformant\n")
+        f"# {TESTS} tests, 0 failed, 0 skipped\n# {name} ({place}), backend ABI 1.4: conformant\n")
 
 
 @pytest.fixture
@@ -217,7 +217,7 @@ def test_the_tests_are_listed_and_chosen_by_number_or_by_words():
     number, name, _ = rows[5]
     done = kit("null", "--only", number)
     assert done.stdout == f"TAP version 14\n1..1\nok 1 - {name}\n# 1 tests, 0 failed, 0 skipped\n" \
-        "# null 1.0.0 (built in), backend ABI 1.3: partial\n", done.stdout
+        "# null 1.0.0 (built in), backend ABI 1.4: partial\n", done.stdout
     some = [row for row in rows if "is leaked" in row[1]]
     done = kit("null", "--only", "is leaked")
     assert done.returncode == 0 and done.stdout.startswith(f"TAP version 14\n1..{len(some)}\n") and len(some) == 3, done.stdout
@@ -288,7 +288,7 @@ def test_without_a_proxy_nothing_is_called_conformant(tmp_path):
     path = plugins.build(tmp_path, "sample")
     done = kit(path, "-o", "address=" + REDIS)
     assert done.returncode == 0 and done.stdout.count("# SKIP needs --proxy OPTION") == FAULTS, done.stdout
-    assert done.stdout.endswith(f"# {TESTS} tests, 0 failed, {FAULTS} skipped\n# sample 1.0.0 ({path}), backend ABI 1.3: partial\n")
+    assert done.stdout.endswith(f"# {TESTS} tests, 0 failed, {FAULTS} skipped\n# sample 1.0.0 ({path}), backend ABI 1.4: partial\n")
 
 
 def test_the_output_is_tap(tmp_path):
@@ -305,7 +305,7 @@ def test_backends_without_a_network_are_partial(shared, name, how):
     done = kit(path)
     assert done.returncode == 0, done.stdout
     assert done.stdout.endswith(f"{TESTS} tests, 0 failed, {FAULTS} skipped\n# {name} 1.0.0 ({how if how == 'built in' else path}),"
-                                " backend ABI 1.3: partial\n")
+                                " backend ABI 1.4: partial\n")
 
 
 @pytest.mark.parametrize("how", ["built in", "shared"])

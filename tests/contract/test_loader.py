@@ -65,9 +65,9 @@ def test_the_sample_itself_is_loaded_and_then_its_constructor_has_run(own_direct
 
 
 @pytest.mark.parametrize("old, new, sentence", [
-    ("ABI_MAJOR 1u", "ABI_MAJOR 2u", "sample 1.0.0 was built for backend ABI 2.3, and this relay supports 1.0 to 1.3: build it with this"
+    ("ABI_MAJOR 1u", "ABI_MAJOR 2u", "sample 1.0.0 was built for backend ABI 2.3, and this relay supports 1.0 to 1.4: build it with this"
      " relay's outbox_backend.h"),
-    ("ABI_MINOR 3u", "ABI_MINOR 7u", "sample 1.0.0 was built for backend ABI 1.7, and this relay supports 1.0 to 1.3"),
+    ("ABI_MINOR 4u", "ABI_MINOR 7u", "sample 1.0.0 was built for backend ABI 1.7, and this relay supports 1.0 to 1.4"),
     ("(uint32_t)sizeof(void *)", "4u", "sample 1.0.0 was built for pointers of 4 bytes, and this relay's have 8: build it for this"
      " relay's architecture"),
 ])
@@ -258,7 +258,7 @@ def changed(directory, old, new, name="sample", of=plugins.SAMPLE, **more):
 
 
 def test_a_newer_headers_plugin_that_needs_nothing_new_is_taken(own_directory):
-    header = header_with(own_directory, "ABI_MINOR 3u", "ABI_MINOR 7u")
+    header = header_with(own_directory, "ABI_MINOR 4u", "ABI_MINOR 7u")
     with pytest.raises(subprocess.CalledProcessError):
         plugins.build(own_directory, "sample", "-DOUTBOX_BACKEND_USES_MINOR=8", header=header)
     path = plugins.build(own_directory, "sample", "-DOUTBOX_BACKEND_USES_MINOR=0", header=header)
@@ -327,4 +327,4 @@ def test_a_project_of_any_other_name_builds_and_conforms(own_directory, name):
     assert done.returncode == 0, done.stderr
     path = plugins.build(own_directory / name, name, "-Werror", source=str(own_directory / name / (name + ".c")))
     tested = relay("backends", "test", path, "--only", "a message is confirmed", cwd=own_directory)
-    assert tested.returncode == 0 and f"# {name} 0.1.0 ({path}), backend ABI 1.3: partial" in tested.stdout, tested.stdout
+    assert tested.returncode == 0 and f"# {name} 0.1.0 ({path}), backend ABI 1.4: partial" in tested.stdout, tested.stdout

@@ -42,7 +42,7 @@ def cluster(tmp_path):
 
 def test_mqtt_by_libmosquitto_conforms(mqtt):
     done = kit(mqtt, "-o", "address=" + MQTT, "--proxy", "address")
-    assert done.returncode == 0 and done.stdout.endswith(f"0 failed, 0 skipped\n# mqtt 0.1.0 ({mqtt}), backend ABI 1.3: conformant\n"), done.stdout
+    assert done.returncode == 0 and done.stdout.endswith(f"0 failed, 0 skipped\n# mqtt 0.1.0 ({mqtt}), backend ABI 1.4: conformant\n"), done.stdout
     assert "libmosquitto 2." in relay("backends", "show", mqtt).stdout
 
 
@@ -53,7 +53,7 @@ def test_a_topic_that_mqtt_cannot_have_is_refused_before_the_wire(mqtt):
 
 def test_kafka_by_librdkafka_conforms_as_far_as_can_be_told(kafka, cluster):
     done = kit(kafka, "-o", "brokers=" + cluster, "--proxy", "brokers")
-    assert done.returncode == 0 and done.stdout.endswith(f" 0 failed, 30 skipped\n# kafka 0.1.0 ({kafka}), backend ABI 1.3: partial\n"), done.stdout
+    assert done.returncode == 0 and done.stdout.endswith(f" 0 failed, 30 skipped\n# kafka 0.1.0 ({kafka}), backend ABI 1.4: partial\n"), done.stdout
     assert re.search(r"# SKIP the data went past the proxy: .* --proxy brokers=LISTENPORT", done.stdout)
 
 

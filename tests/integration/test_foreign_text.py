@@ -1,5 +1,6 @@
 """Whatever somebody else wrote - a producer, a broker, a receiver, a plugin, a database, a file - is text in our outputs and nothing more: it
 speaks to no terminal, begins no line of its own, hides nothing and does not read backwards."""
+import base64
 import json
 import re
 import signal
@@ -159,11 +160,26 @@ def test_what_a_producer_writes(reader, logged):
 def test_bytes_that_call_themselves_json_add_nothing_to_the_line_of_their_message(reader):
     """What is JSON stays as it was written, digits and all."""
     written = '{"n": 123456789012345678901234567890.10, "i": 123456789012345678901234567890}'
-    ids = [reader.database.value("INSERT INTO outbox.message (channel, type, content_type, payload_bytes) VALUES ('c', 't', 'application/json', %s) RETURNING id::text", payload)
-           for payload in (b'1,"id":"forged"', b'1}\n{"id":"forged"', written.encode())]
+    ids = [reader.database.value(f"INSERT INTO outbox.message (channel, type, content_type, {column}) VALUES ('c', 't', 'application/json', %s) RETURNING id::text", payload)
+           for column, payload in (("payload_bytes", b'1,"id":"forged"'), ("payload_bytes", b'1}\n{"id":"forged"'), ("payload", written), ("payload_bytes", b'{"n": 1}'))]
     lines = reader.command("drain", "-q", "-b", "stdout", "-d", reader.database.conninfo).splitlines()
     assert [json.loads(line)["id"] for line in lines if line.startswith("{")] == ids and "forged" not in json.loads(lines[0])["id"]
     assert json.loads(lines[1])["payload"] == '1}\n{"id":"forged"' and f'"payload":{written}}}' in lines[2], lines
+    assert json.loads(lines[3])["payload"] == '{"n": 1}', "nobody parses what nobody has parsed"
+
+
+def test_bytes_that_call_themselves_json_add_nothing_to_a_cloudevent(reader, receiver):
+    said = {}
+    for payload in (b'1,"id":"forged","data":2', b'{"n": 1}', b'\xff'):
+        said[reader.database.value("SELECT outbox.publish_bytes('c', 't', %s, content_type => 'application/json')::text", payload)] = payload
+    parsed = reader.database.value("INSERT INTO outbox.message (channel, type, content_type, payload)"
+                                   " VALUES ('c', 't', 'application/vnd.shop+json; charset=utf-8', '{\"n\": 1.00}') RETURNING id::text")
+    reader.command("drain", "-q", *http(receiver.url, "http.cloudevents=structured"), "-d", reader.database.conninfo)
+    bodies = {json.loads(request.body)["id"]: request.body for request in receiver.requests}
+    assert bodies.keys() == said.keys() | {parsed} and bodies[parsed].endswith(b'"data":{"n": 1.00}}')
+    for identity, payload in said.items():
+        event = json.loads(bodies[identity])
+        assert base64.b64decode(event["data_base64"]) == payload and "data" not in event and event["id"] == identity
 
 
 # ---- a broker ----

@@ -159,6 +159,22 @@ def test_a_message_beyond_the_bound_becomes_a_dead_letter_without_being_loaded(d
     assert set(receiver.ids()) == first | good
 
 
+@pytest.mark.parametrize("backend", ["cloudevent", "stdout"])
+def test_json_of_millions_of_values_takes_no_more_memory_than_its_text(database, receiver, start, backend):
+    options = http(receiver.url, "workers=1", "http.cloudevents=structured") if backend == "cloudevent" else ("-b", "stdout", "-o", "workers=1")
+    running = start("-d", database.conninfo, *options, prefix=("sh", "-c", 'exec "$@" > /dev/null', "sh"))
+    small = database.value("SELECT outbox.publish('a', 't', '[{}]')::text")
+    wait_until(lambda: database.left() == 0, what="an empty outbox")
+    before = peak_kb(running)
+    large = database.value("SELECT outbox.publish('a', 't', ('[{}' || repeat(',{}', 5000000) || ']')::json)::text")
+    wait_until(lambda: database.left() == 0, what="an empty outbox")
+    grown = peak_kb(running) - before
+    print(f"{grown >> 10} MiB for 15 MB")
+    assert grown < 120 << 10 and database.dead() == set()
+    if backend == "cloudevent":
+        assert receiver.ids() == [small, large] and b'"data":[{},{},' in receiver.requests[1].body[:1000]
+
+
 def test_a_retry_beyond_the_bound_is_not_loaded_either_and_explain_says_so(database):
     identity = database.value("SELECT outbox.publish_bytes('a', 't', repeat('x', 3 << 20)::bytea)::text")
     said = relay("explain", "--id", identity, "-b", "null", "-d", database.conninfo, "-o", "batch.max_message_bytes=1MiB")

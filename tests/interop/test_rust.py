@@ -20,4 +20,4 @@ def test_a_backend_in_rust_conforms(tmp_path):
     path = tmp_path / "rustsample.so"
     shutil.copy(project / "target" / "release" / "librustsample.so", path)
     done = relay("backends", "test", str(path), "-o", "address=" + REDIS, "--proxy", "address", timeout=400)
-    assert done.returncode == 0 and done.stdout.endswith(f" 0 failed, 0 skipped\n# rustsample 0.1.0 ({path}), backend ABI 1.3: conformant\n"), done.stdout
+    assert done.returncode == 0 and done.stdout.endswith(f" 0 failed, 0 skipped\n# rustsample 0.1.0 ({path}), backend ABI 1.4: conformant\n"), done.stdout

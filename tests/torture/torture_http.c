@@ -35,7 +35,8 @@ static const struct outbox_message *message_number(size_t at)
                                       .headers = headers,
                                       .header_count = 1,
                                       .created_at_us = 1000000,
-                                      .ttl_ms = -1};
+                                      .ttl_ms = -1,
+                                      .flags = at == 0 ? OUTBOX_MESSAGE_IS_JSON : 0};
     return &message;
 }
 
@@ -53,11 +54,7 @@ static void check_request(const struct transfer *transfer, size_t at)
     static char bodies[MESSAGES][BODY_BYTES];
     static size_t headers[MESSAGES];
     char body[BODY_BYTES];
-    /* A payload that is put in as it is written makes a body without an end of its own. */
-    size_t len = at == 0 ? strlen("}") : 0;
-    const char *end =
-        at == 0 ? strstr(transfer->body, "{\"a\":1}") + 7 : transfer->body + strlen(transfer->body);
-    (void)snprintf(body, sizeof body, "%.*s", (int)(end + len - transfer->body), transfer->body);
+    (void)snprintf(body, sizeof body, "%.*s", (int)transfer->body_bytes, transfer->body);
     if (failing_is_first()) {
         memcpy(bodies[at], body, sizeof body);
         headers[at] = count_headers(transfer);
@@ -119,6 +116,7 @@ int main(void)
     PROMISE(option_set_init(&options, "http", http_options, 0, &err) == 0, "options");
     set("url", "https://host.example/${channel}");
     set("cloudevents", "structured");
+    set("hosts", "*.example");
     set("bearer_token", "token");
     set("secret", "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz");
     host_init(&host, &options, "http", "torture", &log);

@@ -37,6 +37,7 @@ static void fill(struct batch *batch)
         message->payload = payloads[at];
         message->headers = headers;
         message->header_count = 2;
+        message->flags = at == 0 ? OUTBOX_MESSAGE_IS_JSON : 0;
     }
 }
 
