@@ -93,10 +93,15 @@ static int read_order(const struct cli *cli, struct schema_order *order, bool *w
     return schema_check_lanes(order, err);
 }
 
+static void tell_holder(const char *holder)
+{
+    output_line(stderr, "outbox-relay: waits for the lock of migrate, held by %s", holder);
+}
+
 static int set_order(struct pg *pg, const struct schema_order *order, struct err *err)
 {
     bool changed = false;
-    if (schema_set_order(pg, order, &changed, err) != 0) {
+    if (schema_set_order(pg, order, tell_holder, &changed, err) != 0) {
         return -1;
     }
     const char *change =
@@ -116,7 +121,7 @@ static int migrate(const char *conninfo, const struct schema_order *order, struc
     struct pg *pg = NULL;
     int result = limits_open(&pg, &options, NULL, clock_now_ms() + CONNECT_MS, err);
     if (result == 0) {
-        result = schema_migrate(pg, &report, err);
+        result = schema_migrate(pg, tell_holder, &report, err);
     }
     if (result == 0) {
         tell(&report);

@@ -13,12 +13,15 @@
 enum {
     WITHIN_MS = 600000,
     QUESTION_MS = 15000,
+    PATIENT_MS = 5000, /* so long nobody is told that we wait for another */
     ORDER_MAX_BYTES = 64 << 10,
+    HOLDER_MAX_BYTES = 4 << 10,
     TRY_FOR_MS = 60000,
     PAUSE_NS = 300000000
 };
 
-static const char *const migrations[] = {sql_0001_outbox, sql_0002_paused_now, sql_0003_pause_patterns};
+static const char *const migrations[] = {sql_0001_outbox, sql_0002_paused_now, sql_0003_pause_patterns,
+                                         sql_0004_subscriber_owner};
 enum { NEWEST = sizeof migrations / sizeof migrations[0] };
 
 int schema_newest(void)
@@ -171,22 +174,79 @@ static int apply(struct pg *pg, void *context, struct err *err)
                         1, values, NULL, clock_now_ms() + QUESTION_MS, err);
 }
 
-/* Under an advisory lock that ends with the transaction: a session's would not survive a pooler. */
-static int in_transaction(struct pg *pg, int (*work)(struct pg *, void *, struct err *), void *context,
-                          struct err *err)
+static void roll_back(struct pg *pg, const struct err *err)
+{
+    if (err->class != ERR_CONNECTION) { /* else the connection is good for closing only */
+        struct err ignored = {0};       /* the first error is the one to tell */
+        (void)!pg_query(pg, "ROLLBACK", 0, NULL, NULL, clock_now_ms() + QUESTION_MS, &ignored);
+    }
+}
+
+/* Begins a transaction under an advisory lock that ends with it: a session's would not survive a pooler. */
+static int begin_locked(struct pg *pg, int64_t within_ms, struct err *err)
 {
     static const char lock[] = "SELECT pg_advisory_xact_lock(hashtext('outbox-relay migrate'))";
     if (limits_begin(pg, clock_now_ms() + QUESTION_MS, err) != 0) {
         return -1;
     }
-    if (limits_query(pg, lock, 0, NULL, NULL, clock_now_ms() + WITHIN_MS, err) == 0 &&
-        work(pg, context, err) == 0) {
+    if (limits_query(pg, lock, 0, NULL, NULL, clock_now_ms() + within_ms, err) != 0) {
+        roll_back(pg, err);
+        return -1;
+    }
+    return 0;
+}
+
+/* False, and nothing told, where the server does not say. */
+static bool find_holder(struct pg *pg, struct text *holder)
+{
+    struct err ignored = {0}; /* who could not be asked is not named */
+    struct pg_rows *rows = NULL;
+    bool found =
+        limits_query(pg, sql_migrating, 0, NULL, &rows, clock_now_ms() + QUESTION_MS, &ignored) == 0 &&
+        pg_rows_count(rows) == 1;
+    if (found) {
+        text_add_printable(holder, pg_value(rows, 0, 0));
+    }
+    pg_rows_free(rows);
+    return found;
+}
+
+/* Another migrate may take its time, and anybody may have taken the lock: who waits for long says for whom.
+ */
+static int take_turn(struct pg *pg, schema_waits *waits, struct err *err)
+{
+    static const char timed_out[] = "57014";
+    struct text holder;
+    if (begin_locked(pg, PATIENT_MS, err) == 0) {
+        return 0;
+    }
+    if (strcmp(err->sqlstate, timed_out) != 0) {
+        return -1;
+    }
+    text_init(&holder, HOLDER_MAX_BYTES);
+    bool known = find_holder(pg, &holder);
+    if (known) {
+        waits(text_get(&holder));
+    }
+    err_clear(err);
+    int result = begin_locked(pg, WITHIN_MS, err);
+    if (result != 0 && known && strcmp(err->sqlstate, timed_out) == 0) {
+        result = err_prefix(err, "the lock of migrate is held by %s", text_get(&holder));
+    }
+    text_finish(&holder);
+    return result;
+}
+
+static int in_transaction(struct pg *pg, schema_waits *waits, int (*work)(struct pg *, void *, struct err *),
+                          void *context, struct err *err)
+{
+    if (take_turn(pg, waits, err) != 0) {
+        return -1;
+    }
+    if (work(pg, context, err) == 0) {
         return limits_query(pg, "COMMIT", 0, NULL, NULL, clock_now_ms() + QUESTION_MS, err);
     }
-    if (err->class != ERR_CONNECTION) { /* else the connection is good for closing only */
-        struct err ignored = {0};       /* the first error is the one to tell */
-        (void)!pg_query(pg, "ROLLBACK", 0, NULL, NULL, clock_now_ms() + QUESTION_MS, &ignored);
-    }
+    roll_back(pg, err);
     return -1;
 }
 
@@ -199,15 +259,15 @@ static int grant(struct pg *pg, void *context, struct err *err)
     return limits_script(pg, sql_grants, clock_now_ms() + QUESTION_MS, err);
 }
 
-int schema_migrate(struct pg *pg, struct schema_report *report, struct err *err)
+int schema_migrate(struct pg *pg, schema_waits *waits, struct schema_report *report, struct err *err)
 {
     *report = (struct schema_report){0};
-    if (in_transaction(pg, apply, report, err) != 0) {
+    if (in_transaction(pg, waits, apply, report, err) != 0) {
         return -1;
     }
     report->after = NEWEST;
     struct err refused = {0};
-    if (in_transaction(pg, grant, NULL, &refused) == 0) {
+    if (in_transaction(pg, waits, grant, NULL, &refused) == 0) {
         report->roles_exist = true;
         return 0;
     }
@@ -305,7 +365,8 @@ static int change_order(struct pg *pg, void *context, struct err *err)
     return result;
 }
 
-int schema_set_order(struct pg *pg, const struct schema_order *order, bool *changed, struct err *err)
+int schema_set_order(struct pg *pg, const struct schema_order *order, schema_waits *waits, bool *changed,
+                     struct err *err)
 {
     struct order_change change = {.wanted = *order};
     *changed = false;
@@ -313,7 +374,7 @@ int schema_set_order(struct pg *pg, const struct schema_order *order, bool *chan
         return -1;
     }
     int64_t give_up_ms = clock_now_ms() + TRY_FOR_MS;
-    while (in_transaction(pg, change_order, &change, err) != 0) {
+    while (in_transaction(pg, waits, change_order, &change, err) != 0) {
         bool locked = strcmp(err->sqlstate, "55P03") == 0 || strcmp(err->sqlstate, "40P01") == 0;
         if (!locked || clock_now_ms() >= give_up_ms) {
             return locked

@@ -32,13 +32,16 @@ int schema_read_order(struct pg *pg, struct schema_order *order, struct err *err
  * fix. */
 int schema_check_order(const struct schema_order *order, bool by_key, struct err *err) MUST_CHECK;
 
+/* Told once when there is somebody to wait for: who, and how to end him. Borrowed. */
+typedef void schema_waits(const char *holder);
+
 /*
  * Sets the order, and makes or drops the indexes it needs, in one transaction with all locks at once: it
  * tries for a minute to find a moment in which nobody is in a transaction on the outbox, and makes nobody
  * wait longer than half a second for that; ERR_RETRY if there is none. While the indexes are built, all wait.
  * Relays that run then refuse to go on. No change is no work.
  */
-int schema_set_order(struct pg *pg, const struct schema_order *order, bool *changed,
+int schema_set_order(struct pg *pg, const struct schema_order *order, schema_waits *waits, bool *changed,
                      struct err *err) MUST_CHECK;
 
 /* A power of two up to SCHEMA_MAX_LANES? ERR_USAGE otherwise. */
@@ -58,7 +61,8 @@ struct schema_report {
  * ERR_CONFIG. Roles are created where the user may; otherwise roles_exist is false and the statements of
  * schema_roles() are for somebody who may.
  */
-int schema_migrate(struct pg *pg, struct schema_report *report, struct err *err) MUST_CHECK;
+int schema_migrate(struct pg *pg, schema_waits *waits, struct schema_report *report,
+                   struct err *err) MUST_CHECK;
 
 /* The version in the database, 0 if there is none. */
 int schema_installed(struct pg *pg, int *version, struct err *err) MUST_CHECK;

@@ -1,8 +1,8 @@
 -- Who keeps the outbox from being what it is, a sentence each, the worst first: who has locked the first row that waits, or the first retry that is
 -- due, for some seconds; who holds a table against writes; who holds the order's lanes; whose old snapshot keeps dead rows in the tables. A lock may be
 -- a savepoint's or a prepared transaction's (which has no process), or be shared by several, of whom a row names none.
--- Of others' sessions, a user who is no member of pg_read_all_stats sees neither how long nor what they do. A relay reads outbox.paused_now before
--- it locks rows, whatever it calls itself.
+-- Of others' sessions, a user who is no member of pg_read_all_stats sees neither how long nor what they do. A relay calls itself so, or reads
+-- outbox.paused_now before it locks rows; who may not delete messages is none, whatever he calls himself.
 WITH heads AS (
   (SELECT 'message that waits' AS what, 'message' AS table_name, seq, channel, xmax::text::bigint AS locker FROM outbox.message ORDER BY message.seq LIMIT 1)
   UNION ALL
@@ -15,8 +15,10 @@ WITH heads AS (
     floor(extract(epoch FROM clock_timestamp() - xact_start))::bigint AS age_s, backend_xmin IS NOT NULL AS has_snapshot,
     format('SELECT pg_terminate_backend(%s)', pid) AS remedy
   FROM pg_stat_activity a
-  WHERE pid <> pg_backend_pid() AND application_name NOT LIKE 'outbox-relay%' AND datname = current_database()
-    AND NOT EXISTS (SELECT FROM pg_locks l WHERE l.pid = a.pid AND l.locktype = 'relation' AND l.relation = 'outbox.paused_now'::regclass)
+  WHERE pid <> pg_backend_pid() AND datname = current_database()
+    AND (NOT has_table_privilege(coalesce(usesysid, 0), 'outbox.message'::regclass, 'DELETE')
+      OR (application_name NOT LIKE 'outbox-relay%'
+        AND NOT EXISTS (SELECT FROM pg_locks l WHERE l.pid = a.pid AND l.locktype = 'relation' AND l.relation = 'outbox.paused_now'::regclass)))
 ), prepared AS (
   SELECT l.virtualtransaction, format('prepared transaction %s (user %s)', gid, owner) AS name,
     floor(extract(epoch FROM clock_timestamp() - prepared))::bigint AS age_s, format('ROLLBACK PREPARED %L, or COMMIT PREPARED,', gid) AS remedy

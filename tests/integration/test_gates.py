@@ -11,7 +11,7 @@ import shadows
 from harness import Database, relay, wait_until
 
 SCHEMA = os.path.join(shadows.ROOT, "schema")
-FILES = ("0001_outbox.sql", "0002_paused_now.sql", "0003_pause_patterns.sql", "roles.sql", "grants.sql", "order_key.sql", "order_none.sql")
+FILES = ("0001_outbox.sql", "0002_paused_now.sql", "0003_pause_patterns.sql", "0004_subscriber_owner.sql", "roles.sql", "grants.sql", "order_key.sql", "order_none.sql")
 
 
 @pytest.fixture
@@ -170,3 +170,36 @@ def test_a_strangers_function_that_a_table_of_the_outbox_uses_is_named(empty, ma
     assert done.returncode == 0 and "uses function public." in done.stdout and f"of user {mallory.info.user}" in done.stdout, done.stdout
     done = relay("migrate", "-d", empty.conninfo)
     assert done.returncode == 78 and "uses function public." in done.stderr, done.stderr
+
+
+# ---- locks that everybody may take ----
+
+
+def test_who_takes_the_lanes_of_the_order_is_named_whatever_he_calls_himself(empty, mallory, start):
+    assert relay("migrate", "--order", "key", "--lanes", "4", "-d", empty.conninfo).returncode == 0
+    empty.run("SELECT outbox.publish('a', 't', '{}', key => 'k')")
+    oid = empty.value("SELECT 'outbox.message'::regclass::oid::int")
+    as_mallory(mallory, "SET application_name = 'outbox-relay/shop'", f"SELECT pg_advisory_lock({oid}, lane) FROM generate_series(0, 3) lane")
+    named = f"process {mallory.info.backend_pid} (outbox-relay/shop, user {mallory.info.user})"
+    remedy = f"SELECT pg_terminate_backend({mallory.info.backend_pid}) ends it"
+    running = start("-b", "null", "-d", empty.conninfo, "-o", "order=key")
+    running.await_log("somebody stands in the way", 40)
+    assert named in running.log() and remedy in running.log()
+    status = relay("status", "-d", empty.conninfo).stdout
+    assert named in status and remedy in status and "OK:" not in status, status
+    done = relay("drain", "-q", "-b", "null", "-d", empty.conninfo, "-o", "order=key")
+    assert done.returncode == 75 and named in done.stderr and remedy in done.stderr, done.stderr
+    empty.run(f"SELECT pg_terminate_backend({mallory.info.backend_pid})")
+    wait_until(lambda: empty.left() == 0, what="an empty outbox, as soon as he is gone")
+
+
+@pytest.mark.parametrize("arguments", [(), ("--order", "key")])
+def test_who_takes_the_lock_of_migrate_is_named_and_migrate_goes_on_without_him(empty, mallory, start, arguments):
+    as_mallory(mallory, "SELECT pg_advisory_lock(hashtext('outbox-relay migrate'))")
+    pid = mallory.info.backend_pid
+    running = start(*arguments, "-d", empty.conninfo, command="migrate")
+    running.await_log(f"waits for the lock of migrate, held by process {pid} (no application name, user {mallory.info.user}", 40)
+    assert f"SELECT pg_terminate_backend({pid}) ends it" in running.log() and empty.value("SELECT to_regclass('outbox.message') IS NULL")
+    empty.run(f"SELECT pg_terminate_backend({pid})")
+    assert running.wait() == 0
+    assert "schema outbox migrated from version 0 to 4" in running.output()

@@ -21,9 +21,9 @@ def empty():
 def test_migrate_installs_once_and_is_idempotent(empty):
     first = relay("migrate", "-d", empty.conninfo)
     second = relay("migrate", "-d", empty.conninfo)
-    assert (first.returncode, first.stdout) == (0, "schema outbox migrated from version 0 to 3\n")
-    assert (second.returncode, second.stdout) == (0, "schema outbox is up to date (version 3)\n")
-    assert empty.run("SELECT version, relay_version IS NOT NULL FROM outbox.schema_version") == [(1, True), (2, True), (3, True)]
+    assert (first.returncode, first.stdout) == (0, "schema outbox migrated from version 0 to 4\n")
+    assert (second.returncode, second.stdout) == (0, "schema outbox is up to date (version 4)\n")
+    assert empty.run("SELECT version, relay_version IS NOT NULL FROM outbox.schema_version") == [(1, True), (2, True), (3, True), (4, True)]
 
 
 def test_several_migrations_at_once_all_succeed(empty):
@@ -31,7 +31,7 @@ def test_several_migrations_at_once_all_succeed(empty):
         done = list(threads.map(lambda _: relay("migrate", "-d", empty.conninfo), range(6)))
     assert [d.returncode for d in done] == [0] * 6, [d.stderr for d in done]
     assert sum("from version 0" in d.stdout for d in done) == 1
-    assert empty.value("SELECT count(*) FROM outbox.schema_version") == 3
+    assert empty.value("SELECT count(*) FROM outbox.schema_version") == 4
 
 
 def test_dry_run_changes_nothing_and_prints_sql_that_psql_runs(empty):
@@ -42,12 +42,12 @@ def test_dry_run_changes_nothing_and_prints_sql_that_psql_runs(empty):
         ["psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", empty.conninfo], input=dry.stdout, text=True, capture_output=True, check=False
     )
     assert psql.returncode == 0, psql.stderr
-    assert relay("migrate", "-d", empty.conninfo).stdout == "schema outbox is up to date (version 3)\n"
+    assert relay("migrate", "-d", empty.conninfo).stdout == "schema outbox is up to date (version 4)\n"
 
 
 def test_the_sql_files_run_in_psql_as_they_are(empty):
     schema = os.path.join(os.path.dirname(__file__), "../../schema")
-    for name in ("0001_outbox.sql", "0002_paused_now.sql", "roles.sql", "grants.sql", "order_key.sql", "order_none.sql"):
+    for name in ("0001_outbox.sql", "0002_paused_now.sql", "0003_pause_patterns.sql", "0004_subscriber_owner.sql", "roles.sql", "grants.sql", "order_key.sql", "order_none.sql"):
         psql = subprocess.run(
             ["psql", "-X", "-q", "-1", "-v", "ON_ERROR_STOP=1", "-v", "mask=63", "-f", os.path.join(schema, name), empty.conninfo],
             text=True, capture_output=True, check=False,
@@ -82,7 +82,7 @@ def test_a_plain_owner_without_createrole_migrates_and_is_told_the_rest(empty):
                 empty.run(f"ALTER ROLE outbox_{role} RENAME TO hidden_{role}")
         done = relay("migrate", "-d", empty.conninfo.replace("user=postgres", "user=plain_owner"))
         assert done.returncode == 0, done.stderr
-        assert "migrated from version 0 to 3" in done.stdout and "CREATE ROLE" in done.stdout and "GRANT" in done.stdout
+        assert "migrated from version 0 to 4" in done.stdout and "CREATE ROLE" in done.stdout and "GRANT" in done.stdout
         assert empty.value("SELECT count(*) FROM outbox.message") == 0
     finally:
         for role in ("producer", "relay", "consumer"):
@@ -223,6 +223,35 @@ def test_accept_is_true_once_per_subscriber_and_never_null(role_database):
     assert as_role(role_database, "outbox_consumer", call) == [(True, False, True)]
     with pytest.raises(psycopg2.errors.NotNullViolation):
         as_role(role_database, "outbox_consumer", f"SELECT outbox.accept(NULL, '{identity}')")
+
+
+def test_a_subscriber_that_belongs_to_a_role_is_nobody_elses_to_accept_for(role_database):
+    """Whoever accepts in another's name makes him believe that he has seen what he has not."""
+    identity, group = "11111111-1111-1111-1111-111111111111", f"g_{role_database.name}"
+    call = f"SELECT outbox.accept('shipping', '{identity}')"
+    role_database.run(f"CREATE ROLE {group}; INSERT INTO outbox.subscriber VALUES ('shipping', %s)", group)
+    with pytest.raises(psycopg2.errors.InsufficientPrivilege, match=f"subscriber 'shipping' belongs to role {group}, of which u_{role_database.name} is no member"):
+        as_role(role_database, "outbox_consumer", call)
+    assert as_role(role_database, "outbox_consumer", f"SELECT outbox.accept('billing', '{identity}')") == [(True,)], "who belongs to nobody is anybody's"
+    role_database.run(f"GRANT outbox_consumer TO {group}; GRANT {group} TO u_{role_database.name}")
+    assert as_role(role_database, "outbox_consumer", call) == [(True,)] and as_role(role_database, "outbox_consumer", call) == [(False,)]
+    with pytest.raises(psycopg2.errors.InsufficientPrivilege):
+        as_role(role_database, "outbox_consumer", "UPDATE outbox.subscriber SET owner = 'outbox_consumer'")
+    with pytest.raises(psycopg2.errors.InsufficientPrivilege, match="no member"):  # a role that one has put on is who one is
+        as_role(role_database, "outbox_consumer", f"SET ROLE outbox_consumer; {call}")
+    role_database.run(f"DROP OWNED BY {group}; DROP ROLE {group}")
+    with pytest.raises(psycopg2.errors.InsufficientPrivilege):  # the owner is gone, the name is not free
+        as_role(role_database, "outbox_consumer", call)
+
+
+def test_a_reply_has_no_channel_but_its_reply_to(role_database):
+    put = "SELECT outbox._put('reply', %s, 't', '{}', NULL, NULL, NULL, 'c', NULL, %s, NULL, NULL, NULL, NULL)"
+    for channel, reply_to in (("'x'", "'secret.queue'"), ("'x'", "NULL")):
+        with pytest.raises(psycopg2.errors.InvalidParameterValue, match="the channel of a reply is its reply_to"):
+            as_role(role_database, "outbox_producer", put % (channel, reply_to))
+    as_role(role_database, "outbox_producer", put % ("'q'", "'q'"))
+    as_role(role_database, "outbox_producer", "SELECT outbox.reply('q', 'c', 't', '{}')")
+    assert role_database.run("SELECT channel, reply_to FROM outbox.message") == [("q", "q")] * 2
 
 
 def scanned(plan, table):
