@@ -4,6 +4,7 @@
 #include "base/secrets.h"
 #include "command/cli.h"
 #include "plugin/loader.h"
+#include "service/process.h"
 
 #define BIT(flag) (1u << (flag))
 
@@ -38,7 +39,8 @@ int main(int argc, char **argv)
     struct cli cli = {0};
     struct err err = {0};
     int code = 0;
-    if (loader_guard_exit(&err) != 0 || cli_parse(&cli, argc, argv, commands, &err) != 0) {
+    if (process_seal(&err) != 0 || loader_guard_exit(&err) != 0 ||
+        cli_parse(&cli, argc, argv, commands, &err) != 0) {
         code = cli_fail(&err);
     } else if (cli_has(&cli, CLI_HELP)) {
         cli_usage(commands, cli.command);

@@ -10,6 +10,8 @@
 #include "base/option.h"
 #include "base/output.h"
 #include "command/argv.h"
+#include "config/config_keys.h"
+#include "service/process.h"
 
 extern char **environ;
 
@@ -381,10 +383,26 @@ int cli_fail(const struct err *err)
     return err_exit_code(err->class);
 }
 
+/* Closed is what a process begins as; only who asks for it opens it. */
+static void unseal(struct config *config)
+{
+    if (config_number(config, "debuggable") == 1) {
+        process_unseal();
+        config_warn(config, config_value(config, "debuggable")->place,
+                    "debuggable: core files, and debuggers of this user, see secrets and messages");
+    } else if (process_withholds_keys()) {
+        config_warn(config, "environment", "SSLKEYLOGFILE reaches no library: debuggable: true lets it");
+    }
+}
+
 static int load(struct cli *cli, struct config *config, enum config_plugins plugins, struct err *err)
 {
-    return config_load(config, cli->values[CLI_CONFIG], (const char *const *)environ, cli->overrides,
-                       cli->override_count, plugins, err);
+    int result = config_load(config, cli->values[CLI_CONFIG], (const char *const *)environ, cli->overrides,
+                             cli->override_count, plugins, err);
+    if (result == 0) {
+        unseal(config);
+    }
+    return result;
 }
 
 int cli_reload_config(struct cli *cli, struct config *config, const struct log *log)

@@ -18,6 +18,7 @@
 #include "kit/scaffold.h"
 #include "plugin/backend.h"
 #include "plugin/loader.h"
+#include "service/process.h"
 
 enum { PRINT_MAX_BYTES = 1 << 20, LIBRARY_BYTES = 1024, KEY_BYTES = 160 };
 
@@ -276,6 +277,7 @@ int cmd_backends(struct cli *cli)
 {
     struct err err = {0};
     const char *word = cli->argument_count > 0 ? cli->arguments[0] : "";
+    process_unseal(); /* authors have debuggers, and files that others may read; there are no messages here */
     bool lists = strcmp(word, "list") == 0;
     bool tests = strcmp(word, "test") == 0;
     if ((cli_has(cli, CLI_JSON) && !lists) ||

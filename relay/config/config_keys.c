@@ -15,8 +15,11 @@
 enum { SECRET_MAX_BYTES = 64 << 10, KEY_MAX_BYTES = 128 };
 
 /* Keys and values are quoted, and in YAML they may hold line breaks and escapes; so may names of files. */
-static void put_line(struct config *config, const char *place, const char *word, const char *message)
+__attribute__((format(printf, 4, 0))) static void put_line(struct config *config, const char *place,
+                                                           const char *word, const char *format, va_list args)
 {
+    char message[1024];
+    (void)vsnprintf(message, sizeof message, format, args);
     text_add_printable(&config->faults, bytes_of(place));
     text_addf(&config->faults, ": %s", word);
     text_add_printable(&config->faults, bytes_of(message));
@@ -25,23 +28,19 @@ static void put_line(struct config *config, const char *place, const char *word,
 
 void config_fault(struct config *config, const char *place, const char *format, ...)
 {
-    char message[1024];
     va_list args;
     va_start(args, format);
-    (void)vsnprintf(message, sizeof message, format, args);
+    put_line(config, place, "", format, args);
     va_end(args);
-    put_line(config, place, "", message);
     config->fault_count++;
 }
 
 void config_warn(struct config *config, const char *place, const char *format, ...)
 {
-    char message[1024];
     va_list args;
     va_start(args, format);
-    (void)vsnprintf(message, sizeof message, format, args);
+    put_line(config, place, "warning: ", format, args);
     va_end(args);
-    put_line(config, place, "warning: ", message);
 }
 
 /* ---- finding keys ---- */

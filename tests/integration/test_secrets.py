@@ -11,10 +11,12 @@ import plugins
 from harness import amqp, http, relay, wait_until
 from receiver import Answer
 from scripted_broker import ScriptedBroker
+from webhooks import CA
 
 SECRET = "sEcReT7Zq9Xw"
 FORMS = (SECRET, base64.b64encode(SECRET.encode()).decode().rstrip("="), urllib.parse.quote(SECRET + "/@")[:-5], SECRET.encode().hex())
 WHSEC = "whsec_" + base64.b64encode((SECRET * 3).encode()).decode()
+NGINX_TLS = f"https://localhost:{os.environ.get('TEST_NGINX_TLS_PORT')}/hooks"
 NOWHERE = {"OUTBOX_DATABASE": "host=127.0.0.1 port=1 dbname=x"}
 
 
@@ -332,3 +334,31 @@ def test_a_plugin_that_tells_its_settings(reader, database, start, tmp_path):
     running = start("-d", database.conninfo, *options, "-o", "log.level=debug", "-o", "retry.backoff_min=1h", "-o", "retry.backoff_max=1h")
     watch(reader, database, running, "with password ***")
     assert "opened with ***" in running.log()
+
+
+# ---- what others on this host can see of the process ----
+
+
+@pytest.fixture(scope="module")
+def looks(tmp_path_factory):
+    return plugins.build(tmp_path_factory.mktemp("plugins"), "stubborn", source=os.path.join(plugins.HERE, "plugin_sample", "stubborn.c"))
+
+
+@pytest.mark.parametrize("debuggable", [False, True])
+def test_no_debugger_no_core_file_no_open_file_and_no_tls_keys_unless_asked_for(database, looks, tmp_path, debuggable):
+    done = relay("drain", "-b", looks, "-d", database.conninfo, "-o", "stubborn.how=looks", "-o", "stubborn.good=1", *(("-o", "debuggable=true") if debuggable else ()),
+                 env={"SSLKEYLOGFILE": str(tmp_path / "keys")}, umask=0o022)
+    assert done.returncode == 0, done.stderr
+    if debuggable:
+        assert "dumpable=1 no_new_privs=1 umask=022 key_log=set" in done.stderr and "warning: debuggable: core files" in done.stderr, done.stderr
+    else:
+        assert "dumpable=0 no_new_privs=1 umask=077 key_log=unset" in done.stderr, done.stderr
+        assert "environment: warning: SSLKEYLOGFILE reaches no library: debuggable: true lets it" in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize("debuggable", [False, True])
+def test_the_keys_of_tls_connections_are_written_for_nobody_who_did_not_ask(database, tmp_path, debuggable):
+    database.fill(3)
+    done = relay("drain", "-q", "-d", database.conninfo, *http(NGINX_TLS, CA, f"debuggable={str(debuggable).lower()}"), env={"SSLKEYLOGFILE": str(tmp_path / "keys")})
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "keys").exists() == debuggable

@@ -2,7 +2,8 @@
  * stubborn - a backend of a bad day, for tests/faults/test_plugin.py: after `good` confirmed messages it
  * hangs and cannot be interrupted, crashes, says OK and settles nothing, asks for a pause without an end, or
  * for a short one again and again, with a line in the log for each message, stays when the process is to
- * end, ends it itself, or asks for an option that it does not have, as its option `how` says.
+ * end, ends it itself, asks for an option that it does not have, or tells how open to others its process is,
+ * as its option `how` says.
  */
 #include <outbox_backend.h>
 #include <signal.h>
@@ -10,6 +11,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 struct stubborn { /* tests give it one worker: no locks */
@@ -18,6 +21,17 @@ struct stubborn { /* tests give it one worker: no locks */
     const char *how;
     int64_t good;
 };
+
+static void tell_exposure(const struct outbox_host *host)
+{
+    char text[200];
+    mode_t mask = umask(077);
+    (void)umask(mask);
+    (void)snprintf(text, sizeof text, "dumpable=%d no_new_privs=%d umask=%03o key_log=%s",
+                   prctl(PR_GET_DUMPABLE), prctl(PR_GET_NO_NEW_PRIVS, 0UL, 0UL, 0UL, 0UL), (unsigned)mask,
+                   getenv("SSLKEYLOGFILE") ? "set" : "unset");
+    host->log(host, OUTBOX_LOG_INFO, text);
+}
 
 static int stubborn_open(void **backend, const struct outbox_host *host,
                          const struct outbox_settings *settings, struct outbox_error *error)
@@ -32,6 +46,9 @@ static int stubborn_open(void **backend, const struct outbox_host *host,
     stubborn->settings = settings;
     stubborn->how = host->get_string(settings, "how");
     stubborn->good = host->get_int(settings, "good");
+    if (strcmp(stubborn->how, "looks") == 0) {
+        tell_exposure(host);
+    }
     *backend = stubborn;
     return 0;
 }
@@ -109,8 +126,8 @@ static enum outbox_session_state session_publish(void *object, struct outbox_bat
 }
 
 static const struct outbox_option options[] = {
-    {"how", OUTBOX_OPT_CHOICE, OUTBOX_OPT_REQUIRED, NULL, "hang|crash|unsettled|pause|chatter|stay|exit|ask",
-     0, 0, "what it does"},
+    {"how", OUTBOX_OPT_CHOICE, OUTBOX_OPT_REQUIRED, NULL,
+     "hang|crash|unsettled|pause|chatter|stay|exit|ask|looks", 0, 0, "what it does"},
     {"good", OUTBOX_OPT_INT, 0, "5", NULL, 0, 1000000, "messages that it confirms before"},
     {0},
 };
