@@ -15,6 +15,8 @@ import psycopg2
 HERE = os.path.dirname(os.path.abspath(__file__))
 RELAY = os.environ["TEST_RELAY"]
 DATABASE = os.environ["TEST_DATABASE"]
+DIRECTORY = os.environ["TEST_DIR"]
+PASSFILE = os.path.join(DIRECTORY, "pgpass")  # the superuser's password: of scripts/dev-servers' PostgreSQL, and of those that tests start
 AMQP_URL = os.environ["TEST_AMQP_URL"]
 SANITIZER = 86  # its exit code, by scripts/test
 COMPLAINT = "runtime" + " error:"  # in two pieces: scripts/test looks for the whole in what failed
@@ -34,7 +36,7 @@ def wait_until(condition, timeout=30, what="condition"):
 
 def own_directory(word):
     """Below the servers that were lent to this test, and ended with them: for servers of its own. It does not exist yet."""
-    parent = os.path.join(os.environ["TEST_DIR"], "own")
+    parent = os.path.join(DIRECTORY, "own")
     os.makedirs(parent, exist_ok=True)
     return os.path.join(parent, f"{word}-{uuid.uuid4().hex[:8]}")
 
@@ -44,6 +46,11 @@ def clean_environment(**more):
     environment["OUTBOX_DRAIN__PATIENCE"] = "0"  # a drain that waits for rests and retries is what a few tests are about: -o drain.patience=
     environment.update(more)
     return environment
+
+
+def superuser_password():
+    with open(PASSFILE, encoding="ascii") as line:
+        return line.read().strip().rsplit(":", 1)[1]
 
 
 def relay(*arguments, timeout=120, env=None, **more):
@@ -340,7 +347,7 @@ def amqp(*options, url=AMQP_URL):
 
 def restart_server(name, *mode):
     """name: postgres or rabbitmq."""
-    subprocess.run([os.environ["TEST_DEV_SERVERS"], "restart", os.environ["TEST_DIR"], name, *mode], check=True, stdout=subprocess.DEVNULL,
+    subprocess.run([os.environ["TEST_DEV_SERVERS"], "restart", DIRECTORY, name, *mode], check=True, stdout=subprocess.DEVNULL,
                    stderr=subprocess.DEVNULL, timeout=200)
 
 

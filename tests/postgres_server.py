@@ -6,7 +6,7 @@ import subprocess
 
 import psycopg2
 
-from harness import own_directory
+from harness import PASSFILE, own_directory, superuser_password
 from ports import free_port
 
 
@@ -45,11 +45,12 @@ class Server:
             primary.control("start")
             open(os.path.join(self.data, "standby.signal"), "w", encoding="ascii").close()
         else:
-            tool("initdb", "-D", self.data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "-N", programs=programs)
+            tool("initdb", "-D", self.data, "-U", "postgres", "-A", "scram-sha-256", f"--pwfile={directory}/password", "-E", "UTF8", "--locale=C.UTF-8", "-N",
+                 programs=programs)
         settings = {"listen_addresses": "127.0.0.1", "port": self.port, "unix_socket_directories": "", "shared_buffers": "32MB", "fsync": "off",
                     "max_wal_senders": 4, "autovacuum": "off"}
         if primary:
-            settings["primary_conninfo"] = f"host=127.0.0.1 port={port or primary.port} user=postgres"
+            settings["primary_conninfo"] = f"host=127.0.0.1 port={port or primary.port} user=postgres password={superuser_password()}"
         with open(os.path.join(self.data, "postgresql.conf"), "a", encoding="ascii") as file:
             file.writelines(f"{setting} = '{value}'\n" for setting, value in settings.items())
         self.running = False
@@ -57,7 +58,7 @@ class Server:
 
     @property
     def conninfo(self):
-        return f"host=127.0.0.1 port={self.port} user=postgres"
+        return f"host=127.0.0.1 port={self.port} user=postgres passfile={PASSFILE}"
 
     def control(self, what, mode="immediate"):
         more = ["-l", self.data + ".log"] if what == "start" else ["-m", mode] if what == "stop" else []
@@ -79,8 +80,12 @@ def servers():
     os.mkdir(directory)
     for folder in (os.path.dirname(directory), directory):
         os.chmod(folder, 0o755)
-    if os.getuid() == 0:
-        shutil.chown(directory, "postgres", "postgres")
+    password = os.path.join(directory, "password")
+    with open(os.open(password, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w", encoding="ascii") as file:
+        file.write(superuser_password() + "\n")
+    for path in (directory, password):
+        if os.getuid() == 0:
+            shutil.chown(path, "postgres", "postgres")
     made = []
 
     def make(name, primary=None, port=None, programs=None):

@@ -26,7 +26,7 @@ def test_after_a_failover_every_row_that_the_standby_has_is_delivered_in_order_a
     primary = servers("primary")
     link = proxied(primary.port)
     standby = servers("standby", primary, link.port)
-    database = Database(server=f"host=127.0.0.1 port={primary.port} user=postgres")
+    database = Database(server=primary.conninfo)
     assert relay("migrate", "-d", database.conninfo, "--order", "key").returncode == 0
     exchange = broker.exchange("orders")
     oracle = broker.oracle(broker.queue("all", exchange))
@@ -34,12 +34,12 @@ def test_after_a_failover_every_row_that_the_standby_has_is_delivered_in_order_a
     end = database.value("SELECT pg_current_wal_lsn()::text")
     wait_until(lambda: standby.value(f"SELECT pg_last_wal_replay_lsn() >= '{end}'") == [(True,)], what="a standby that has all")
 
-    alone = f"host=127.0.0.1 port={standby.port} user=postgres dbname={database.name}"
+    alone = f"{standby.conninfo} dbname={database.name}"
     backend = amqp("amqp.exchange=" + exchange, "order=key", f"workers={WORKERS}", f"batch.max_messages={BATCH}")
     done = relay("drain", "-q", "-d", alone, *backend, "-o", "drain.unavailable_after=1s")
     assert done.returncode == 69 and "read-only" in done.stderr and not oracle.ids()
 
-    running = start("-d", f"host=127.0.0.1,127.0.0.1 port={primary.port},{standby.port} user=postgres dbname={database.name}", *backend)
+    running = start("-d", f"{database.conninfo} host=127.0.0.1,127.0.0.1 port={primary.port},{standby.port}", *backend)
     wait_until(oracle.ids, what="the first delivery")
     link.down.hole = True
     behind = len(oracle.ids())
@@ -97,8 +97,7 @@ def test_a_database_that_takes_no_writes_is_waited_for_without_a_hot_loop_and_dr
 def test_a_first_host_that_says_nothing_does_not_keep_the_relay_from_the_second(database, start):
     """PQconnectStart ignores connect_timeout: a frozen primary must cost no more than that."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        conninfo = (f"host=127.0.0.1,127.0.0.1 port={silent.getsockname()[1]},{os.environ['TEST_PG_PORT']} user=postgres"
-                    f" dbname={database.name} connect_timeout=2")
+        conninfo = f"{database.conninfo} host=127.0.0.1,127.0.0.1 port={silent.getsockname()[1]},{os.environ['TEST_PG_PORT']} connect_timeout=2"
         began = time.monotonic()
         with contextlib.closing(psycopg2.connect(conninfo)):
             took = time.monotonic() - began

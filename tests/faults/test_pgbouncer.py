@@ -13,7 +13,7 @@ import psycopg2
 import pytest
 
 from accounting import Accounting
-from harness import Producer, amqp, relay, wait_until
+from harness import Producer, amqp, relay, superuser_password, wait_until
 from ports import free_port
 
 BATCH, WORKERS = 50, 2
@@ -27,9 +27,13 @@ class Bouncer:
         self.file = directory / "pgbouncer.ini"
         self.file.write_text("\n".join([
             "[databases]", f"* = host=127.0.0.1 port={os.environ['TEST_PG_PORT']}", "[pgbouncer]", "listen_addr = 127.0.0.1",
-            f"listen_port = {self.port}", "unix_socket_dir =", "auth_type = trust", f"auth_file = {directory}/users", "pool_mode = transaction",
+            f"listen_port = {self.port}", "unix_socket_dir =", "auth_type = scram-sha-256", f"auth_file = {directory}/users", "pool_mode = transaction",
             "server_round_robin = 1", *settings, ""]))
-        (directory / "users").write_text('"postgres" ""\n')
+        users = directory / "users"
+        users.touch(0o600)
+        users.write_text(f'"postgres" "{superuser_password()}"\n')
+        if os.geteuid() == 0:
+            shutil.chown(users, "postgres")
         os.chmod(directory, 0o755)
         self.log = directory / "log"
         self.process = None

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 
+import psycopg2
 import pytest
 
 import harness
@@ -173,3 +174,30 @@ def test_a_proxy_whose_thread_is_gone_before_the_bell_is_rung_is_closed_all_the_
     proxy.done = True  # as close() does it first
     proxy.thread.join(10)
     proxy.close()
+
+
+@pytest.mark.parametrize("door", ["TEST_PG_PORT", "TEST_PGBOUNCER_PORT"])
+def test_who_has_no_password_is_not_the_superuser_of_a_test_server(door):
+    with pytest.raises(psycopg2.OperationalError, match="password"):
+        psycopg2.connect(f"host=127.0.0.1 port={os.environ[door]} user=postgres dbname=postgres passfile=/none")
+    assert os.stat(harness.PASSFILE).st_mode & 0o777 == 0o600
+    assert os.stat(os.path.join(harness.DIRECTORY, "postgres")).st_mode & 0o777 == 0o700, "the folder of its socket"
+
+
+def test_what_dev_servers_did_not_start_it_does_not_end_whatever_a_pid_file_says(tmp_path):
+    bystander = subprocess.Popen(["sleep", "60"], env={}, cwd="/")
+    servers = tmp_path / "servers"
+    for place in ("redis/pid", "nginx/pid", "postgres/data/postmaster.pid", "other/postmaster.pid", "rabbitmq/pid", "rabbitmq/epmd.pid"):
+        (servers / place).parent.mkdir(parents=True, exist_ok=True)
+        (servers / place).write_text(f"{bystander.pid}\n")
+    command = [os.environ["TEST_DEV_SERVERS"], "stop", "servers"]
+    if os.getuid() == 0:
+        os.chown(servers, 65534, 65534)
+        refused = subprocess.run(command, cwd=tmp_path, check=False, capture_output=True, text=True)
+        assert refused.returncode == 1 and "belongs to another user" in refused.stderr and servers.exists(), refused
+        os.chown(servers, 0, 0)
+    done = subprocess.run(command, cwd=tmp_path, check=False, capture_output=True, text=True, timeout=60)
+    alive = bystander.poll() is None
+    bystander.kill()
+    bystander.wait()
+    assert alive and done.returncode == 0 and not servers.exists(), done

@@ -65,7 +65,7 @@ def test_two_processes_with_two_workers_deliver_every_committed_message_once(dat
 @pytest.fixture
 def pooled(database):
     """A conninfo through PgBouncer in transaction mode, with several server connections to spread transactions over."""
-    conninfo = f"host=127.0.0.1 port={os.environ['TEST_PGBOUNCER_PORT']} user=postgres dbname={database.name}"
+    conninfo = database.through(os.environ["TEST_PGBOUNCER_PORT"])
     clients = [psycopg2.connect(conninfo) for _ in range(4)]
     for client in clients:
         client.cursor().execute("SELECT 1")  # a transaction each, at the same time: a server connection each
