@@ -6,6 +6,7 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <openssl/ssl.h>
+#include <openssl/x509v3.h>
 #include <poll.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -52,12 +53,36 @@ void connection_interrupt(struct session *session)
 
 /* ---- socket ---- */
 
+/* A host's names are those that its authority calls so (subjectAltName, RFC 9525, 2 and 6.3). Where there are
+ * none, librabbitmq would take the subject's common name for one. */
+static int look_for_names(int so_far, X509_STORE_CTX *context)
+{
+    X509 *certificate = so_far == 1 && X509_STORE_CTX_get_error_depth(context) == 0
+                            ? X509_STORE_CTX_get_current_cert(context)
+                            : NULL;
+    if (!certificate) {
+        return so_far; /* refused already, or an authority's */
+    }
+    GENERAL_NAMES *names = X509_get_ext_d2i(certificate, NID_subject_alt_name, NULL, NULL);
+    bool found = false;
+    for (int at = 0; at < sk_GENERAL_NAME_num(names); at++) { /* -1 of none */
+        int type = sk_GENERAL_NAME_value(names, at)->type;
+        found |= type == GEN_DNS || type == GEN_IPADD;
+    }
+    GENERAL_NAMES_free(names);
+    if (!found) {
+        X509_STORE_CTX_set_error(context, X509_V_ERR_HOSTNAME_MISMATCH);
+    }
+    return found;
+}
+
 static int configure_tls(struct session *session, amqp_socket_t *socket, struct outbox_error *error)
 {
     const struct settings *settings = session->settings;
     SSL_CTX *context = amqp_ssl_socket_get_context(socket);
     amqp_ssl_socket_set_verify_peer(socket, 1);
     amqp_ssl_socket_set_verify_hostname(socket, 1);
+    SSL_CTX_set_verify(context, SSL_VERIFY_PEER, look_for_names);
     if (amqp_ssl_socket_set_ssl_versions(socket, AMQP_TLSv1_2, AMQP_TLSvLATEST) != AMQP_STATUS_OK) {
         return session_error(error, OUTBOX_ERROR_CONFIG, "TLS 1.2 is not available in this librabbitmq");
     }

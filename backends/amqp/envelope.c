@@ -1,5 +1,6 @@
 #include "envelope.h"
 
+#include <fnmatch.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -31,12 +32,40 @@ static bool render(const struct settings *settings, const char *pattern, const s
     return settings->host->render(settings->host, pattern, message, out, SHORT_STRING_MAX + 1) >= 0;
 }
 
+static bool is_listed(const struct settings *settings, struct outbox_bytes name)
+{
+    char text[SHORT_STRING_MAX + 1];
+    if (name.len >= sizeof text || memchr(name.ptr, '\0', name.len)) {
+        return false; /* no exchange and no queue has such a name */
+    }
+    memcpy(text, name.ptr, name.len);
+    text[name.len] = '\0';
+    for (size_t at = 0; at < settings->channel_count; at++) {
+        if (fnmatch(settings->channels[at], text, FNM_NOESCAPE) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Who may write into the outbox names any exchange and any queue, and who may send a command names with its
+ * reply_to where the answer goes: the operator says which there are. */
+static bool is_permitted(const struct settings *settings, const struct outbox_message *message)
+{
+    bool reply = message->kind == OUTBOX_REPLY && message->reply_to.len > 0;
+    return settings->channel_count == 0 ||
+           (is_listed(settings, message->channel) && (!reply || is_listed(settings, message->reply_to)));
+}
+
 bool envelope_address(const struct settings *settings, const struct outbox_message *message,
                       struct envelope *envelope, char reason[256])
 {
     bool event = message->kind == OUTBOX_EVENT;
     bool reply = message->kind == OUTBOX_REPLY && message->reply_to.len > 0;
     const char *key = event ? settings->routing_key : reply ? "${reply_to}" : settings->command_routing_key;
+    if (!is_permitted(settings, message)) {
+        return refuse(reason, "amqp.channels", "does not name where this message is to go");
+    }
     if (!render(settings, event ? settings->exchange : settings->command_exchange, message,
                 envelope->exchange)) {
         return refuse(reason, "the exchange's name", "is longer than 255 bytes or holds a NUL byte");

@@ -24,6 +24,10 @@ const struct outbox_option amqp_options[] = {
     {"app_id", OUTBOX_OPT_STRING, 0, "outbox-relay", NULL, 0, 0, "property app_id"},
     {"allowed_headers", OUTBOX_OPT_LIST, 0, "", NULL, 0, 0,
      "headers with a meaning to the broker (x-...) that may pass"},
+    {"channels", OUTBOX_OPT_LIST, 0, "", NULL, 0, 0,
+     "channels that may be sent, with * and ?; of a reply also its reply_to; others become dead letters; "
+     "empty: "
+     "all"},
     {"heartbeat", OUTBOX_OPT_DURATION_MS, 0, "10s", NULL, 1000, 600000,
      "of the connection, in whole seconds"},
     {"max_unconfirmed", OUTBOX_OPT_INT, 0, "1000", NULL, 1, 65535, "messages in flight per session"},
@@ -124,6 +128,7 @@ int settings_read(struct settings *settings, const struct outbox_host *host,
     };
     settings->url_count = host->get_list(from, "url", &settings->urls);
     settings->allowed_header_count = host->get_list(from, "allowed_headers", &settings->allowed_headers);
+    settings->channel_count = host->get_list(from, "channels", &settings->channels);
     if ((settings->cert_file == NULL) != (settings->key_file == NULL)) {
         return bad(error, "amqp.tls.cert_file and amqp.tls.key_file go together");
     }

@@ -20,6 +20,8 @@ struct settings {
     const char *app_id;
     const char *const *allowed_headers;
     size_t allowed_header_count;
+    const char *const *channels; /* patterns, of fnmatch(3); none = all */
+    size_t channel_count;
     const char *ca_file;
     const char *cert_file;
     const char *key_file;

@@ -219,6 +219,14 @@ static enum outbox_verdict set_url(struct transfer *transfer, const struct outbo
                        "the URL of this message is not http:// or https://, and no other is followed");
         return OUTBOX_RETRY;
     }
+    int listed =
+        settings->host_count > 0 ? url_is_listed(url.text, settings->hosts, settings->host_count) : 1;
+    if (listed != 1) {
+        (void)snprintf(reason, REASON_BYTES, "%s",
+                       listed == 0 ? "http.hosts does not name the host of this message's URL"
+                                   : "out of memory");
+        return listed == 0 ? OUTBOX_REJECTED : OUTBOX_RETRY;
+    }
     transfer->tls = url.text[4] == 's';
     if (curl_easy_setopt(transfer->easy, CURLOPT_URL, url.text) != CURLE_OK ||
         curl_easy_setopt(transfer->easy, CURLOPT_FRESH_CONNECT, 0L) != CURLE_OK) {

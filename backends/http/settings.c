@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "field.h"
+#include "url.h"
 
 const struct outbox_option http_options[] = {
     {"url", OUTBOX_OPT_STRING, OUTBOX_OPT_REQUIRED | OUTBOX_OPT_URL, NULL, NULL, 0, 0,
@@ -33,6 +34,11 @@ const struct outbox_option http_options[] = {
     {"max_response_bytes", OUTBOX_OPT_BYTES, 0, "64KiB", NULL, 1, 1 << 30, "a longer answer is cut off"},
     {"deny_private", OUTBOX_OPT_BOOL, 0, "false", NULL, 0, 0,
      "refuse addresses that are private, loopback, link-local or otherwise not of the public internet"},
+    {"hosts", OUTBOX_OPT_LIST, 0, "", NULL, 0, 0,
+     "hosts that a message may be sent to, with * and ?; wanted where http.url takes the host from the "
+     "message "
+     "and "
+     "credentials go along"},
     {"tls.ca_file", OUTBOX_OPT_STRING, 0, NULL, NULL, 0, 0, "certificates to trust; default: the system's"},
     {"tls.cert_file", OUTBOX_OPT_STRING, 0, NULL, NULL, 0, 0, "our certificate, PEM"},
     {"tls.key_file", OUTBOX_OPT_STRING, 0, NULL, NULL, 0, 0, "its key, PEM"},
@@ -127,6 +133,28 @@ static int check_url(struct settings *settings, struct outbox_error *error)
     return host_len > 0 ? 0 : bad(error, "url", "names no host");
 }
 
+/* A message that names its host takes along whatever goes with every request. */
+static int check_hosts(const struct settings *settings, struct outbox_error *error)
+{
+    char base[URL_MAX_BYTES];
+    if (!settings->one_host) {
+        bool credentials = settings->authorization || settings->username || settings->cert_file ||
+                           settings->header_count > 0;
+        return settings->host_count > 0 || !credentials
+                   ? 0
+                   : bad(error, "url",
+                         "takes its host from the message, and credentials or headers would go wherever one "
+                         "says: name the hosts in http.hosts, or '*' for any");
+    }
+    const char *authority = strstr(settings->url, "://") + 3;
+    size_t len = (size_t)(authority - settings->url) + strcspn(authority, "/?#");
+    (void)snprintf(base, sizeof base, "%.*s", (int)(len < sizeof base ? len : 0), settings->url);
+    int listed = settings->host_count > 0 ? url_is_listed(base, settings->hosts, settings->host_count) : 1;
+    return listed == 1   ? 0
+           : listed == 0 ? bad(error, "hosts", "does not name the host of http.url: nothing could be sent")
+                         : settings_error(error, OUTBOX_ERROR_UNAVAILABLE, "out of memory");
+}
+
 static int check_auth(const struct settings *settings, const char *bearer_token, struct outbox_error *error)
 {
     if (bearer_token && (settings->username || settings->password)) {
@@ -214,6 +242,7 @@ static void read_values(struct settings *settings, const struct outbox_settings 
     settings->max_idle_ms = host->get_int(from, "max_idle");
     settings->max_response_bytes = (size_t)host->get_int(from, "max_response_bytes");
     settings->deny_private = host->get_int(from, "deny_private") != 0;
+    settings->host_count = host->get_list(from, "hosts", &settings->hosts);
 }
 
 int settings_new(struct settings **out, const struct outbox_host *host, const struct outbox_settings *from,
@@ -226,7 +255,8 @@ int settings_new(struct settings **out, const struct outbox_host *host, const st
     settings->host = host;
     read_values(settings, from);
     if (check_url(settings, error) != 0 || check_templates(settings, error) != 0 ||
-        read_auth(settings, from, error) != 0 || read_keys(settings, from, error) != 0) {
+        read_auth(settings, from, error) != 0 || read_keys(settings, from, error) != 0 ||
+        check_hosts(settings, error) != 0) {
         settings_free(settings);
         return -1;
     }

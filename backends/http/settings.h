@@ -40,6 +40,8 @@ struct settings {
     int64_t max_idle_ms;
     size_t max_response_bytes;
     bool deny_private;
+    const char *const *hosts; /* patterns, of fnmatch(3); none = all */
+    size_t host_count;
 };
 
 extern const struct outbox_option http_options[];

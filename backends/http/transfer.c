@@ -2,6 +2,8 @@
 
 #include <ctype.h>
 #include <fcntl.h>
+#include <openssl/ssl.h>
+#include <openssl/x509v3.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -162,10 +164,50 @@ static CURLcode set_behaviour(CURL *easy, const struct settings *settings)
     return result;
 }
 
+/* A host's names are those that its authority calls so (subjectAltName, RFC 9525, 2 and 6.3). Where there are
+ * none, libcurl would take the subject's common name for one. */
+static int look_for_names(int so_far, X509_STORE_CTX *context)
+{
+    X509 *certificate = so_far == 1 && X509_STORE_CTX_get_error_depth(context) == 0
+                            ? X509_STORE_CTX_get_current_cert(context)
+                            : NULL;
+    if (!certificate) {
+        return so_far; /* refused already, or an authority's */
+    }
+    GENERAL_NAMES *names = X509_get_ext_d2i(certificate, NID_subject_alt_name, NULL, NULL);
+    bool found = false;
+    for (int at = 0; at < sk_GENERAL_NAME_num(names); at++) { /* -1 of none */
+        int type = sk_GENERAL_NAME_value(names, at)->type;
+        found |= type == GEN_DNS || type == GEN_IPADD;
+    }
+    GENERAL_NAMES_free(names);
+    if (!found) {
+        X509_STORE_CTX_set_error(context, X509_V_ERR_HOSTNAME_MISMATCH);
+    }
+    return found;
+}
+
+static CURLcode look_into_certificates(CURL *easy, void *context, void *nothing)
+{
+    (void)easy;
+    (void)nothing;
+    SSL_CTX_set_verify(context, SSL_VERIFY_PEER, look_for_names);
+    return CURLE_OK;
+}
+
+/* A libcurl that is built with another TLS library than OpenSSL has no such call, and looks by its own rules.
+ */
+static CURLcode set_look(CURL *easy)
+{
+    CURLcode result = curl_easy_setopt(easy, CURLOPT_SSL_CTX_FUNCTION, look_into_certificates);
+    return result == CURLE_NOT_BUILT_IN || result == CURLE_UNKNOWN_OPTION ? CURLE_OK : result;
+}
+
 static CURLcode set_identity(CURL *easy, const struct settings *settings)
 {
     CURLcode result = curl_easy_setopt(easy, CURLOPT_SSL_VERIFYPEER, 1L);
     result = result ? result : curl_easy_setopt(easy, CURLOPT_SSL_VERIFYHOST, 2L);
+    result = result ? result : set_look(easy);
     result = result ? result : curl_easy_setopt(easy, CURLOPT_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_2);
     if (!result && settings->ca_file) {
         result = curl_easy_setopt(easy, CURLOPT_CAINFO, settings->ca_file);

@@ -1,5 +1,8 @@
+#define _GNU_SOURCE /* FNM_CASEFOLD */
 #include "url.h"
 
+#include <curl/curl.h>
+#include <fnmatch.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
@@ -113,6 +116,33 @@ const char *url_render(const struct outbox_host *host, const char *pattern,
         fault = "a path segment '.' or '..' came out";
     }
     return fault;
+}
+
+static int is_listed(char *host, const char *const *hosts, size_t count)
+{
+    host += host[0] == '[';
+    size_t len = strcspn(host, "]");
+    host[len - (len > 1 && host[len - 1] == '.')] = '\0'; /* the root, which may be named or not */
+    for (size_t at = 0; at < count; at++) {
+        if (fnmatch(hosts[at], host, FNM_NOESCAPE | FNM_CASEFOLD) == 0) {
+            return 1;
+        }
+    }
+    return 0;
+}
+
+int url_is_listed(const char *url, const char *const *hosts, size_t count)
+{
+    CURLU *parsed = curl_url();
+    char *host = NULL;
+    CURLUcode result = parsed ? curl_url_set(parsed, CURLUPART_URL, url, 0) : CURLUE_OUT_OF_MEMORY;
+    result = result ? result : curl_url_get(parsed, CURLUPART_HOST, &host, 0);
+    int listed = result == CURLUE_OK              ? is_listed(host, hosts, count)
+                 : result == CURLUE_OUT_OF_MEMORY ? -1
+                                                  : 0;
+    curl_free(host);
+    curl_url_cleanup(parsed);
+    return listed;
 }
 
 static size_t append(char *out, size_t used, size_t out_bytes, const char *piece, size_t len)

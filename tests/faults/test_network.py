@@ -11,7 +11,8 @@ import time
 import pytest
 
 from accounting import Accounting
-from harness import amqp, relay, wait_until
+from harness import amqp, http, relay, wait_until
+from receiver import Receiver
 
 PG_PORT, AMQP_PORT = os.environ["TEST_PG_PORT"], os.environ["TEST_AMQP_PORT"]
 ANSWER_WITHIN = 15  # seconds that the relay waits for PostgreSQL (relay/store/source.c)
@@ -322,7 +323,8 @@ def test_a_rotated_broker_password_ends_a_drain_with_77_and_a_run_waits_without_
 
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory):
-    """A CA, and certificates for localhost, for another host, one that has expired and one that another CA signed."""
+    """A CA, and certificates for localhost, for another host, one that has expired, one that another CA signed, and two that call no host by its
+    name but in their subject, the second with another kind of name."""
     directory = tmp_path_factory.mktemp("tls")
 
     def openssl(*arguments):
@@ -333,19 +335,26 @@ def certificates(tmp_path_factory):
     (directory / "index").write_text("")
     (directory / "ca.conf").write_text("[ca]\ndefault_ca=c\n[c]\ndatabase=index\nnew_certs_dir=.\ndefault_md=sha256\npolicy=p\nrand_serial=yes\n"
                                        "unique_subject=no\ncopy_extensions=copy\n[p]\ncommonName=supplied\n")
-    for name, host, ca, ends in (("good", "localhost", "ca", "20991231000000Z"), ("elsewhere", "example.org", "ca", "20991231000000Z"),
-                                 ("expired", "localhost", "ca", "20200102000000Z"), ("unknown", "localhost", "stranger", "20991231000000Z")):
-        openssl("req", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=" + host, "-addext", "subjectAltName=DNS:" + host,
+    later = "20991231000000Z"
+    for name, host, names, ca, ends in (("good", "localhost", "DNS:localhost", "ca", later), ("elsewhere", "example.org", "DNS:example.org", "ca", later),
+                                        ("expired", "localhost", "DNS:localhost", "ca", "20200102000000Z"),
+                                        ("unknown", "localhost", "DNS:localhost", "stranger", later),
+                                        ("nameless", "localhost", None, "ca", later), ("mailbox", "localhost", "email:a@localhost", "ca", later)):
+        openssl("req", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=" + host, *(("-addext", "subjectAltName=" + names) if names else ()),
                 "-keyout", name + ".key", "-out", name + ".csr")
         openssl("ca", "-batch", "-config", "ca.conf", "-cert", ca + ".pem", "-keyfile", ca + ".key", "-in", name + ".csr", "-out", name + ".pem",
                 "-startdate", "20200101000000Z", "-enddate", ends)
     return directory
 
 
-def tls_broker(scripted, certificates, name):
+def who_shows(certificates, name):
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificates / (name + ".pem"), certificates / (name + ".key"))
-    return scripted(tls=context)
+    return context
+
+
+def tls_broker(scripted, certificates, name):
+    return scripted(tls=who_shows(certificates, name))
 
 
 def drain_tls(database, certificates, address):
@@ -362,8 +371,10 @@ def test_a_broker_with_a_good_certificate_gets_everything(database, scripted, ce
     Accounting(ids, broker.deliveries()).check()
 
 
-@pytest.mark.parametrize("name, scheme", [("elsewhere", "amqps"), ("expired", "amqps"), ("unknown", "amqps"), (None, "amqps"), ("good", "amqp")],
-                         ids=["another host's", "expired", "unknown authority's", "no TLS at all", "TLS where none was asked for"])
+@pytest.mark.parametrize("name, scheme", [("elsewhere", "amqps"), ("expired", "amqps"), ("unknown", "amqps"), ("nameless", "amqps"), ("mailbox", "amqps"),
+                                          (None, "amqps"), ("good", "amqp")],
+                         ids=["another host's", "expired", "unknown authority's", "a name in the subject alone", "a mailbox's", "no TLS at all",
+                              "TLS where none was asked for"])
 def test_a_broker_that_cannot_prove_who_it_is_gets_nothing(database, scripted, certificates, name, scheme):
     broker = tls_broker(scripted, certificates, name) if name else scripted()
     ids = database.fill(10)
@@ -375,3 +386,17 @@ def test_a_broker_that_cannot_prove_who_it_is_gets_nothing(database, scripted, c
     last = done.stderr.splitlines()[-1]
     print(last)
     assert f"localhost:{broker.port}" in last and "guest:guest" not in done.stderr
+
+
+@pytest.mark.parametrize("name", ["good", "elsewhere", "expired", "unknown", "nameless", "mailbox"])
+def test_a_receiver_that_cannot_prove_who_it_is_gets_nothing(database, certificates, name):
+    tls_receiver = Receiver(tls=who_shows(certificates, name))
+    ids = database.fill(10)
+    done = relay("drain", "-q", "-d", database.conninfo, *http(tls_receiver.url, f"http.tls.ca_file={certificates}/ca.pem", "drain.unavailable_after=1s"), timeout=30)
+    got = set(tls_receiver.ids())
+    tls_receiver.close()
+    if name == "good":
+        assert done.returncode == 0 and got == ids, done.stderr
+    else:
+        assert done.returncode == 69 and "certificate" in done.stderr, done.stderr
+        assert not got and database.ids_left() == ids and not database.dead()
