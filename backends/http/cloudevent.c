@@ -140,19 +140,25 @@ static void write_data(char *out, const struct data *data, struct outbox_bytes p
     }
 }
 
+static char *append(char *out, const char *from, size_t len)
+{
+    memcpy(out, from, len);
+    return out + len;
+}
+
 /* The envelope with the payload as its last member; not NUL-terminated. */
 static char *with_data(const char *envelope, const struct data *data, struct outbox_bytes payload,
                        size_t *len)
 {
     size_t open = strlen(envelope) - 1; /* without its closing brace */
     size_t member = strlen(data->member);
-    *len = open + member + data->len + strlen(data->end);
+    size_t end = strlen(data->end);
+    *len = open + member + data->len + end;
     char *text = malloc(*len + 1); /* base64 comes with a NUL */
     if (text) {
-        memcpy(text, envelope, open);
-        memcpy(text + open, data->member, member);
-        write_data(text + open + member, data, payload);
-        memcpy(text + open + member + data->len, data->end, strlen(data->end));
+        char *value = append(append(text, envelope, open), data->member, member);
+        write_data(value, data, payload);
+        (void)append(value + data->len, data->end, end);
     }
     return text;
 }
