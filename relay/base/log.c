@@ -3,7 +3,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
-#include <stdbool.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
@@ -18,6 +18,19 @@ enum { LINE_MAX_BYTES = 4095, TAIL_BYTES = 600 }; /* what a long text leaves to 
 
 static pthread_mutex_t one_line_at_a_time = PTHREAD_MUTEX_INITIALIZER;
 static unsigned dropped; /* lines that nobody took; under the lock */
+
+bool log_may_tell(struct log_quota *quota, int64_t now_ms, int64_t *left_out)
+{
+    enum { LINES_AT_MOST = 60, PERIOD_MS = 60000 };
+    int64_t since_ms = atomic_load(&quota->since_ms);
+    bool over = since_ms == 0 || now_ms - since_ms >= PERIOD_MS;
+    *left_out = 0;
+    if (over && atomic_compare_exchange_strong(&quota->since_ms, &since_ms, now_ms)) {
+        int64_t lines = atomic_exchange(&quota->lines, 0);
+        *left_out = lines > LINES_AT_MOST ? lines - LINES_AT_MOST : 0;
+    }
+    return atomic_fetch_add(&quota->lines, 1) < LINES_AT_MOST;
+}
 
 const char *log_level_name(enum log_level level)
 {

@@ -7,6 +7,7 @@
 #ifndef RELAY_LOG_H
 #define RELAY_LOG_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -43,6 +44,16 @@ static inline struct log_field log_number(const char *name, int64_t number)
 
 void log_event(const struct log *log, enum log_level level, const char *message,
                const struct log_field *fields);
+
+/* Lines of one kind that others bring about: at most 60 a minute, so that nobody fills the disk. Zeroed to
+ * begin with. */
+struct log_quota {
+    _Atomic int64_t since_ms; /* a minute begins; 0 = none has */
+    _Atomic int64_t lines;    /* in it, shown or not */
+};
+
+/* May another one be shown? *left_out: how many of the minute before were not, to be told once. */
+bool log_may_tell(struct log_quota *quota, int64_t now_ms, int64_t *left_out);
 
 const char *log_level_name(enum log_level level);
 

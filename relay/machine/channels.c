@@ -165,6 +165,150 @@ bool channels_is_isolated(struct channels *channels, struct bytes name)
     return isolated;
 }
 
+/* ---- crowds ---- */
+
+/* CROWD_SHARE: a channel with more than one in so many of the rows of a full claim crowds, or with more than
+ * one in BYTES_SHARE of its bytes where that is much. It does so for CROWD_MS, twice as long when it is found
+ * again, and again: who does not any more is one of the others soon. OTHERS_MS: likewise in vain. */
+enum {
+    CROWD_SHARE = 16,
+    CROWD_ROWS = 8,
+    BYTES_SHARE = 4,
+    CROWD_BYTES = 1 << 20,
+    CROWD_MS = 1000,
+    CROWD_DOUBLINGS = 6,
+    SHARE = 4,
+    OTHERS_COME_MS = 1000,
+    OTHERS_MS = 5,
+    OTHERS_DOUBLINGS = 8,
+    OTHERS_WORKED_MS = 10000
+};
+
+/* Has another one worked lately? Else it is not likely that there are others, and a look for them may have to
+ * pass all that one has in front. */
+static bool others_worked(const struct channels *channels, int64_t now_ms)
+{
+    for (size_t bucket = 0; bucket < BUCKETS; bucket++) {
+        for (const struct channel *channel = channels->buckets[bucket]; channel; channel = channel->next) {
+            if (channel->confirmed_ms >= 0 && now_ms - channel->confirmed_ms < OTHERS_WORKED_MS &&
+                channel->crowds_until_ms <= now_ms) {
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
+static void put_off_others(struct channels *channels, int64_t now_ms)
+{
+    channels->others_at_ms = now_ms + ((int64_t)OTHERS_MS << channels->others_in_vain);
+}
+
+static void expect_others(struct channels *channels, int64_t now_ms)
+{
+    if (others_worked(channels, now_ms)) {
+        channels->others_in_vain = 0;
+        channels->others_at_ms = 0;
+    } else {
+        channels->others_in_vain = OTHERS_DOUBLINGS - 1;
+        put_off_others(channels, now_ms);
+    }
+}
+
+static void crowd(struct channels *channels, struct channel *channel, int64_t now_ms)
+{
+    if (channel->crowds_until_ms > now_ms) {
+        return;
+    }
+    int64_t last_ms = (int64_t)CROWD_MS << channel->crowded;
+    bool again = channel->crowds_until_ms > 0 && now_ms - channel->crowds_until_ms < last_ms;
+    channel->crowded = again ? channel->crowded + (channel->crowded < CROWD_DOUBLINGS) : 0;
+    channel->crowds_until_ms = now_ms + ((int64_t)CROWD_MS << channel->crowded);
+    if (channel->crowds_until_ms > channels->last_crowd_ends_ms) {
+        channels->last_crowd_ends_ms = channel->crowds_until_ms;
+    }
+}
+
+static bool has_too_much(const struct channel *channel, size_t rows, uint64_t bytes)
+{
+    return (channel->rows >= CROWD_ROWS && channel->rows * CROWD_SHARE > rows) ||
+           (channel->bytes >= CROWD_BYTES && channel->bytes * BYTES_SHARE > bytes);
+}
+
+/* Neighbours are often of one channel. NULL if memory is short. */
+static struct channel *find_next(struct channels *channels, const struct row *row, struct channel *last,
+                                 int64_t now_ms)
+{
+    struct bytes name = row_channel(row);
+    return last && bytes_equal(channel_name(last), name) ? last
+                                                         : channels_find_or_add(channels, name, now_ms);
+}
+
+static uint64_t count_shares(struct channels *channels, const struct batch *batch, int64_t now_ms)
+{
+    uint64_t bytes = 0;
+    struct channel *channel = NULL;
+    channels->full_claims++;
+    for (size_t at = 0; at < batch->count; at++) {
+        channel = find_next(channels, &batch->rows[at], channel, now_ms);
+        bytes += batch->rows[at].message.payload.len;
+        if (!channel) {
+            continue;
+        }
+        if (channel->seen != channels->full_claims) {
+            channel->seen = channels->full_claims;
+            channel->rows = 0;
+            channel->bytes = 0;
+        }
+        channel->rows++;
+        channel->bytes += batch->rows[at].message.payload.len;
+    }
+    return bytes;
+}
+
+void channels_see_full(struct channels *channels, const struct batch *batch, bool for_others, int64_t now_ms)
+{
+    (void)pthread_mutex_lock(&channels->lock);
+    bool began = channels->last_crowd_ends_ms <= now_ms;
+    uint64_t bytes = count_shares(channels, batch, now_ms);
+    struct channel *channel = NULL;
+    for (size_t at = 0; at < batch->count; at++) {
+        channel = find_next(channels, &batch->rows[at], channel, now_ms);
+        if (channel && channel->seen == channels->full_claims && has_too_much(channel, batch->count, bytes)) {
+            channel->seen = 0; /* once is enough */
+            crowd(channels, channel, now_ms);
+        }
+    }
+    channels->others_next = channels->others_next || !for_others;
+    if (began && channels->last_crowd_ends_ms > now_ms) {
+        expect_others(channels, now_ms);
+    }
+    (void)pthread_mutex_unlock(&channels->lock);
+}
+
+size_t channels_share(struct channels *channels, size_t rows, int64_t now_ms)
+{
+    (void)pthread_mutex_lock(&channels->lock);
+    bool scarce = channels->last_crowd_ends_ms > now_ms && channels->others_came_ms > 0 &&
+                  now_ms - channels->others_came_ms < OTHERS_COME_MS;
+    (void)pthread_mutex_unlock(&channels->lock);
+    return scarce && rows >= (size_t)SHARE * CROWD_ROWS ? rows / SHARE : rows;
+}
+
+void channels_others_claimed(struct channels *channels, size_t rows, int64_t now_ms)
+{
+    (void)pthread_mutex_lock(&channels->lock);
+    channels->others_came_ms = rows > 0 ? now_ms : channels->others_came_ms;
+    if (rows > 0) {
+        channels->others_at_ms = 0;
+        channels->others_in_vain = 0;
+    } else {
+        put_off_others(channels, now_ms);
+        channels->others_in_vain += channels->others_in_vain < OTHERS_DOUBLINGS;
+    }
+    (void)pthread_mutex_unlock(&channels->lock);
+}
+
 /* ---- evidence ---- */
 
 unsigned channels_refused(struct channels *channels, struct bytes name, int64_t now_ms)

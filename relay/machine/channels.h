@@ -61,6 +61,24 @@ void channels_grow(struct channels *channels, struct bytes channel);
  * destination could take nothing since the last confirm; 0 also where its messages are to tell. */
 size_t channels_allowance(struct channels *channels, struct bytes channel, unsigned *holds);
 
+/*
+ * Crowds: channels whose rows fill full claims. Messages are claimed in the order of their seq, so those of
+ * others would wait until all that stand in front are gone, however many one producer has committed. After
+ * each full claim that they fill, the next is for the others: the share of one channel is half of the claims.
+ */
+
+/* A claim came full: who crowds? `for_others`: it left out those that did. */
+void channels_see_full(struct channels *channels, const struct batch *batch, bool for_others, int64_t now_ms);
+
+/* Of `rows` of a claim, those for channels that crowd: a quarter while others keep coming, so that a worker
+ * is soon free for them. */
+size_t channels_share(struct channels *channels, size_t rows, int64_t now_ms);
+
+/* True where the next claim is for the others: `out` is the list of those on hold and of those that crowd.
+ * Not at once again after such claims brought nothing. */
+bool channels_take_others(struct channels *channels, int64_t now_ms, struct text *out);
+void channels_others_claimed(struct channels *channels, size_t rows, int64_t now_ms);
+
 /* A message of it cost a session: from now until its next confirm its messages are sent when nothing else is
  * in flight. */
 void channels_isolate(struct channels *channels, struct bytes channel);

@@ -169,13 +169,23 @@ static void end_list(struct text *out)
     }
 }
 
-enum listed { LIST_RESTING, LIST_ON_HOLD, LIST_ON_HOLD_BUT_TURN };
+enum listed { LIST_RESTING, LIST_ON_HOLD, LIST_ON_HOLD_BUT_TURN, LIST_ON_HOLD_AND_CROWDS };
 
 static bool is_listed(const struct channel *channel, enum listed what, int64_t now_ms)
 {
     bool rests = channel->rests_until_ms > now_ms;
     bool waits = !rests && channel_is_on_hold(channel, now_ms);
-    return rests || (waits && (what == LIST_ON_HOLD || (what == LIST_ON_HOLD_BUT_TURN && !channel->in_turn)));
+    switch (what) {
+    case LIST_RESTING:
+        return rests;
+    case LIST_ON_HOLD:
+        return rests || waits;
+    case LIST_ON_HOLD_BUT_TURN:
+        return rests || (waits && !channel->in_turn);
+    case LIST_ON_HOLD_AND_CROWDS:
+        break;
+    }
+    return rests || waits || channel->crowds_until_ms > now_ms;
 }
 
 static int64_t earlier(int64_t one_ms, int64_t other_ms)
@@ -204,7 +214,8 @@ static int64_t next_try(const struct channels *channels, const struct channel *c
 static int64_t list(struct channels *channels, enum listed what, int64_t now_ms, struct text *out)
 {
     int64_t earliest_ms = CLOCK_NEVER_MS;
-    bool any = what == LIST_RESTING ? channels->last_rest_ends_ms > now_ms : channels->any_on_hold;
+    bool crowds = what == LIST_ON_HOLD_AND_CROWDS;
+    bool any = what == LIST_RESTING ? channels->last_rest_ends_ms > now_ms : channels->any_on_hold || crowds;
     size_t count = 0;
     begin_list(out);
     for (size_t bucket = 0; bucket < BUCKETS && any; bucket++) {
@@ -279,6 +290,19 @@ void channels_each_rest(struct channels *channels, int64_t now_ms,
         }
     }
     (void)pthread_mutex_unlock(&channels->lock);
+}
+
+bool channels_take_others(struct channels *channels, int64_t now_ms, struct text *out)
+{
+    (void)pthread_mutex_lock(&channels->lock);
+    bool theirs =
+        channels->others_next && now_ms >= channels->others_at_ms && channels->last_crowd_ends_ms > now_ms;
+    if (theirs) {
+        channels->others_next = false;
+        (void)list(channels, LIST_ON_HOLD_AND_CROWDS, now_ms, out);
+    }
+    (void)pthread_mutex_unlock(&channels->lock);
+    return theirs;
 }
 
 /* ---- turns ---- */

@@ -19,21 +19,26 @@ struct channel {
     struct channel *next; /* in its bucket */
     int64_t confirmed_ms; /* last confirm; -1 = none */
     int64_t rests_until_ms;
-    unsigned holds;    /* in a row */
-    unsigned refusals; /* since the last confirm */
-    size_t allowance;  /* rows in flight in one batch; 0 = no limit */
-    char *reason;      /* of its last rest */
-    int64_t told_ms;   /* when a rest was last told; -1 = never */
-    unsigned untold;   /* rests since then */
-    bool told;         /* the rest that it is in, or comes from, was */
-    bool isolated;     /* a message of it cost a session, and none was confirmed since */
-    bool other;        /* ... and since then it rested for another reason */
-    bool in_turn;      /* its turn is on, and the claim has not answered */
-    unsigned trying;   /* the turn that has rows of it in hand; 0 = none */
-    bool owed;         /* its turn came, and the batch was full before it: the next is its own */
-    bool waived;       /* its last rest was for what may be one message's own fault */
-    bool passed;       /* its turns brought nothing: claimed like any other until it is held again */
-    unsigned in_vain;  /* turns that brought nothing, since its last rest */
+    unsigned holds;          /* in a row */
+    unsigned refusals;       /* since the last confirm */
+    size_t allowance;        /* rows in flight in one batch; 0 = no limit */
+    char *reason;            /* of its last rest */
+    int64_t told_ms;         /* when a rest was last told; -1 = never */
+    unsigned untold;         /* rests since then */
+    bool told;               /* the rest that it is in, or comes from, was */
+    bool isolated;           /* a message of it cost a session, and none was confirmed since */
+    bool other;              /* ... and since then it rested for another reason */
+    bool in_turn;            /* its turn is on, and the claim has not answered */
+    unsigned trying;         /* the turn that has rows of it in hand; 0 = none */
+    bool owed;               /* its turn came, and the batch was full before it: the next is its own */
+    bool waived;             /* its last rest was for what may be one message's own fault */
+    bool passed;             /* its turns brought nothing: claimed like any other until it is held again */
+    unsigned in_vain;        /* turns that brought nothing, since its last rest */
+    int64_t crowds_until_ms; /* left out of claims for the others until then */
+    unsigned crowded;        /* how often in a row it was found to crowd */
+    unsigned seen;           /* the full claim in which `rows` and `bytes` were counted */
+    size_t rows;
+    uint64_t bytes;
     size_t name_len;
     char name[];
 };
@@ -67,6 +72,12 @@ struct channels {
     struct attempt tries[REMEMBERED_TRIES];
     size_t next_try;
     size_t working_from; /* bucket */
+    unsigned full_claims;
+    int64_t last_crowd_ends_ms; /* nobody crowds after it */
+    bool others_next;           /* the next claim is theirs */
+    unsigned others_in_vain;    /* their claims that brought nothing, in a row */
+    int64_t others_at_ms;       /* no claim is theirs before it */
+    int64_t others_came_ms;     /* when one last brought something; 0 = never */
 };
 
 /* It rests, or waits for its turn to be tried again. */

@@ -35,6 +35,9 @@ struct worker_options {
     int64_t reconnect_max_ms;
 };
 
+/* What producers and receivers bring about, and the log tells so often and no more. */
+enum told { TOLD_REST, TOLD_GOES_ON, TOLD_BURIAL, TOLD_KINDS };
+
 /* What the workers of a process share; everything in it has its own lock or is constant. */
 struct shared {
     struct worker_options options;
@@ -50,6 +53,7 @@ struct shared {
     struct promotion promotion;
     struct caution caution;
     const struct log *log;
+    struct log_quota told[TOLD_KINDS];
     _Atomic int64_t budget;            /* messages that may still be claimed (drain --max-messages) */
     _Atomic int64_t next_scheduled_ms; /* when to look into outbox.scheduled again */
     _Atomic int64_t last_claim_ms;     /* when a claim last returned rows */

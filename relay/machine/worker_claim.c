@@ -61,7 +61,8 @@ static const char *left_out(struct worker *worker)
         (void)channels_resting(shared->channels, now_ms, &worker->resting);
     } else {
         worker->turn = channels_take_turn(shared->channels, now_ms, &worker->resting);
-        if (!worker->turn) {
+        worker->others = !worker->turn && channels_take_others(shared->channels, now_ms, &worker->resting);
+        if (!worker->turn && !worker->others) {
             (void)channels_on_hold(shared->channels, now_ms, &worker->resting);
         }
     }
@@ -72,16 +73,19 @@ bool worker_plan_claim(struct worker *worker)
 {
     struct shared *shared = worker->shared;
     bool one = worker->single || worker->probing;
+    size_t most = one ? 1 : channels_share(shared->channels, shared->options.batch_messages, clock_now_ms());
     worker_end_turn(worker);
+    worker->others = false;
     worker->request = (struct source_request){
         .kind = next_kind(worker),
-        .max_messages = worker_take_budget(shared, one ? 1 : shared->options.batch_messages),
+        .max_messages = worker_take_budget(shared, most),
         .only = only_working(worker),
         .suspect_seq = worker->suspect_seq,
     };
     if (worker->request.max_messages > 0) {
         worker->request.resting = left_out(worker);
         worker->request.unlike_others = worker->turn != 0;
+        worker->request.of_few = worker->others;
     }
     return worker->request.max_messages > 0;
 }
@@ -131,9 +135,27 @@ static bool claimed_nothing(struct worker *worker)
         (kind == CLAIM_MESSAGES && shared->options.source.ordered)) {
         return false; /* outbox.message was not asked yet, or only for some of its rows */
     }
+    if (worker->others) {
+        return false;
+    }
     bool asked_for_few = worker->request.only && worker->probing && !worker->probes_any;
     worker->probes_any = worker->probes_any || asked_for_few;
     return !asked_for_few;
+}
+
+/* Of a claim that took what there is, in the order of seq. */
+static void see_crowds(struct worker *worker)
+{
+    struct channels *channels = worker->shared->channels;
+    int64_t now_ms = clock_now_ms();
+    bool whole = worker->request.kind == CLAIM_MESSAGES || worker->request.kind == CLAIM_KEYED;
+    if (worker->others) {
+        channels_others_claimed(channels, worker->batch.count, now_ms);
+    }
+    if (whole && !worker->turn && !worker->request.only && worker->batch.count > 1 &&
+        source_was_cut(worker->source)) {
+        channels_see_full(channels, &worker->batch, worker->others, now_ms);
+    }
 }
 
 void worker_claimed(struct worker *worker)
@@ -149,6 +171,7 @@ void worker_claimed(struct worker *worker)
                               : in_order                     ? TURN_PART
                                                              : TURN_WHOLE);
     }
+    see_crowds(worker);
     if (got > 0) {
         claimed_something(worker);
     } else if (claimed_nothing(worker)) {

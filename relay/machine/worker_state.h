@@ -44,6 +44,7 @@ struct worker {
     bool paused;            /* our own session said BUSY: only it can say that the pause is over */
     bool holds_batch;
     unsigned turn;         /* its claim is the turn of channels whose rest is over; 0 = it is not */
+    bool others;           /* its claim left out the channels that crowd */
     int64_t not_before_ms; /* rows stay that must not be claimed again at full speed, whosever turn comes */
 };
 

@@ -4,9 +4,7 @@
 #include "base/secrets.h"
 #include "message/template.h"
 
-/* A backend that says more than so many lines a minute is cut short: no plugin can fill the disk with its
- * words. */
-enum { SAID_MAX_BYTES = 2000, LINES_AT_MOST = 60, LINES_PERIOD_MS = 60000 };
+enum { SAID_MAX_BYTES = 2000 };
 
 static const char *get_string(const struct outbox_settings *settings, const char *name)
 {
@@ -41,29 +39,13 @@ static int render(const struct outbox_host *host, const char *pattern, const str
     return template_render(pattern, message, out, out_bytes);
 }
 
-/* May another line be shown? *unsaid: how many of the minute before were not, to be told once. */
-static bool may_say(struct host *host, int64_t *unsaid)
-{
-    int64_t now_ms = clock_now_ms();
-    *unsaid = 0;
-    (void)pthread_mutex_lock(&host->lock);
-    if (now_ms - host->lines_since_ms >= LINES_PERIOD_MS) {
-        *unsaid = host->lines > LINES_AT_MOST ? host->lines - LINES_AT_MOST : 0;
-        host->lines_since_ms = now_ms;
-        host->lines = 0;
-    }
-    bool may = ++host->lines <= LINES_AT_MOST;
-    (void)pthread_mutex_unlock(&host->lock);
-    return may;
-}
-
 static void log_of_backend(const struct outbox_host *host, enum outbox_log_level level, const char *text)
 {
     struct host *own = (struct host *)host; /* its first member */
     int64_t unsaid = 0;
     enum log_level known =
         level >= OUTBOX_LOG_ERROR && level <= OUTBOX_LOG_DEBUG ? (enum log_level)level : LOG_ERROR;
-    if (known > own->log->level || !may_say(own, &unsaid)) {
+    if (known > own->log->level || !log_may_tell(&own->lines, clock_now_ms(), &unsaid)) {
         return;
     }
     if (unsaid > 0) {
@@ -88,7 +70,5 @@ void host_init(struct host *host, const struct option_set *settings, const char 
                                        .client_name = client_name},
                           .settings = {settings},
                           .log = log,
-                          .name = name,
-                          .lines_since_ms = clock_now_ms()};
-    (void)pthread_mutex_init(&host->lock, NULL);
+                          .name = name};
 }

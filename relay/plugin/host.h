@@ -2,8 +2,6 @@
 #ifndef RELAY_HOST_H
 #define RELAY_HOST_H
 
-#include <pthread.h>
-
 #include "base/log.h"
 #include "base/option.h"
 #include "outbox_backend.h"
@@ -16,10 +14,8 @@ struct host {
     struct outbox_host services; /* first, so that they find their way back */
     struct outbox_settings settings;
     const struct log *log;
-    const char *name;       /* the backend's */
-    pthread_mutex_t lock;   /* over these: */
-    int64_t lines_since_ms; /* a minute of its lines in the log begins */
-    int64_t lines;          /* in it, shown or not */
+    const char *name; /* the backend's */
+    struct log_quota lines;
 };
 
 /* Everything is borrowed, and must outlive the backend. */

@@ -6,8 +6,10 @@ enum { REFRESH_EVERY_MS = 20, IDLE_REFRESH_EVERY_MS = 10000, FULL_EVERY_MS = 600
 
 void mark_init(struct mark *mark)
 {
-    *mark = (struct mark){
-        .all = MARK_LEAST, .filtered = MARK_LEAST, .next_full_ms = clock_now_ms() + FULL_EVERY_MS};
+    *mark = (struct mark){.all = MARK_LEAST, .next_full_ms = clock_now_ms() + FULL_EVERY_MS};
+    for (size_t at = 0; at < MARK_FILTERS; at++) {
+        mark->filtered[at].first = MARK_LEAST;
+    }
     (void)pthread_mutex_init(&mark->lock, NULL);
 }
 
@@ -20,8 +22,9 @@ static void forget(struct mark *mark)
 {
     mark->generation++;
     mark->all = MARK_LEAST;
-    mark->filtered = MARK_LEAST;
-    mark->filter = 0;
+    for (size_t at = 0; at < MARK_FILTERS; at++) {
+        mark->filtered[at] = (struct mark_filtered){.first = MARK_LEAST};
+    }
     mark->pending = false;
 }
 
@@ -34,7 +37,23 @@ void mark_reset(struct mark *mark)
 
 static int64_t start_of(const struct mark *mark, uint64_t filter)
 {
-    return mark->filter == filter && mark->filtered > mark->all ? mark->filtered : mark->all;
+    int64_t start = mark->all;
+    for (size_t at = 0; at < MARK_FILTERS; at++) {
+        const struct mark_filtered *known = &mark->filtered[at];
+        start = known->filter == filter && known->first > start ? known->first : start;
+    }
+    return start;
+}
+
+/* In place of what was known of this filter, or of the one that was learnt of the longest time ago. */
+static void note_filtered(struct mark *mark, uint64_t filter, int64_t first)
+{
+    struct mark_filtered *place = &mark->filtered[0];
+    for (size_t at = 1; at < MARK_FILTERS && place->filter != filter; at++) {
+        struct mark_filtered *other = &mark->filtered[at];
+        place = other->filter == filter || other->learnt < place->learnt ? other : place;
+    }
+    *place = (struct mark_filtered){first, filter, ++mark->learnt};
 }
 
 int64_t mark_start(struct mark *mark, uint64_t filter, bool filtered, int64_t now_ms, bool *full)
@@ -87,11 +106,10 @@ void mark_learn(struct mark *mark, const struct mark_question *question, const s
         bool same = mark->pending && mark->pending_highest == question->highest;
         if (same && answer->xmin >= mark->pending_xid) {
             int64_t all = answer->first != MARK_NONE ? answer->first : question->highest + 1;
-            int64_t filtered =
-                answer->first_filtered != MARK_NONE ? answer->first_filtered : question->highest + 1;
             mark->all = all > mark->all ? all : mark->all;
-            mark->filtered = filtered;
-            mark->filter = question->filter;
+            note_filtered(mark, question->filter,
+                          answer->first_filtered != MARK_NONE ? answer->first_filtered
+                                                              : question->highest + 1);
             mark->pending = false;
         }
         if (!mark->pending && answer->highest > 0 && answer->xid > 0) {

@@ -11,8 +11,9 @@
  *   2. in a later snapshot with xmin >= X, all of those transactions have ended: every row with seq <= C that
  * will ever live is visible now, so mark = the first seq <= C, or C + 1
  *
- * A second mark does the same for the rows outside the channels that rest, so that those cost nothing either;
- * it is valid for the filter it was read with. One object per process, shared by the workers.
+ * Further marks do the same for the rows outside the channels that rest, and outside those and the channels
+ * that crowd, so that those cost nothing either; each is valid for the filter it was read with. One object
+ * per process, shared by the workers.
  */
 #ifndef RELAY_MARK_H
 #define RELAY_MARK_H
@@ -25,12 +26,21 @@
 #define MARK_LEAST INT64_MIN
 #define MARK_NONE  INT64_MAX
 
+/* Of the rows that a filter lets through. */
+struct mark_filtered {
+    int64_t first;
+    uint64_t filter; /* its hash */
+    uint64_t learnt; /* the larger, the later */
+};
+
+enum { MARK_FILTERS = 2 }; /* ordinary claims and those for the others take turns */
+
 struct mark {
     pthread_mutex_t lock;
     unsigned generation; /* raised by a reset; answers asked for before it are forgotten */
     int64_t all;
-    int64_t filtered;
-    uint64_t filter; /* hash of the filter that `filtered` belongs to */
+    struct mark_filtered filtered[MARK_FILTERS];
+    uint64_t learnt;
     bool pending;
     int64_t pending_highest;
     int64_t pending_xid;

@@ -134,7 +134,7 @@ static int send_lanes(struct source *source, const struct source_request *reques
     const char *include = source_include(source, request);
     const char *exclude = source->options.exclude;
     source_put_number(first, request->kind == CLAIM_KEYED ? source->first_lane : random_lane(source));
-    source_put_number(sharers, 2 * source->options.workers);
+    source_put_number(sharers, request->of_few ? 1 : 2 * source->options.workers);
     source_put_number(suspect, request->suspect_seq);
     source_put_number(channel_hash, (int64_t)next_random(source));
     source_put_number(key_hash, (int64_t)next_random(source));

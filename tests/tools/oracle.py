@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import sys
+import time
 
 import pika
 
@@ -35,6 +36,7 @@ def main(url, queue, path):
             "exchange": method.exchange,
             "redelivered": method.redelivered,
             "bytes": len(body),
+            "at": time.time(),
             "headers": headers,
         }
         if len(body) <= 1000:

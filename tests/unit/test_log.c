@@ -68,3 +68,20 @@ Test(log, a_field_that_finds_no_room_is_left_out_whole)
     cr_expect_not_null(event, "%s", line);
     json_decref(event);
 }
+
+Test(log, lines_of_one_kind_are_sixty_a_minute_and_the_rest_is_counted)
+{
+    struct log_quota quota = {0};
+    int64_t left_out = 0;
+    int shown = 0;
+    for (int64_t now_ms = 1000; now_ms < 2000; now_ms++) {
+        shown += log_may_tell(&quota, now_ms, &left_out);
+        cr_assert_eq(left_out, 0);
+    }
+    cr_expect_eq(shown, 60);
+    cr_expect(!log_may_tell(&quota, 60999, &left_out));
+    cr_expect(log_may_tell(&quota, 61000, &left_out), "another minute");
+    cr_expect_eq(left_out, 1001 - 60);
+    cr_expect(log_may_tell(&quota, 61001, &left_out));
+    cr_expect_eq(left_out, 0, "told once");
+}

@@ -83,6 +83,31 @@ Test(mark, holds_for_its_own_filter_only)
     cr_expect_eq(start(8), 10, "another set of resting channels must see the rows that were filtered out");
 }
 
+Test(mark, holds_for_two_filters_that_take_turns)
+{
+    int64_t highest = 100;
+    refresh(7,
+            (struct mark_answer){
+                .highest = highest, .xmin = 50, .xid = 60, .first = MARK_NONE, .first_filtered = MARK_NONE});
+    for (uint64_t filter = 7; filter <= 8; filter++) {
+        refresh(filter, (struct mark_answer){.highest = highest,
+                                             .xmin = 60,
+                                             .xid = 60,
+                                             .first = 10,
+                                             .first_filtered = 83 + (int64_t)filter});
+    }
+    cr_expect_eq(start(7), 90);
+    cr_expect_eq(start(8), 91);
+    refresh(9, (struct mark_answer){
+                   .highest = highest, .xmin = 60, .xid = 60, .first = 10, .first_filtered = 95});
+    cr_expect_eq(start(9), 95, "in place of the one that was learnt of the longest time ago");
+    cr_expect_eq(start(7), 10);
+    cr_expect_eq(start(8), 91);
+    mark_reset(&mark);
+    cr_expect_eq(start(8), MARK_LEAST);
+    cr_expect_eq(start(9), MARK_LEAST);
+}
+
 Test(mark, a_reset_forgets_it_and_every_answer_on_its_way)
 {
     refresh(7, (struct mark_answer){

@@ -1,0 +1,129 @@
+"""One producer who does what he may, and too much of it, takes the service from no other: how long the messages of three honest ones are on their way."""
+import os
+import statistics
+import threading
+import time
+
+import psycopg2
+import pytest
+
+from harness import amqp, relay, wait_until
+
+SECONDS = float(os.environ.get("TEST_HOSTILE_SECONDS", "3"))
+HONEST = ("billing", "shipping", "mail")
+EVERY_S = 0.05
+
+
+class Honest(threading.Thread):
+    """Commits a message each twentieth of a second; remembers when each was committed."""
+
+    def __init__(self, database, channel):
+        super().__init__(daemon=True)
+        self.database, self.channel = database, channel
+        self.committed, self.enough, self.failure = {}, threading.Event(), None
+        self.start()
+
+    def run(self):
+        try:
+            connection = self.database.connect()
+            with connection.cursor() as cursor:
+                while not self.enough.wait(EVERY_S):
+                    cursor.execute("SELECT outbox.publish(%s, 'honest', '{\"n\": 1}', key => 'k')::text", (self.channel,))
+                    self.committed[cursor.fetchone()[0]] = time.time()
+            connection.close()
+        except psycopg2.Error as failure:
+            self.failure = failure
+
+    def stop(self):
+        self.enough.set()
+        self.join()
+        assert not self.failure, self.failure
+        return self.committed
+
+
+def arrivals(oracle):
+    """When each message arrived first."""
+    times = {}
+    for line in oracle.deliveries():
+        times.setdefault(line["id"], line["at"])
+    return times
+
+
+def latencies(database, oracle, seconds):
+    producers = [Honest(database, oracle.prefix + channel) for channel in HONEST]
+    time.sleep(seconds)
+    committed = {identity: at for producer in producers for identity, at in producer.stop().items()}
+    oracle.await_ids(set(committed), 30)
+    arrived = arrivals(oracle)
+    return sorted((arrived[identity] - at) * 1000 for identity, at in committed.items())
+
+
+def quantiles(sample):
+    return statistics.median(sample), sample[int(len(sample) * 0.95)]
+
+
+class Hostile(threading.Thread):
+    """Runs his statement again and again, in transactions of their own."""
+
+    def __init__(self, database, sql, pause_s):
+        super().__init__(daemon=True)
+        self.database, self.sql, self.pause_s = database, sql, pause_s
+        self.times, self.enough, self.failure = 0, threading.Event(), None
+        self.start()
+
+    def run(self):
+        try:
+            connection = self.database.connect()
+            with connection.cursor() as cursor:
+                while not self.enough.is_set():
+                    cursor.execute(self.sql)
+                    self.times += 1
+                    self.enough.wait(self.pause_s)
+            connection.close()
+        except psycopg2.Error as failure:
+            self.failure = failure
+
+    def stop(self):
+        self.enough.set()
+        self.join()
+        assert not self.failure, self.failure
+
+
+PUT = "INSERT INTO outbox.message (channel, type, key, headers, payload, payload_bytes, expires_at) SELECT "
+ATTACKS = {  # what he commits, how often
+    "a flood of good messages": (PUT + "'{flood}', 't', NULL, '{{}}', '{{}}', NULL, NULL::timestamptz FROM generate_series(1, 20000)", 0.2),
+    "a flood with keys of its own": (PUT + "'{flood}', 't', i::text, '{{}}', '{{}}', NULL, NULL::timestamptz FROM generate_series(1, 20000) i", 0.2),
+    "channels that do not exist": (PUT + "'{flood}' || i || repeat('x', 200), 't', NULL, '{{}}', '{{}}', NULL, NULL::timestamptz FROM generate_series(1, 2500) i", 1),
+    "messages of megabytes": (PUT + "'{flood}', 't', NULL, '{{}}', NULL, decode(repeat('00', 2 << 20), 'hex'), NULL::timestamptz FROM generate_series(1, 8)", 0.3),
+    "messages that are refused": (PUT + "'{flood}', 't', NULL, '{{\"x-not-yours\": 1}}', '{{}}', NULL, NULL::timestamptz FROM generate_series(1, 2000)", 0.3),
+    "messages that have expired": (PUT + "'{flood}', 't', NULL, '{{}}', '{{}}', NULL, clock_timestamp() FROM generate_series(1, 2000)", 0.3),
+    "messages that no queue wants": (PUT + "'{unbound}', 't', NULL, '{{}}', '{{}}', NULL, NULL::timestamptz FROM generate_series(1, 2000)", 0.3),
+    "delayed messages": ("SELECT count(outbox.publish('{flood}', 't', '{{}}', delay => '1 second')) FROM generate_series(1, 2000)", 0.3),
+}
+
+
+@pytest.mark.parametrize("attack, mode", [*((attack, "none") for attack in ATTACKS), *((attack, "key") for attack in ATTACKS if "flood" in attack)])
+def test_honest_producers_wait_hardly_longer_beside_a_hostile_one(database, broker, start, attack, mode):
+    """At most twice as long, as measured; the bounds here are for busy machines, and tell a queue behind all of his from a turn of one's own."""
+    assert relay("migrate", "--order", mode, "-d", database.conninfo).returncode == 0
+    prefix = broker.name("honest.")
+    queue = broker.queue("honest")
+    for channel in HONEST:
+        broker.channel.queue_bind(queue, broker.exchange("honest." + channel), "#")
+    flood, unbound = broker.exchange("flood"), broker.exchange("unbound")
+    broker.queue("swallowed", flood, x_max_length=1000)
+    oracle = broker.oracle(queue)
+    oracle.prefix = prefix
+    running = start("-d", database.conninfo, *amqp("order=" + mode, "retry.max_attempts=3"))
+    latencies(database, oracle, 1)  # it has seen each channel work
+    without = quantiles(latencies(database, oracle, SECONDS))
+    sql, pause_s = ATTACKS[attack]
+    hostile = Hostile(database, sql.format(flood=flood, unbound=unbound), pause_s)
+    wait_until(lambda: hostile.times >= 2 or hostile.failure, 60, "the hostile one's second commit")
+    beside = quantiles(latencies(database, oracle, SECONDS))
+    hostile.stop()
+    lines = running.log().count("\n")
+    print(f"{attack}, order {mode}: p50 {without[0]:.1f} ms, p95 {without[1]:.1f} ms; beside it p50 {beside[0]:.1f} ms, p95 {beside[1]:.1f} ms;"
+          f" {hostile.times} commits, {database.left()} left, {lines} lines in the log")
+    assert beside[0] <= 2 * without[0] + 250 and beside[1] <= 2 * without[1] + 1000
+    assert lines <= 400, "whatever he does, the log has room for others"

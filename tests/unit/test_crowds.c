@@ -1,0 +1,195 @@
+#include <criterion/criterion.h>
+#include <string.h>
+
+#include "machine/channels.h"
+
+static struct channels *channels;
+static struct text resting;
+
+static void setup(void)
+{
+    struct err err = {0};
+    cr_assert_eq(channels_new(&channels, 1000, 60000, &err), 0);
+    text_init(&resting, 1 << 20);
+}
+
+static void teardown(void)
+{
+    channels_free(channels);
+    text_finish(&resting);
+}
+
+TestSuite(crowds, .init = setup, .fini = teardown);
+
+/* A claim of so many rows of each, with a payload of so many bytes. */
+static void claimed(bool full, bool for_others, const char *const *names, const size_t *rows, size_t bytes,
+                    int64_t now_ms)
+{
+    static const char payload[1];
+    struct batch batch;
+    struct err err = {0};
+    cr_assert_eq(batch_init(&batch, 500, &err), 0);
+    for (size_t at = 0; names[at]; at++) {
+        for (size_t row = 0; row < rows[at]; row++) {
+            struct outbox_message *message = &batch_add(&batch)->message;
+            message->channel = (struct outbox_bytes){names[at], strlen(names[at])};
+            message->payload = (struct outbox_bytes){payload, bytes};
+        }
+    }
+    if (full) {
+        channels_see_full(channels, &batch, for_others, now_ms);
+    }
+    batch_finish(&batch);
+}
+
+static bool others(int64_t now_ms, const char *list)
+{
+    bool theirs = channels_take_others(channels, now_ms, &resting);
+    if (theirs) {
+        cr_expect_str_eq(text_get(&resting), list);
+    }
+    return theirs;
+}
+
+/* Two, in whichever order. */
+static bool others_but(int64_t now_ms, const char *one, const char *other)
+{
+    size_t len = strlen(one) + strlen(other) + strlen("{\"\",\"\"}");
+    return channels_take_others(channels, now_ms, &resting) && resting.len == len &&
+           strstr(text_get(&resting), one) && strstr(text_get(&resting), other);
+}
+
+/* Another one has worked: with it a claim for the others is worth its cost. */
+static void know(const char *const *names)
+{
+    (void)channels_confirmed(channels, bytes_of("another"), 1);
+    for (size_t at = 0; names[at]; at++) {
+        (void)channels_confirmed(channels, bytes_of(names[at]), 1);
+    }
+}
+
+Test(crowds, after_a_full_claim_of_one_channels_rows_the_next_is_for_the_others)
+{
+    static const char *const names[] = {"flood", "shop", NULL};
+    static const size_t rows[] = {495, 5};
+    know(names);
+    cr_expect(!others(100, ""));
+    claimed(true, false, names, rows, 100, 100);
+    cr_expect(others(101, "{\"flood\"}"), "and shop has its share");
+    channels_others_claimed(channels, 3, 102);
+    cr_expect(!others(103, ""), "one claim of two");
+    claimed(true, false, names, rows, 100, 104);
+    cr_expect(others(105, "{\"flood\"}"));
+}
+
+Test(crowds, who_rests_is_left_out_beside_those_that_crowd)
+{
+    static const char *const names[] = {"flood", NULL};
+    static const size_t rows[] = {500};
+    know(names);
+    struct channel_news news;
+    cr_expect(channels_hold(channels, bytes_of("held"), "404", 5000, 100, &news));
+    claimed(true, false, names, rows, 100, 100);
+    cr_assert(channels_take_others(channels, 101, &resting));
+    cr_expect(strstr(text_get(&resting), "\"held\"") && strstr(text_get(&resting), "\"flood\""));
+    (void)channels_on_hold(channels, 102, &resting);
+    cr_expect_str_eq(text_get(&resting), "{\"held\"}", "an ordinary claim takes what crowds");
+}
+
+Test(crowds, a_claim_for_the_others_that_is_full_tells_who_crowds_and_is_not_followed_by_another)
+{
+    static const char *const flood[] = {"flood", NULL};
+    static const char *const more[] = {"more", NULL};
+    static const size_t rows[] = {500};
+    know(flood);
+    know(more);
+    claimed(true, false, flood, rows, 100, 100);
+    cr_assert(others(101, "{\"flood\"}"));
+    claimed(true, true, more, rows, 100, 102);
+    cr_expect(!others(103, ""));
+    claimed(true, false, flood, rows, 100, 104);
+    cr_assert(channels_take_others(channels, 105, &resting));
+    cr_expect(strstr(text_get(&resting), "\"more\"") && strstr(text_get(&resting), "\"flood\""));
+}
+
+/* How many claims for the others come of a full claim each millisecond, if none of them brings anything. */
+static int count_in_vain(int64_t from_ms, int64_t to_ms)
+{
+    static const char *const names[] = {"flood", NULL};
+    static const size_t rows[] = {500};
+    int times = 0;
+    for (int64_t now_ms = from_ms; now_ms < to_ms; now_ms++) {
+        claimed(true, false, names, rows, 100, now_ms);
+        if (channels_take_others(channels, now_ms, &resting)) {
+            channels_others_claimed(channels, 0, now_ms);
+            times++;
+        }
+    }
+    return times;
+}
+
+Test(crowds, claims_for_others_that_bring_nothing_come_ever_more_seldom)
+{
+    static const char *const names[] = {"flood", NULL};
+    static const size_t rows[] = {500};
+    know(names);
+    int first = count_in_vain(100, 1100);
+    int later = count_in_vain(20000, 30000);
+    cr_expect(first >= 5 && first <= 9, "%d", first);
+    cr_expect(later >= 6 && later <= 16, "%d", later);
+    claimed(true, false, names, rows, 100, 32000);
+    cr_assert(channels_take_others(channels, 32000, &resting));
+    channels_others_claimed(channels, 1, 32000);
+    claimed(true, false, names, rows, 100, 32001);
+    cr_expect(channels_take_others(channels, 32001, &resting), "and often when they bring something");
+}
+
+Test(crowds, where_nobody_else_has_worked_lately_a_backlog_of_one_channel_is_hardly_interrupted)
+{
+    int times = count_in_vain(100000, 102000);
+    cr_expect(times >= 1 && times <= 2, "%d", times);
+}
+
+Test(crowds, one_whose_few_rows_are_large_crowds_too)
+{
+    static const char *const names[] = {"large", "small", NULL};
+    static const size_t rows[] = {2, 5};
+    know(names);
+    claimed(true, false, names, rows, 100, 100);
+    cr_expect(!others(101, ""), "seven small rows are nobody's crowd");
+    claimed(true, false, names, rows, 1 << 20, 102);
+    cr_expect(others_but(103, "large", "small"));
+}
+
+Test(crowds, who_crowds_no_more_is_one_of_the_others_soon_and_who_does_again_is_later)
+{
+    static const char *const names[] = {"flood", NULL};
+    static const char *const few[] = {"few", NULL};
+    static const size_t rows[] = {500};
+    know(names);
+    know(few);
+    claimed(true, false, names, rows, 100, 1000);
+    claimed(true, false, few, rows, 100, 1900);
+    cr_expect(others_but(1999, "few", "flood"));
+    claimed(true, false, few, rows, 100, 2000); /* it does already */
+    cr_expect(others(2001, "{\"few\"}"), "flood has been quiet for a second");
+    claimed(true, false, names, rows, 100, 2002);
+    claimed(true, false, names, rows, 100, 3990);
+    cr_assert(channels_take_others(channels, 3991, &resting));
+    cr_expect(strstr(text_get(&resting), "\"flood\""), "two seconds the second time");
+}
+
+Test(crowds, while_others_keep_coming_a_claim_takes_a_quarter)
+{
+    static const char *const names[] = {"flood", NULL};
+    static const size_t rows[] = {500};
+    know(names);
+    cr_expect_eq(channels_share(channels, 500, 100), 500);
+    claimed(true, false, names, rows, 100, 100);
+    cr_expect_eq(channels_share(channels, 500, 101), 500, "nobody else is there");
+    cr_assert(others(101, "{\"flood\"}"));
+    channels_others_claimed(channels, 1, 102);
+    cr_expect_eq(channels_share(channels, 500, 103), 125);
+    cr_expect_eq(channels_share(channels, 10, 103), 10);
+    cr_expect_eq(channels_share(channels, 500, 1103), 500);
+}
