@@ -80,7 +80,6 @@ static int configure_tls(struct session *session, amqp_socket_t *socket, struct 
 {
     const struct settings *settings = session->settings;
     SSL_CTX *context = amqp_ssl_socket_get_context(socket);
-    amqp_ssl_socket_set_verify_peer(socket, 1);
     amqp_ssl_socket_set_verify_hostname(socket, 1);
     SSL_CTX_set_verify(context, SSL_VERIFY_PEER, look_for_names);
     if (amqp_ssl_socket_set_ssl_versions(socket, AMQP_TLSv1_2, AMQP_TLSvLATEST) != AMQP_STATUS_OK) {

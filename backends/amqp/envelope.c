@@ -41,7 +41,7 @@ static bool is_listed(const struct settings *settings, struct outbox_bytes name)
     memcpy(text, name.ptr, name.len);
     text[name.len] = '\0';
     for (size_t at = 0; at < settings->channel_count; at++) {
-        if (fnmatch(settings->channels[at], text, FNM_NOESCAPE) == 0) {
+        if (fnmatch(settings->channels[at], text, 0) == 0) {
             return true;
         }
     }

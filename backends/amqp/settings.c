@@ -69,6 +69,41 @@ static int check_template(const struct settings *settings, const char *name, con
     return bad(error, text);
 }
 
+static bool has_other_variables(const char *pattern)
+{
+    for (const char *at = strstr(pattern, "${"); at; at = strstr(at + 1, "${")) {
+        if (strncmp(at, "${channel}", 10) != 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Where anything but the channel says which exchange it is, or on the default exchange which queue. */
+static bool leads_elsewhere(const char *exchange, const char *routing_key)
+{
+    return has_other_variables(exchange) || (exchange[0] == '\0' && has_other_variables(routing_key));
+}
+
+/* The list names channels: it must be they that say where messages go. */
+static int check_channels(const struct settings *settings, struct outbox_error *error)
+{
+    for (size_t at = 0; at < settings->channel_count; at++) {
+        if (strpbrk(settings->channels[at], "[\\")) {
+            return bad(error, "amqp.channels: a pattern holds '[' or '\\': only * and ? mean something");
+        }
+    }
+    if (settings->channel_count > 0 &&
+        (leads_elsewhere(settings->exchange, settings->routing_key) ||
+         leads_elsewhere(settings->command_exchange, settings->command_routing_key))) {
+        return bad(
+            error,
+            "amqp.channels would not say where messages go: an exchange, or a queue by the default exchange, "
+            "comes from something else than ${channel}");
+    }
+    return 0;
+}
+
 static int check_urls(const struct settings *settings, struct outbox_error *error)
 {
     if (settings->url_count == 0) {
@@ -141,5 +176,5 @@ int settings_read(struct settings *settings, const struct outbox_host *host,
         check_template(settings, "command_routing_key", settings->command_routing_key, error) != 0) {
         return -1;
     }
-    return check_urls(settings, error);
+    return check_channels(settings, error) != 0 ? -1 : check_urls(settings, error);
 }

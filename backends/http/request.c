@@ -202,6 +202,13 @@ static void make_fields(struct fields *fields, struct outbox_bytes body)
     add_of_message(fields);
 }
 
+/* Who reads along on this host reads us, too. */
+static bool is_near(const char *url)
+{
+    static const char *const hosts[] = {"localhost", "127.0.0.1", "::1"};
+    return url_is_listed(url, hosts, sizeof hosts / sizeof hosts[0]) == 1;
+}
+
 static enum outbox_verdict set_url(struct transfer *transfer, const struct outbox_message *message,
                                    char reason[REASON_BYTES])
 {
@@ -228,6 +235,11 @@ static enum outbox_verdict set_url(struct transfer *transfer, const struct outbo
         return listed == 0 ? OUTBOX_REJECTED : OUTBOX_RETRY;
     }
     transfer->tls = url.text[4] == 's';
+    if (settings->scheme_per_message && settings->credentials && !transfer->tls && !is_near(url.text)) {
+        (void)snprintf(reason, REASON_BYTES,
+                       "the URL of this message is not https://, and what goes along is secret");
+        return OUTBOX_REJECTED;
+    }
     if (curl_easy_setopt(transfer->easy, CURLOPT_URL, url.text) != CURLE_OK ||
         curl_easy_setopt(transfer->easy, CURLOPT_FRESH_CONNECT, 0L) != CURLE_OK) {
         (void)snprintf(reason, REASON_BYTES, "out of memory");

@@ -115,7 +115,8 @@ static int check_url(struct settings *settings, struct outbox_error *error)
     const char *authority = strstr(settings->url, "://");
     const char *variable = strstr(settings->url, "${");
     if (variable && (!authority || variable < authority + 3)) {
-        return 0; /* the scheme itself is a variable: every message will be looked at */
+        settings->scheme_per_message = true;
+        return 0; /* every message will be looked at */
     }
     if (strncmp(settings->url, "https://", 8) != 0 && strncmp(settings->url, "http://", 7) != 0) {
         return bad(error, "url", "must begin with https:// or http://");
@@ -133,14 +134,25 @@ static int check_url(struct settings *settings, struct outbox_error *error)
     return host_len > 0 ? 0 : bad(error, "url", "names no host");
 }
 
+static bool has_credentials(const struct settings *settings)
+{
+    const char *authority = strstr(settings->url, "://");
+    const char *user = authority ? strchr(authority + 3, '@') : NULL;
+    return settings->authorization || settings->username || settings->cert_file ||
+           settings->header_count > 0 || (user && user < authority + 3 + strcspn(authority + 3, "/?#"));
+}
+
 /* A message that names its host takes along whatever goes with every request. */
 static int check_hosts(const struct settings *settings, struct outbox_error *error)
 {
     char base[URL_MAX_BYTES];
+    for (size_t at = 0; at < settings->host_count; at++) {
+        if (strpbrk(settings->hosts[at], "[\\")) {
+            return bad(error, "hosts", "a pattern holds '[' or '\\': only * and ? mean something");
+        }
+    }
     if (!settings->one_host) {
-        bool credentials = settings->authorization || settings->username || settings->cert_file ||
-                           settings->header_count > 0;
-        return settings->host_count > 0 || !credentials
+        return settings->host_count > 0 || !settings->credentials
                    ? 0
                    : bad(error, "url",
                          "takes its host from the message, and credentials or headers would go wherever one "
@@ -188,6 +200,7 @@ static int read_auth(struct settings *settings, const struct outbox_settings *fr
         }
         (void)snprintf(settings->authorization, bytes, "%s%s", head, token);
     }
+    settings->credentials = has_credentials(settings);
     return 0;
 }
 

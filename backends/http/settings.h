@@ -42,6 +42,8 @@ struct settings {
     bool deny_private;
     const char *const *hosts; /* patterns, of fnmatch(3); none = all */
     size_t host_count;
+    bool credentials;        /* something secret goes along with every request */
+    bool scheme_per_message; /* the whole URL is the message's */
 };
 
 extern const struct outbox_option http_options[];

@@ -195,12 +195,13 @@ static CURLcode look_into_certificates(CURL *easy, void *context, void *nothing)
     return CURLE_OK;
 }
 
-/* A libcurl that is built with another TLS library than OpenSSL has no such call, and looks by its own rules.
- */
+/* What libcurl hands over is OpenSSL's only where it was built with that; other TLS libraries look by rules
+ * of their own. */
 static CURLcode set_look(CURL *easy)
 {
-    CURLcode result = curl_easy_setopt(easy, CURLOPT_SSL_CTX_FUNCTION, look_into_certificates);
-    return result == CURLE_NOT_BUILT_IN || result == CURLE_UNKNOWN_OPTION ? CURLE_OK : result;
+    const char *library = curl_version_info(CURLVERSION_NOW)->ssl_version;
+    bool known = library && strncmp(library, "OpenSSL/", 8) == 0;
+    return known ? curl_easy_setopt(easy, CURLOPT_SSL_CTX_FUNCTION, look_into_certificates) : CURLE_OK;
 }
 
 static CURLcode set_identity(CURL *easy, const struct settings *settings)

@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { VALUE_BYTES = 1024, TOKEN_LIKE_BYTES = 20 };
+enum { VALUE_BYTES = 1024, TOKEN_LIKE_BYTES = 20, HOST_BYTES = 1024 };
 
 enum place { SCHEME, AUTHORITY, BEHIND };
 
@@ -118,13 +118,16 @@ const char *url_render(const struct outbox_host *host, const char *pattern,
     return fault;
 }
 
-static int is_listed(char *host, const char *const *hosts, size_t count)
+/* By itself, or with its port behind it. */
+static int is_listed(char *host, const char *port, const char *const *hosts, size_t count)
 {
+    char with_port[HOST_BYTES];
     host += host[0] == '[';
     size_t len = strcspn(host, "]");
     host[len - (len > 1 && host[len - 1] == '.')] = '\0'; /* the root, which may be named or not */
-    for (size_t at = 0; at < count; at++) {
-        if (fnmatch(hosts[at], host, FNM_NOESCAPE | FNM_CASEFOLD) == 0) {
+    int used = snprintf(with_port, sizeof with_port, "%s:%s", host, port);
+    for (size_t at = 0; at < count && used < (int)sizeof with_port; at++) {
+        if (fnmatch(hosts[at], host, FNM_CASEFOLD) == 0 || fnmatch(hosts[at], with_port, FNM_CASEFOLD) == 0) {
             return 1;
         }
     }
@@ -135,12 +138,15 @@ int url_is_listed(const char *url, const char *const *hosts, size_t count)
 {
     CURLU *parsed = curl_url();
     char *host = NULL;
+    char *port = NULL;
     CURLUcode result = parsed ? curl_url_set(parsed, CURLUPART_URL, url, 0) : CURLUE_OUT_OF_MEMORY;
     result = result ? result : curl_url_get(parsed, CURLUPART_HOST, &host, 0);
-    int listed = result == CURLUE_OK              ? is_listed(host, hosts, count)
+    result = result ? result : curl_url_get(parsed, CURLUPART_PORT, &port, CURLU_DEFAULT_PORT);
+    int listed = result == CURLUE_OK              ? is_listed(host, port, hosts, count)
                  : result == CURLUE_OUT_OF_MEMORY ? -1
                                                   : 0;
     curl_free(host);
+    curl_free(port);
     curl_url_cleanup(parsed);
     return listed;
 }

@@ -16,8 +16,9 @@
 const char *url_render(const struct outbox_host *host, const char *pattern,
                        const struct outbox_message *message, char *out, size_t out_bytes);
 
-/* Is the host of this URL one of the patterns (fnmatch(3), whatever the case)? Read by libcurl, which is what
- * will follow it; an IPv6 address without its brackets. 1 if so, 0 if not, -1 if memory is short. */
+/* Is the host of this URL, or its host:port, one of the patterns (fnmatch(3), whatever the case)? Read by
+ * libcurl, which is what will follow it; an IPv6 address without its brackets. 1 if so, 0 if not, -1 if
+ * memory is short. */
 int url_is_listed(const char *url, const char *const *hosts, size_t count);
 
 /* The pattern with "***" for what it says itself behind the first segment of the path, and for a first one

@@ -383,7 +383,8 @@ int cli_fail(const struct err *err)
     return err_exit_code(err->class);
 }
 
-/* Closed is what a process begins as; only who asks for it opens it. */
+/* Closed is what a process begins as; only who asks for it at its start opens it: later there are other
+ * threads. */
 static void unseal(struct config *config)
 {
     if (config_number(config, "debuggable") == 1) {
@@ -397,12 +398,8 @@ static void unseal(struct config *config)
 
 static int load(struct cli *cli, struct config *config, enum config_plugins plugins, struct err *err)
 {
-    int result = config_load(config, cli->values[CLI_CONFIG], (const char *const *)environ, cli->overrides,
-                             cli->override_count, plugins, err);
-    if (result == 0) {
-        unseal(config);
-    }
-    return result;
+    return config_load(config, cli->values[CLI_CONFIG], (const char *const *)environ, cli->overrides,
+                       cli->override_count, plugins, err);
 }
 
 int cli_reload_config(struct cli *cli, struct config *config, const struct log *log)
@@ -427,6 +424,7 @@ int cli_load_config(struct cli *cli, struct config *config, enum config_plugins 
 {
     struct err err = {0};
     if (load(cli, config, plugins, &err) == 0) {
+        unseal(config);
         output_text(stderr, text_view(&config->faults)); /* warnings */
         return 0;
     }

@@ -57,7 +57,7 @@ static const struct outbox_option core_options[] = {
     WAIT("breaker.open_min", "1s", 1, 3600000, "first pause of the breaker"),
     WAIT("breaker.open_max", "60s", 1, 3600000, "longest pause of the breaker"),
     {"debuggable", OUTBOX_OPT_BOOL, 0, "false", NULL, 0, 0,
-     "true: core files, debuggers of this user and SSLKEYLOGFILE see secrets and messages"},
+     "true at the start: core files, debuggers of this user and SSLKEYLOGFILE see secrets and messages"},
     {"log.level", OUTBOX_OPT_CHOICE, 0, "info", "error|warning|info|debug", 0, 0,
      "least important event that is logged"},
     {"log.format", OUTBOX_OPT_CHOICE, 0, "text", "text|logfmt|json", 0, 0, "shape of log lines"},

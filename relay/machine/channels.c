@@ -167,21 +167,29 @@ bool channels_is_isolated(struct channels *channels, struct bytes name)
 
 /* ---- crowds ---- */
 
-/* CROWD_SHARE: a channel with more than one in so many of the rows of a full claim crowds, or with more than
- * one in BYTES_SHARE of its bytes where that is much. It does so for CROWD_MS, twice as long when it is found
- * again, and again: who does not any more is one of the others soon. OTHERS_MS: likewise in vain. */
+/* CROWD_SHARE: a channel with more than one in so many of the rows of a full claim crowds (OTHERS_SHARE: of
+ * one for the others), or with more than one in BYTES_SHARE of its bytes where that is much. It does so for
+ * CROWD_MS, twice as long when an ordinary claim finds it again, and again: who does not any more is one of
+ * the others soon. OTHERS_MS: likewise in vain; OTHERS_REST: so many times its own length is for ordinary
+ * claims. */
 enum {
     CROWD_SHARE = 16,
     CROWD_ROWS = 8,
+    OTHERS_SHARE = 4,
     BYTES_SHARE = 4,
     CROWD_BYTES = 1 << 20,
     CROWD_MS = 1000,
     CROWD_DOUBLINGS = 6,
     SHARE = 4,
+    PART_KNOWN_MS = 10000,
     OTHERS_COME_MS = 1000,
     OTHERS_MS = 5,
     OTHERS_DOUBLINGS = 8,
-    OTHERS_WORKED_MS = 10000
+    OTHERS_WORKED_MS = 10000,
+    OTHERS_REST = 4,
+    OTHERS_QUICK_MS = 100,
+    OTHERS_BOUND_MS = 10000,
+    OTHERS_FAILED_MS = 60000
 };
 
 /* Has another one worked lately? Else it is not likely that there are others, and a look for them may have to
@@ -199,29 +207,30 @@ static bool others_worked(const struct channels *channels, int64_t now_ms)
     return false;
 }
 
-static void put_off_others(struct channels *channels, int64_t now_ms)
+static void put_off_others(struct channels *channels, int64_t wait_ms, int64_t now_ms)
 {
-    channels->others_at_ms = now_ms + ((int64_t)OTHERS_MS << channels->others_in_vain);
+    channels->others_at_ms = now_ms + wait_ms;
+}
+
+static int64_t in_vain_ms(const struct channels *channels)
+{
+    return (int64_t)OTHERS_MS << channels->others_in_vain;
 }
 
 static void expect_others(struct channels *channels, int64_t now_ms)
 {
-    if (others_worked(channels, now_ms)) {
-        channels->others_in_vain = 0;
-        channels->others_at_ms = 0;
-    } else {
-        channels->others_in_vain = OTHERS_DOUBLINGS - 1;
-        put_off_others(channels, now_ms);
-    }
+    bool likely = others_worked(channels, now_ms);
+    channels->others_in_vain = likely ? 0 : OTHERS_DOUBLINGS - 1;
+    put_off_others(channels, likely ? 0 : in_vain_ms(channels), now_ms);
 }
 
-static void crowd(struct channels *channels, struct channel *channel, int64_t now_ms)
+static void crowd(struct channels *channels, struct channel *channel, bool for_others, int64_t now_ms)
 {
     if (channel->crowds_until_ms > now_ms) {
         return;
     }
     int64_t last_ms = (int64_t)CROWD_MS << channel->crowded;
-    bool again = channel->crowds_until_ms > 0 && now_ms - channel->crowds_until_ms < last_ms;
+    bool again = !for_others && channel->crowds_until_ms > 0 && now_ms - channel->crowds_until_ms < last_ms;
     channel->crowded = again ? channel->crowded + (channel->crowded < CROWD_DOUBLINGS) : 0;
     channel->crowds_until_ms = now_ms + ((int64_t)CROWD_MS << channel->crowded);
     if (channel->crowds_until_ms > channels->last_crowd_ends_ms) {
@@ -229,19 +238,24 @@ static void crowd(struct channels *channels, struct channel *channel, int64_t no
     }
 }
 
-static bool has_too_much(const struct channel *channel, size_t rows, uint64_t bytes)
+static bool has_too_much(const struct channel *channel, size_t share, size_t rows, uint64_t bytes)
 {
-    return (channel->rows >= CROWD_ROWS && channel->rows * CROWD_SHARE > rows) ||
+    bool many = channel->rows >= CROWD_ROWS || 2 * channel->rows > rows;
+    return (many && channel->rows * share > rows) ||
            (channel->bytes >= CROWD_BYTES && channel->bytes * BYTES_SHARE > bytes);
 }
 
-/* Neighbours are often of one channel. NULL if memory is short. */
+/* Neighbours are often of one channel. NULL if it is not known, and there is no room for those that have
+ * neither worked nor failed: what is remembered of the others is worth more. */
 static struct channel *find_next(struct channels *channels, const struct row *row, struct channel *last,
                                  int64_t now_ms)
 {
     struct bytes name = row_channel(row);
-    return last && bytes_equal(channel_name(last), name) ? last
-                                                         : channels_find_or_add(channels, name, now_ms);
+    if (last && bytes_equal(channel_name(last), name)) {
+        return last;
+    }
+    return channels->count < MAX_CROWDS ? channels_find_or_add(channels, name, now_ms)
+                                        : channels_find(channels, name);
 }
 
 static uint64_t count_shares(struct channels *channels, const struct batch *batch, int64_t now_ms)
@@ -266,20 +280,24 @@ static uint64_t count_shares(struct channels *channels, const struct batch *batc
     return bytes;
 }
 
-void channels_see_full(struct channels *channels, const struct batch *batch, bool for_others, int64_t now_ms)
+void channels_see_full(struct channels *channels, const struct batch *batch, bool keyed, bool for_others,
+                       int64_t now_ms)
 {
     (void)pthread_mutex_lock(&channels->lock);
-    bool began = channels->last_crowd_ends_ms <= now_ms;
+    bool began =
+        channels->last_crowd_ends_ms == 0 ||
+        now_ms - channels->last_crowd_ends_ms >= OTHERS_WORKED_MS; /* and not again, a moment later */
     uint64_t bytes = count_shares(channels, batch, now_ms);
     struct channel *channel = NULL;
     for (size_t at = 0; at < batch->count; at++) {
         channel = find_next(channels, &batch->rows[at], channel, now_ms);
-        if (channel && channel->seen == channels->full_claims && has_too_much(channel, batch->count, bytes)) {
+        if (channel && channel->seen == channels->full_claims &&
+            has_too_much(channel, for_others ? OTHERS_SHARE : CROWD_SHARE, batch->count, bytes)) {
             channel->seen = 0; /* once is enough */
-            crowd(channels, channel, now_ms);
+            crowd(channels, channel, for_others, now_ms);
         }
     }
-    channels->others_next = channels->others_next || !for_others;
+    channels->others_next[keyed] = channels->others_next[keyed] || !for_others;
     if (began && channels->last_crowd_ends_ms > now_ms) {
         expect_others(channels, now_ms);
     }
@@ -291,21 +309,50 @@ size_t channels_share(struct channels *channels, size_t rows, int64_t now_ms)
     (void)pthread_mutex_lock(&channels->lock);
     bool scarce = channels->last_crowd_ends_ms > now_ms && channels->others_came_ms > 0 &&
                   now_ms - channels->others_came_ms < OTHERS_COME_MS;
+    bool known = channels->part_at_ms > 0 && now_ms - channels->part_at_ms < PART_KNOWN_MS;
+    bool as_long = known && 4 * channels->part_ms > 3 * channels->whole_ms && channels->whole_ms > 0;
     (void)pthread_mutex_unlock(&channels->lock);
-    return scarce && rows >= (size_t)SHARE * CROWD_ROWS ? rows / SHARE : rows;
+    return scarce && !as_long && rows >= (size_t)SHARE * CROWD_ROWS ? rows / SHARE : rows;
+}
+
+void channels_took(struct channels *channels, size_t rows, size_t most, int64_t took_ms, int64_t now_ms)
+{
+    (void)pthread_mutex_lock(&channels->lock);
+    if (rows == most) {
+        channels->whole_ms = took_ms;
+    } else if (rows == most / SHARE) {
+        channels->part_ms = took_ms;
+        channels->part_at_ms = now_ms;
+    }
+    (void)pthread_mutex_unlock(&channels->lock);
+}
+
+/* Where it has to pass very many rows of those that crowd, it must not be all that a worker does. */
+static int64_t rest_of(const struct channels *channels, int64_t bound_ms, int64_t now_ms)
+{
+    int64_t took_ms = now_ms - channels->others_began_ms;
+    int64_t rest_ms = took_ms > OTHERS_QUICK_MS ? OTHERS_REST * took_ms : 0;
+    return rest_ms < bound_ms ? rest_ms : bound_ms;
 }
 
 void channels_others_claimed(struct channels *channels, size_t rows, int64_t now_ms)
 {
     (void)pthread_mutex_lock(&channels->lock);
+    int64_t rest_ms = rest_of(channels, OTHERS_BOUND_MS, now_ms);
+    int64_t vain_ms = rows > 0 ? 0 : in_vain_ms(channels);
+    channels->others_on = false;
     channels->others_came_ms = rows > 0 ? now_ms : channels->others_came_ms;
-    if (rows > 0) {
-        channels->others_at_ms = 0;
-        channels->others_in_vain = 0;
-    } else {
-        put_off_others(channels, now_ms);
-        channels->others_in_vain += channels->others_in_vain < OTHERS_DOUBLINGS;
-    }
+    put_off_others(channels, rest_ms > vain_ms ? rest_ms : vain_ms, now_ms);
+    channels->others_in_vain =
+        rows > 0 ? 0 : channels->others_in_vain + (channels->others_in_vain < OTHERS_DOUBLINGS);
+    (void)pthread_mutex_unlock(&channels->lock);
+}
+
+void channels_others_failed(struct channels *channels, int64_t now_ms)
+{
+    (void)pthread_mutex_lock(&channels->lock);
+    channels->others_on = false;
+    put_off_others(channels, rest_of(channels, OTHERS_FAILED_MS, now_ms), now_ms);
     (void)pthread_mutex_unlock(&channels->lock);
 }
 

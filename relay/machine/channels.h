@@ -64,20 +64,27 @@ size_t channels_allowance(struct channels *channels, struct bytes channel, unsig
 /*
  * Crowds: channels whose rows fill full claims. Messages are claimed in the order of their seq, so those of
  * others would wait until all that stand in front are gone, however many one producer has committed. After
- * each full claim that they fill, the next is for the others: the share of one channel is half of the claims.
+ * each full claim that they fill, the next may be for the others, which leaves them out.
  */
 
-/* A claim came full: who crowds? `for_others`: it left out those that did. */
-void channels_see_full(struct channels *channels, const struct batch *batch, bool for_others, int64_t now_ms);
+/* A claim came full: who crowds? `for_others`: it left out those that did. `keyed`: of rows with a key. */
+void channels_see_full(struct channels *channels, const struct batch *batch, bool keyed, bool for_others,
+                       int64_t now_ms);
 
-/* Of `rows` of a claim, those for channels that crowd: a quarter while others keep coming, so that a worker
- * is soon free for them. */
+/* True where this claim is for the others: `out` is the list of those on hold and of those that crowd. One at
+ * a time, and not at once again after one that brought nothing, or that took long. */
+bool channels_take_others(struct channels *channels, bool keyed, int64_t now_ms, struct text *out);
+
+/* It brought so many rows; or it failed, whatever the reason. */
+void channels_others_claimed(struct channels *channels, size_t rows, int64_t now_ms);
+void channels_others_failed(struct channels *channels, int64_t now_ms);
+
+/* Of the rows of an ordinary claim: a quarter while others keep coming, so that a worker is soon free for
+ * them; all where a quarter takes about as long, as with a broker that is far. */
 size_t channels_share(struct channels *channels, size_t rows, int64_t now_ms);
 
-/* True where the next claim is for the others: `out` is the list of those on hold and of those that crowd.
- * Not at once again after such claims brought nothing. */
-bool channels_take_others(struct channels *channels, int64_t now_ms, struct text *out);
-void channels_others_claimed(struct channels *channels, size_t rows, int64_t now_ms);
+/* An ordinary batch of `rows` out of `most` took so long from its claim on. */
+void channels_took(struct channels *channels, size_t rows, size_t most, int64_t took_ms, int64_t now_ms);
 
 /* A message of it cost a session: from now until its next confirm its messages are sent when nothing else is
  * in flight. */

@@ -292,13 +292,15 @@ void channels_each_rest(struct channels *channels, int64_t now_ms,
     (void)pthread_mutex_unlock(&channels->lock);
 }
 
-bool channels_take_others(struct channels *channels, int64_t now_ms, struct text *out)
+bool channels_take_others(struct channels *channels, bool keyed, int64_t now_ms, struct text *out)
 {
     (void)pthread_mutex_lock(&channels->lock);
-    bool theirs =
-        channels->others_next && now_ms >= channels->others_at_ms && channels->last_crowd_ends_ms > now_ms;
+    bool theirs = channels->others_next[keyed] && !channels->others_on && now_ms >= channels->others_at_ms &&
+                  channels->last_crowd_ends_ms > now_ms;
     if (theirs) {
-        channels->others_next = false;
+        channels->others_next[keyed] = false;
+        channels->others_on = true;
+        channels->others_began_ms = now_ms;
         (void)list(channels, LIST_ON_HOLD_AND_CROWDS, now_ms, out);
     }
     (void)pthread_mutex_unlock(&channels->lock);

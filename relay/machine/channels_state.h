@@ -13,7 +13,14 @@
 
 /* MAX_RESTING: fewer than it remembers, so that bad channels, however many, leave room for the evidence of
  * good ones; what has none, and does not rest, is forgotten first. */
-enum { BUCKETS = 4096, MAX_CHANNELS = 65536, MAX_RESTING = 49152, REMEMBERED_TRIES = 256, TURN_MAX = 64 };
+enum {
+    BUCKETS = 4096,
+    MAX_CHANNELS = 65536,
+    MAX_RESTING = 49152,
+    MAX_CROWDS = 16384, /* above, who is only seen in a full claim is not remembered for that */
+    REMEMBERED_TRIES = 256,
+    TURN_MAX = 64
+};
 
 struct channel {
     struct channel *next; /* in its bucket */
@@ -74,10 +81,15 @@ struct channels {
     size_t working_from; /* bucket */
     unsigned full_claims;
     int64_t last_crowd_ends_ms; /* nobody crowds after it */
-    bool others_next;           /* the next claim is theirs */
-    unsigned others_in_vain;    /* their claims that brought nothing, in a row */
-    int64_t others_at_ms;       /* no claim is theirs before it */
-    int64_t others_came_ms;     /* when one last brought something; 0 = never */
+    bool others_next[2];        /* the next claim for rows without, with a key is theirs */
+    bool others_on;             /* such a claim is under way */
+    int64_t others_began_ms;
+    unsigned others_in_vain; /* their claims that brought nothing, in a row */
+    int64_t others_at_ms;    /* no claim is theirs before it */
+    int64_t others_came_ms;  /* when one last brought something; 0 = never */
+    int64_t whole_ms;        /* what a full batch last took, and a fourth of one; 0 = not known */
+    int64_t part_ms;
+    int64_t part_at_ms; /* when that was */
 };
 
 /* It rests, or waits for its turn to be tried again. */

@@ -282,6 +282,8 @@ static void settle_and_commit(struct worker *worker, enum outbox_session_state s
     struct err err = {0};
     struct settled settled = {0};
     size_t claimed = worker->batch.count;
+    size_t crowded = worker->ordinary ? claimed : 0;
+    int64_t planned_ms = worker->planned_ms;
     int64_t began_ms = clock_now_ms();
     bool next = false;
     int result = failpoint("after_confirm") ? err_set(&err, ERR_CONNECTION, "failpoint after_confirm")
@@ -298,6 +300,10 @@ static void settle_and_commit(struct worker *worker, enum outbox_session_state s
     }
     bool committed = settled.committed;
     worker_commits(worker, committed, clock_now_ms() - began_ms);
+    if (committed && crowded > 0) {
+        int64_t now_ms = clock_now_ms();
+        channels_took(shared->channels, crowded, shared->options.batch_messages, now_ms - planned_ms, now_ms);
+    }
     size_t kept = take_kept(worker, &settled);
     worker_return_budget(shared, committed ? claimed - tally->confirmed - tally->buried : claimed);
     after_commit(worker, committed, &err);

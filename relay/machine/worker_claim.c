@@ -61,7 +61,9 @@ static const char *left_out(struct worker *worker)
         (void)channels_resting(shared->channels, now_ms, &worker->resting);
     } else {
         worker->turn = channels_take_turn(shared->channels, now_ms, &worker->resting);
-        worker->others = !worker->turn && channels_take_others(shared->channels, now_ms, &worker->resting);
+        worker->others = worker->asks_for_others =
+            !worker->turn &&
+            channels_take_others(shared->channels, request->kind == CLAIM_KEYED, now_ms, &worker->resting);
         if (!worker->turn && !worker->others) {
             (void)channels_on_hold(shared->channels, now_ms, &worker->resting);
         }
@@ -69,23 +71,38 @@ static const char *left_out(struct worker *worker)
     return text_get(&worker->resting);
 }
 
+/* An ordinary claim leaves some of its rows to a later one, while others keep coming. */
+static void take_share(struct worker *worker)
+{
+    struct source_request *request = &worker->request;
+    worker->ordinary = !worker->others && !worker->turn && !request->only && !worker->single &&
+                       !worker->probing && request->kind != CLAIM_SCHEDULED;
+    size_t share = worker->ordinary
+                       ? channels_share(worker->shared->channels, request->max_messages, clock_now_ms())
+                       : request->max_messages;
+    worker_return_budget(worker->shared, request->max_messages - share);
+    request->max_messages = share;
+}
+
 bool worker_plan_claim(struct worker *worker)
 {
     struct shared *shared = worker->shared;
     bool one = worker->single || worker->probing;
-    size_t most = one ? 1 : channels_share(shared->channels, shared->options.batch_messages, clock_now_ms());
     worker_end_turn(worker);
-    worker->others = false;
+    worker->others = worker->ordinary = false;
+    worker->planned_ms = clock_now_ms();
     worker->request = (struct source_request){
         .kind = next_kind(worker),
-        .max_messages = worker_take_budget(shared, most),
+        .max_messages = worker_take_budget(shared, one ? 1 : shared->options.batch_messages),
         .only = only_working(worker),
         .suspect_seq = worker->suspect_seq,
     };
     if (worker->request.max_messages > 0) {
         worker->request.resting = left_out(worker);
         worker->request.unlike_others = worker->turn != 0;
-        worker->request.of_few = worker->others;
+        worker->request.of_few =
+            worker->others || (worker->request.kind == CLAIM_KEYED && worker->unkeyed_is_full);
+        take_share(worker);
     }
     return worker->request.max_messages > 0;
 }
@@ -125,7 +142,7 @@ static bool claimed_nothing(struct worker *worker)
         suspect_tried(&shared->suspect, worker->number, worker->suspect_seq, false)) {
         wake_all(shared->wake);
     }
-    if (kind == CLAIM_MESSAGES && shared->options.source.ordered) {
+    if (kind == CLAIM_MESSAGES && shared->options.source.ordered && !worker->others) {
         worker->unkeyed_at_ms = clock_after(clock_now_ms(), UNKEYED_AGAIN_MS);
     }
     if (kind == CLAIM_SCHEDULED && source_promoted(worker->source) > 0) {
@@ -135,26 +152,29 @@ static bool claimed_nothing(struct worker *worker)
         (kind == CLAIM_MESSAGES && shared->options.source.ordered)) {
         return false; /* outbox.message was not asked yet, or only for some of its rows */
     }
-    if (worker->others) {
-        return false;
+    if (worker->others || (kind == CLAIM_KEYED && worker->unkeyed_at_ms == 0)) {
+        return false; /* nor is that all: rows without a key kept coming when they were last asked for */
     }
     bool asked_for_few = worker->request.only && worker->probing && !worker->probes_any;
     worker->probes_any = worker->probes_any || asked_for_few;
     return !asked_for_few;
 }
 
-/* Of a claim that took what there is, in the order of seq. */
+/* Of a claim that took what came next, whosever it is. */
 static void see_crowds(struct worker *worker)
 {
     struct channels *channels = worker->shared->channels;
     int64_t now_ms = clock_now_ms();
-    bool whole = worker->request.kind == CLAIM_MESSAGES || worker->request.kind == CLAIM_KEYED;
-    if (worker->others) {
+    if (worker->asks_for_others) {
+        worker->asks_for_others = false;
         channels_others_claimed(channels, worker->batch.count, now_ms);
     }
-    if (whole && !worker->turn && !worker->request.only && worker->batch.count > 1 &&
-        source_was_cut(worker->source)) {
-        channels_see_full(channels, &worker->batch, worker->others, now_ms);
+    if (worker->ordinary && worker->request.kind == CLAIM_MESSAGES) {
+        worker->unkeyed_is_full = source_was_cut(worker->source);
+    }
+    if ((worker->ordinary || worker->others) && source_was_cut(worker->source)) {
+        channels_see_full(channels, &worker->batch, worker->request.kind == CLAIM_KEYED, worker->others,
+                          now_ms);
     }
 }
 

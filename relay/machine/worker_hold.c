@@ -32,6 +32,10 @@ void worker_set_working(struct worker *worker, bool working)
 
 void worker_end_turn(struct worker *worker)
 {
+    if (worker->asks_for_others) {
+        channels_others_failed(worker->shared->channels, clock_now_ms());
+        worker->asks_for_others = false;
+    }
     if (worker->turn) {
         channels_end_turn(worker->shared->channels, worker->turn, clock_now_ms());
         worker->turn = 0;

@@ -12,13 +12,16 @@ static void put_name(char out[NAME_BYTES], const struct verdict_channel *channel
                    channel->name.ptr); /* the log escapes it */
 }
 
-static bool may_tell(struct worker *worker, enum told kind)
+static bool may_tell(struct worker *worker, enum log_level level, enum told kind)
 {
     static const char *const kinds[] = {[TOLD_REST] = "channels on hold",
                                         [TOLD_GOES_ON] = "channels that go on",
                                         [TOLD_BURIAL] = "dead letters"};
     struct shared *shared = worker->shared;
     int64_t left_out = 0;
+    if (shared->log->level < level) {
+        return false;
+    }
     bool may = log_may_tell(&shared->told[kind], clock_now_ms(), &left_out);
     if (left_out > 0) {
         LOG(shared->log, LOG_WARNING, "more happened in a minute than is shown: 'outbox-relay status' tells",
@@ -30,7 +33,8 @@ static bool may_tell(struct worker *worker, enum told kind)
 static void report_confirms(struct worker *worker, const struct verdict_channel *channel, int64_t now_ms)
 {
     struct shared *shared = worker->shared;
-    if (channels_confirmed(shared->channels, channel->name, now_ms) && may_tell(worker, TOLD_GOES_ON)) {
+    if (channels_confirmed(shared->channels, channel->name, now_ms) &&
+        may_tell(worker, LOG_INFO, TOLD_GOES_ON)) {
         char name[NAME_BYTES];
         put_name(name, channel);
         LOG(shared->log, LOG_INFO, "channel goes on: its destination takes messages again",
@@ -55,7 +59,7 @@ static void report_rest(struct worker *worker, const struct verdict_channel *cha
     if (began && 2 * channel->walled < channel->held) {
         channels_waive_turn(shared->channels, channel->name);
     }
-    if (began && news.tell && may_tell(worker, TOLD_REST)) {
+    if (began && news.tell && may_tell(worker, LOG_WARNING, TOLD_REST)) {
         char name[NAME_BYTES];
         put_name(name, channel);
         LOG(shared->log, LOG_WARNING,
@@ -69,7 +73,7 @@ static void report_burials(struct worker *worker, const struct verdict_channel *
 {
     for (size_t at = 0; at < VERDICT_BURIALS; at++) {
         const struct row *row = channel->buried[at].first;
-        if (!row || !may_tell(worker, TOLD_BURIAL)) {
+        if (!row || !may_tell(worker, LOG_WARNING, TOLD_BURIAL)) {
             continue;
         }
         char name[NAME_BYTES];

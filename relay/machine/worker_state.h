@@ -45,6 +45,10 @@ struct worker {
     bool holds_batch;
     unsigned turn;         /* its claim is the turn of channels whose rest is over; 0 = it is not */
     bool others;           /* its claim left out the channels that crowd */
+    bool asks_for_others;  /* ... and has not been answered */
+    bool ordinary;         /* it took what came next, whosever it is */
+    bool unkeyed_is_full;  /* rows without a key fill their claims: those with one have every other claim */
+    int64_t planned_ms;    /* when it was planned */
     int64_t not_before_ms; /* rows stay that must not be claimed again at full speed, whosever turn comes */
 };
 
@@ -64,7 +68,7 @@ void worker_return_budget(struct shared *shared, size_t unused);
 /* Rows are, or may be, locked for this worker. */
 void worker_set_working(struct worker *worker, bool working);
 
-/* The batch of a turn is settled, or there is none. */
+/* The batch of a turn is settled, or there is none; nor will a claim for the others be answered any more. */
 void worker_end_turn(struct worker *worker);
 
 /* Rows stay that must not be claimed again at full speed. */

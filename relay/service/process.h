@@ -16,8 +16,8 @@
 /* First thing in main(), before there is another thread. ERR_INTERNAL where the system refuses. */
 int process_seal(struct err *err) MUST_CHECK;
 
-/* Takes back what stands in the way of who looks for a fault: `debuggable: true`, and authors of backends.
- * What is made from now on by executing other programs stays without new rights. */
+/* At the start, too. Takes back what stands in the way of who looks for a fault: `debuggable: true`, and
+ * authors of backends. What is made from now on by executing other programs stays without new rights. */
 void process_unseal(void);
 
 /* Does the environment ask for a log of TLS keys that is not written? */

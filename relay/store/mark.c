@@ -59,12 +59,14 @@ static void note_filtered(struct mark *mark, uint64_t filter, int64_t first)
 int64_t mark_start(struct mark *mark, uint64_t filter, bool filtered, int64_t now_ms, bool *full)
 {
     (void)pthread_mutex_lock(&mark->lock);
-    *full = now_ms >= mark->next_full_ms;
-    if (*full) {
+    bool due = full && now_ms >= mark->next_full_ms;
+    if (due) {
         mark->next_full_ms = now_ms + FULL_EVERY_MS;
     }
-    int64_t start = filtered ? start_of(mark, filter) : mark->all;
-    start = *full ? MARK_LEAST : start;
+    if (full) {
+        *full = due;
+    }
+    int64_t start = due ? MARK_LEAST : filtered ? start_of(mark, filter) : mark->all;
     (void)pthread_mutex_unlock(&mark->lock);
     return start;
 }

@@ -74,7 +74,7 @@ void mark_reset(struct mark *mark);
 
 /*
  * Where a claim with this filter starts; without `filtered`, one that sees all rows. Once a minute 0, a full
- * poll, as an alarm: *full is set then.
+ * poll, as an alarm: *full is set then. NULL: not this one.
  */
 int64_t mark_start(struct mark *mark, uint64_t filter, bool filtered, int64_t now_ms, bool *full);
 

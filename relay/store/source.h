@@ -65,7 +65,7 @@ struct source_request {
     const char *resting; /* text[] literal of channels that are not claimed now; "{}" = none */
     const char *only; /* text[] literal of LIKE patterns: these channels alone; NULL = those of the options */
     int64_t suspect_seq;
-    bool of_few;        /* of some channels only, that have few rows: it may take all their lanes */
+    bool of_few;        /* of some channels only, that have few rows: it may take more of their lanes */
     bool unlike_others; /* another set rests than for the claims before and after it: the mark is not asked
                            for */
 };

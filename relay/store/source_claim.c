@@ -20,7 +20,8 @@ enum { CURSORS_MAX_BYTES = 24 * SCHEMA_MAX_LANES };
 
 static size_t limit_of(const struct source *source, const struct source_request *request)
 {
-    return request->max_messages < source->limit ? request->max_messages : source->limit;
+    bool bounded = !request->of_few && source->limit < request->max_messages;
+    return bounded ? source->limit : request->max_messages;
 }
 
 /* splitmix64; fairness needs no more */
@@ -37,18 +38,18 @@ static int64_t random_lane(struct source *source)
     return (int64_t)(next_random(source) % (uint64_t)source->order.lanes);
 }
 
-/* At random, so that no lane is always the first. Behind lanes in which there was nothing to claim: of which
- * all keys wait for a retry, they must not be taken again and again in place of the next. */
-static void choose_first_lane(struct source *source, bool claimed)
+/* Behind those that were taken, so that each has its turn, however few are taken at once; at random where
+ * none was to be had, so that workers do not follow each other. */
+static void choose_first_lane(struct source *source)
 {
-    source->first_lane = !claimed && source->last_lane >= 0 ? (source->last_lane + 1) % source->order.lanes
-                                                            : random_lane(source);
+    source->first_lane =
+        source->last_lane >= 0 ? (source->last_lane + 1) % source->order.lanes : random_lane(source);
 }
 
 void source_move_on(struct source *source)
 {
     if (source->order.lanes > 0) {
-        choose_first_lane(source, false);
+        choose_first_lane(source);
     }
 }
 
@@ -134,7 +135,7 @@ static int send_lanes(struct source *source, const struct source_request *reques
     const char *include = source_include(source, request);
     const char *exclude = source->options.exclude;
     source_put_number(first, request->kind == CLAIM_KEYED ? source->first_lane : random_lane(source));
-    source_put_number(sharers, request->of_few ? 1 : 2 * source->options.workers);
+    source_put_number(sharers, (request->of_few ? -1 : 2) * source->options.workers);
     source_put_number(suspect, request->suspect_seq);
     source_put_number(channel_hash, (int64_t)next_random(source));
     source_put_number(key_hash, (int64_t)next_random(source));
@@ -211,7 +212,9 @@ static int send_claim_message(struct source *source, const struct source_request
     uint64_t filter = source_filter(source, request);
     bool keyed = request->kind == CLAIM_KEYED;
     source->asking = false;
-    int64_t mark = mark_start(source->options.mark, filter, !keyed, clock_now_ms(), &source->full_poll);
+    source->full_poll = false;
+    int64_t mark = mark_start(source->options.mark, filter, !keyed, clock_now_ms(),
+                              request->of_few ? NULL : &source->full_poll);
     char start[NUMBER_BYTES];
     char limit[NUMBER_BYTES];
     char max_bytes[NUMBER_BYTES];
@@ -291,7 +294,9 @@ static void adapt_limit(struct source *source, const struct source_request *requ
     }
     bool near_bound = bytes > (uint64_t)source->options.max_bytes / 2;
     source->cut = near_bound || batch->count >= limit_of(source, request);
-    source->limit = near_bound ? batch->count * 2 : SIZE_MAX;
+    if (!request->of_few) { /* which are not those that it was learnt of */
+        source->limit = near_bound ? batch->count * 2 : SIZE_MAX;
+    }
 }
 
 /* What the server refuses once, such as a row that a constraint does not let in, it will refuse again:
@@ -366,7 +371,7 @@ int source_read_claim(struct source *source, const struct source_request *reques
         return err_set(err, ERR_CONNECTION, "failpoint after_claim");
     }
     if (request->kind == CLAIM_KEYED) {
-        choose_first_lane(source, batch->count > 0);
+        choose_first_lane(source);
     }
     adapt_limit(source, request, batch);
     source_check_full_poll(source, batch->count > 0 ? batch->rows[0].message.seq : MARK_NONE);

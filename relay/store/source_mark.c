@@ -10,7 +10,9 @@ const char *source_include(const struct source *source, const struct source_requ
 
 uint64_t source_filter(const struct source *source, const struct source_request *request)
 {
-    uint64_t filter = bytes_hash(bytes_of(request->resting));
+    struct bytes resting = bytes_of(request->resting);
+    uint64_t filter = bytes_hash(resting) * 31 +
+                      resting.len; /* names are the producers': they may be chosen for their hash */
     filter = filter * 31 + bytes_hash(bytes_of(text_get(&source->paused)));
     filter = filter * 31 + bytes_hash(bytes_of(text_get(&source->paused_patterns)));
     filter = filter * 31 + bytes_hash(bytes_of(source_include(source, request)));

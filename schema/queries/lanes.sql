@@ -1,7 +1,7 @@
 -- Takes lanes in which keyed rows of our channels stand, in cyclic order from $2; in a statement of its own, so that the claim behind it has
 -- a snapshot in which all that earlier holders did is done. Nobody takes more than one in $3 of the lanes that it could use, rounded up: other
 -- workers and other processes want some, too.
--- $1 lanes - 1, $2 first lane, $3 sharers, $4 low watermark, $5 resting channels, $6 included, $7 excluded patterns.
+-- $1 lanes - 1, $2 first lane, $3 sharers (negative: eight lanes at least), $4 low watermark, $5 resting channels, $6 included, $7 excluded patterns.
 -- Sets outbox.lanes to what was obtained: the claim reads nothing else.
 --
 -- walk: a step per lane, or per channel that is not ours; a lane with very many of those is wanted unseen.
@@ -33,6 +33,6 @@ WITH RECURSIVE barred AS MATERIALIZED (
   SELECT lane FROM walk WHERE wanted
 ), obtained AS MATERIALIZED (
   SELECT lane FROM wanted WHERE pg_try_advisory_xact_lock('outbox.message'::regclass::oid::int, lane::int)
-  LIMIT (SELECT (count(*) + $3::bigint - 1) / $3::bigint FROM wanted)
+  LIMIT (SELECT greatest((count(*) + abs($3::bigint) - 1) / abs($3::bigint), CASE WHEN $3::bigint < 0 THEN 8 END) FROM wanted)
 )
 SELECT set_config('outbox.lanes', ARRAY(SELECT lane FROM obtained)::text, true)

@@ -16,7 +16,7 @@ WITH heads AS (
     format('SELECT pg_terminate_backend(%s)', pid) AS remedy
   FROM pg_stat_activity a
   WHERE pid <> pg_backend_pid() AND datname = current_database()
-    AND (NOT has_table_privilege(coalesce(usesysid, 0), 'outbox.message'::regclass, 'DELETE')
+    AND (NOT EXISTS (SELECT FROM pg_roles r WHERE pg_has_role(a.usesysid, r.oid, 'MEMBER') AND has_table_privilege(r.oid, 'outbox.message'::regclass, 'DELETE'))
       OR (application_name NOT LIKE 'outbox-relay%'
         AND NOT EXISTS (SELECT FROM pg_locks l WHERE l.pid = a.pid AND l.locktype = 'relation' AND l.relation = 'outbox.paused_now'::regclass)))
 ), prepared AS (

@@ -65,7 +65,7 @@ def test_the_sample_itself_is_loaded_and_then_its_constructor_has_run(own_direct
 
 
 @pytest.mark.parametrize("old, new, sentence", [
-    ("ABI_MAJOR 1u", "ABI_MAJOR 2u", "sample 1.0.0 was built for backend ABI 2.3, and this relay supports 1.0 to 1.4: build it with this"
+    ("ABI_MAJOR 1u", "ABI_MAJOR 2u", "sample 1.0.0 was built for backend ABI 2.4, and this relay supports 1.0 to 1.4: build it with this"
      " relay's outbox_backend.h"),
     ("ABI_MINOR 4u", "ABI_MINOR 7u", "sample 1.0.0 was built for backend ABI 1.7, and this relay supports 1.0 to 1.4"),
     ("(uint32_t)sizeof(void *)", "4u", "sample 1.0.0 was built for pointers of 4 bytes, and this relay's have 8: build it for this"

@@ -8,11 +8,14 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "config/config.h"
 #include "config/config_print.h"
 #include "fuzz.h"
+
+enum { LOAD_MS = 3000 /* under sanitizers; some tens without */ };
 
 static const char *file_of(const uint8_t *data, size_t bytes)
 {
@@ -47,13 +50,23 @@ static void check_faults(const struct config *config, const char *path)
     PROMISE(lines == config->fault_count || config->faults.overflow, "every fault has one line");
 }
 
+/* Without what other processes take. */
+static int64_t processor_ms(void)
+{
+    struct timespec used;
+    PROMISE(clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &used) == 0, "a clock");
+    return (int64_t)used.tv_sec * 1000 + used.tv_nsec / 1000000;
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 {
     struct config config;
     struct err err = {0};
     struct text shown;
     const char *path = file_of(data, bytes);
+    int64_t began_ms = processor_ms();
     int result = config_load(&config, path, NULL, NULL, 0, CONFIG_NO_PLUGIN, &err);
+    PROMISE(processor_ms() - began_ms <= LOAD_MS, "a configuration is read at once, whatever it holds");
     PROMISE((result == 0) == (config.fault_count == 0),
             "a configuration with faults is refused, and only such");
     PROMISE((result == 0) == !err_is_set(&err), "who refuses says why");

@@ -203,3 +203,28 @@ def test_who_takes_the_lock_of_migrate_is_named_and_migrate_goes_on_without_him(
     empty.run(f"SELECT pg_terminate_backend({pid})")
     assert running.wait() == 0
     assert "schema outbox migrated from version 0 to 4" in running.output()
+
+
+def test_who_shares_the_lock_of_migrate_or_has_prepared_it_is_named_too(empty, mallory, start):
+    as_mallory(mallory, "SELECT pg_advisory_lock_shared(hashtext('outbox-relay migrate'))")
+    running = start("-d", empty.conninfo, command="migrate")
+    running.await_log(f"held by process {mallory.info.backend_pid} (", 40)
+    as_mallory(mallory, "SELECT pg_advisory_unlock_all()")
+    assert running.wait() == 0
+    gid = "p_" + uuid.uuid4().hex
+    as_mallory(mallory, "BEGIN", "SELECT pg_advisory_xact_lock(hashtext('outbox-relay migrate'))", "SELECT pg_current_xact_id()", f"PREPARE TRANSACTION '{gid}'")
+    running = start("-d", empty.conninfo, command="migrate")
+    running.await_log(f"held by prepared transaction {gid} (user {mallory.info.user}): ROLLBACK PREPARED '{gid}', or COMMIT PREPARED, ends it", 40)
+    empty.run(f"ROLLBACK PREPARED '{gid}'")
+    assert running.wait() == 0
+
+
+def test_a_relay_that_puts_on_its_role_is_no_stranger(empty, mallory, start):
+    assert relay("migrate", "--order", "key", "--lanes", "4", "-d", empty.conninfo).returncode == 0
+    empty.run(f"ALTER ROLE {mallory.info.user} NOINHERIT; GRANT outbox_relay TO {mallory.info.user}")
+    empty.run("SELECT outbox.publish('a', 't', '{}', key => i::text) FROM generate_series(1, 2000) i")
+    conninfo = empty.conninfo.replace("user=postgres", "user=" + mallory.info.user) + " options='-c role=outbox_relay'"
+    start("-b", "null", "-d", conninfo, "-o", "order=key", "-o", "batch.max_messages=1")
+    wait_until(lambda: empty.value("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'") > 0 or empty.left() == 0, what="a lane in its hands")
+    status = relay("status", "-d", empty.conninfo).stdout
+    assert "IN THE WAY" not in status and "which is no relay" not in status, status

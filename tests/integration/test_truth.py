@@ -12,7 +12,7 @@ import psycopg2
 import pytest
 import yaml
 
-from harness import AMQP_URL, RELAY, amqp, clean_environment, http, rabbitmqctl, relay, wait_until
+from harness import AMQP_URL, DATABASE, RELAY, amqp, clean_environment, http, rabbitmqctl, relay, wait_until
 from receiver import Answer
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -26,7 +26,7 @@ def said(*arguments):
 # ---- a reload that cannot be run ----
 
 
-@pytest.mark.parametrize("mistake, text", [("order: key", "this outbox is not ordered"), ("database: 'host=127.0.0.1 port=%(port)s user=postgres dbname=mistyped'", "mistyped"),
+@pytest.mark.parametrize("mistake, text", [("order: key", "this outbox is not ordered"), ("database: '%(database)s dbname=mistyped'", "mistyped"),
                                            ("database: 'host=127.0.0.1 port=1 user=postgres'", "refused"), ("backend: nonsense", "nonsense"),
                                            ("backend: amqp\namqp: {url: 'amqp://nobody:wrong@127.0.0.1:%(amqp)s/'}", "ACCESS_REFUSED"),
                                            ("backend: amqp\namqp: {url: 'amqps://127.0.0.1:%(amqp)s/', tls: {ca_file: /none.pem}}", "/none.pem")])
@@ -38,7 +38,7 @@ def test_a_reload_that_could_not_run_keeps_the_old_configuration(database, start
     running.await_log("running")
     key = mistake.split(":")[0]
     kept = "".join(line + "\n" for line in good.splitlines() if not line.startswith(key + ":"))
-    file.write_text(kept + mistake % {"port": os.environ["TEST_PG_PORT"], "amqp": AMQP_URL.rsplit(":", 1)[1].split("/")[0]} + "\n")
+    file.write_text(kept + mistake % {"database": DATABASE, "amqp": AMQP_URL.rsplit(":", 1)[1].split("/")[0]} + "\n")
     running.signal(signal.SIGHUP)
     running.await_log("the old one stays", 20)
     assert text in running.log()

@@ -1,4 +1,5 @@
 #include <criterion/criterion.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "machine/channels.h"
@@ -37,14 +38,14 @@ static void claimed(bool full, bool for_others, const char *const *names, const 
         }
     }
     if (full) {
-        channels_see_full(channels, &batch, for_others, now_ms);
+        channels_see_full(channels, &batch, false, for_others, now_ms);
     }
     batch_finish(&batch);
 }
 
 static bool others(int64_t now_ms, const char *list)
 {
-    bool theirs = channels_take_others(channels, now_ms, &resting);
+    bool theirs = channels_take_others(channels, false, now_ms, &resting);
     if (theirs) {
         cr_expect_str_eq(text_get(&resting), list);
     }
@@ -55,7 +56,7 @@ static bool others(int64_t now_ms, const char *list)
 static bool others_but(int64_t now_ms, const char *one, const char *other)
 {
     size_t len = strlen(one) + strlen(other) + strlen("{\"\",\"\"}");
-    return channels_take_others(channels, now_ms, &resting) && resting.len == len &&
+    return channels_take_others(channels, false, now_ms, &resting) && resting.len == len &&
            strstr(text_get(&resting), one) && strstr(text_get(&resting), other);
 }
 
@@ -77,9 +78,39 @@ Test(crowds, after_a_full_claim_of_one_channels_rows_the_next_is_for_the_others)
     claimed(true, false, names, rows, 100, 100);
     cr_expect(others(101, "{\"flood\"}"), "and shop has its share");
     channels_others_claimed(channels, 3, 102);
-    cr_expect(!others(103, ""), "one claim of two");
-    claimed(true, false, names, rows, 100, 104);
-    cr_expect(others(105, "{\"flood\"}"));
+    cr_expect(!others(110, ""), "one claim of two");
+    claimed(true, false, names, rows, 100, 111);
+    cr_expect(others(112, "{\"flood\"}"));
+}
+
+Test(crowds, one_claim_is_for_the_others_at_a_time_and_a_long_one_rests_four_times_as_long_as_it_took)
+{
+    static const char *const names[] = {"flood", NULL};
+    static const size_t rows[] = {500};
+    know(names);
+    claimed(true, false, names, rows, 100, 100);
+    cr_assert(others(101, "{\"flood\"}"));
+    claimed(true, false, names, rows, 100, 102);
+    cr_expect(!others(150, ""), "the first has not been answered");
+    channels_others_claimed(channels, 1, 251);
+    cr_expect(!others(850, ""));
+    cr_expect(others(851, "{\"flood\"}"));
+    claimed(true, false, names, rows, 100, 852);
+    channels_others_failed(channels, 961); /* after 110 ms */
+    claimed(true, false, names, rows, 100, 1101);
+    cr_expect(!others(1400, ""));
+    claimed(true, false, names, rows, 100, 1401);
+    cr_expect(others(1402, "{\"flood\"}"));
+}
+
+Test(crowds, rows_with_a_key_and_rows_without_have_claims_for_the_others_of_their_own)
+{
+    static const char *const names[] = {"flood", NULL};
+    static const size_t rows[] = {500};
+    know(names);
+    claimed(true, false, names, rows, 100, 100);
+    cr_expect(!channels_take_others(channels, true, 101, &resting));
+    cr_expect(channels_take_others(channels, false, 101, &resting));
 }
 
 Test(crowds, who_rests_is_left_out_beside_those_that_crowd)
@@ -90,7 +121,7 @@ Test(crowds, who_rests_is_left_out_beside_those_that_crowd)
     struct channel_news news;
     cr_expect(channels_hold(channels, bytes_of("held"), "404", 5000, 100, &news));
     claimed(true, false, names, rows, 100, 100);
-    cr_assert(channels_take_others(channels, 101, &resting));
+    cr_assert(channels_take_others(channels, false, 101, &resting));
     cr_expect(strstr(text_get(&resting), "\"held\"") && strstr(text_get(&resting), "\"flood\""));
     (void)channels_on_hold(channels, 102, &resting);
     cr_expect_str_eq(text_get(&resting), "{\"held\"}", "an ordinary claim takes what crowds");
@@ -105,10 +136,11 @@ Test(crowds, a_claim_for_the_others_that_is_full_tells_who_crowds_and_is_not_fol
     know(more);
     claimed(true, false, flood, rows, 100, 100);
     cr_assert(others(101, "{\"flood\"}"));
+    channels_others_claimed(channels, 500, 102);
     claimed(true, true, more, rows, 100, 102);
-    cr_expect(!others(103, ""));
-    claimed(true, false, flood, rows, 100, 104);
-    cr_assert(channels_take_others(channels, 105, &resting));
+    cr_expect(!others(110, ""));
+    claimed(true, false, flood, rows, 100, 111);
+    cr_assert(channels_take_others(channels, false, 112, &resting));
     cr_expect(strstr(text_get(&resting), "\"more\"") && strstr(text_get(&resting), "\"flood\""));
 }
 
@@ -120,7 +152,7 @@ static int count_in_vain(int64_t from_ms, int64_t to_ms)
     int times = 0;
     for (int64_t now_ms = from_ms; now_ms < to_ms; now_ms++) {
         claimed(true, false, names, rows, 100, now_ms);
-        if (channels_take_others(channels, now_ms, &resting)) {
+        if (channels_take_others(channels, false, now_ms, &resting)) {
             channels_others_claimed(channels, 0, now_ms);
             times++;
         }
@@ -138,10 +170,10 @@ Test(crowds, claims_for_others_that_bring_nothing_come_ever_more_seldom)
     cr_expect(first >= 5 && first <= 9, "%d", first);
     cr_expect(later >= 6 && later <= 16, "%d", later);
     claimed(true, false, names, rows, 100, 32000);
-    cr_assert(channels_take_others(channels, 32000, &resting));
+    cr_assert(channels_take_others(channels, false, 32000, &resting));
     channels_others_claimed(channels, 1, 32000);
     claimed(true, false, names, rows, 100, 32001);
-    cr_expect(channels_take_others(channels, 32001, &resting), "and often when they bring something");
+    cr_expect(channels_take_others(channels, false, 32001, &resting), "and often when they bring something");
 }
 
 Test(crowds, where_nobody_else_has_worked_lately_a_backlog_of_one_channel_is_hardly_interrupted)
@@ -153,10 +185,10 @@ Test(crowds, where_nobody_else_has_worked_lately_a_backlog_of_one_channel_is_har
 Test(crowds, one_whose_few_rows_are_large_crowds_too)
 {
     static const char *const names[] = {"large", "small", NULL};
-    static const size_t rows[] = {2, 5};
+    static const size_t rows[] = {3, 3};
     know(names);
     claimed(true, false, names, rows, 100, 100);
-    cr_expect(!others(101, ""), "seven small rows are nobody's crowd");
+    cr_expect(!others(101, ""), "six small rows are nobody's crowd");
     claimed(true, false, names, rows, 1 << 20, 102);
     cr_expect(others_but(103, "large", "small"));
 }
@@ -171,11 +203,13 @@ Test(crowds, who_crowds_no_more_is_one_of_the_others_soon_and_who_does_again_is_
     claimed(true, false, names, rows, 100, 1000);
     claimed(true, false, few, rows, 100, 1900);
     cr_expect(others_but(1999, "few", "flood"));
+    channels_others_claimed(channels, 1, 1999);
     claimed(true, false, few, rows, 100, 2000); /* it does already */
     cr_expect(others(2001, "{\"few\"}"), "flood has been quiet for a second");
+    channels_others_claimed(channels, 1, 2001);
     claimed(true, false, names, rows, 100, 2002);
     claimed(true, false, names, rows, 100, 3990);
-    cr_assert(channels_take_others(channels, 3991, &resting));
+    cr_assert(channels_take_others(channels, false, 3991, &resting));
     cr_expect(strstr(text_get(&resting), "\"flood\""), "two seconds the second time");
 }
 
@@ -192,4 +226,70 @@ Test(crowds, while_others_keep_coming_a_claim_takes_a_quarter)
     cr_expect_eq(channels_share(channels, 500, 103), 125);
     cr_expect_eq(channels_share(channels, 10, 103), 10);
     cr_expect_eq(channels_share(channels, 500, 1103), 500);
+}
+
+Test(crowds, where_a_quarter_takes_about_as_long_as_a_whole_batch_it_is_not_worth_it)
+{
+    static const char *const names[] = {"flood", NULL};
+    static const size_t rows[] = {500};
+    know(names);
+    claimed(true, false, names, rows, 100, 100);
+    cr_assert(others(101, "{\"flood\"}"));
+    channels_others_claimed(channels, 1, 102);
+    channels_took(channels, 500, 500, 210, 102);
+    channels_took(channels, 125, 500, 190, 102);
+    cr_expect_eq(channels_share(channels, 500, 103), 500, "a broker that is far");
+    channels_took(channels, 125, 500, 120, 104);
+    cr_expect_eq(channels_share(channels, 500, 105), 125);
+}
+
+Test(crowds, ten_of_the_others_that_share_a_claim_do_not_crowd_and_one_that_fills_it_does_for_a_second_only)
+{
+    static const char *const flood[] = {"flood", NULL};
+    static const char *const two[] = {"a", "b", NULL};
+    static const size_t whole[] = {500};
+    static const size_t tenth[] = {450, 50};
+    know(flood);
+    for (int64_t now_ms = 1000; now_ms <= 5000; now_ms += 1000) {
+        claimed(true, false, flood, whole, 100, now_ms);
+        claimed(true, true, two, tenth, 100, now_ms);
+        cr_expect(others_but(now_ms + 1, "a", "flood"), "b has a tenth of what was for the others");
+        channels_others_claimed(channels, 1, now_ms + 1);
+        claimed(true, false, flood, whole, 100, now_ms + 998);
+        claimed(true, false, flood, whole, 100, now_ms + 999);
+    }
+}
+
+Test(crowds, one_large_row_is_a_full_claim)
+{
+    static const char *const names[] = {"large", NULL};
+    static const size_t rows[] = {1};
+    know(names);
+    claimed(true, false, names, rows, 5 << 20, 100);
+    cr_expect(others(101, "{\"large\"}"));
+}
+
+Test(crowds, names_without_end_leave_room_for_those_that_work)
+{
+    static char names[500][16];
+    static const char *list[501];
+    static size_t rows[500];
+    struct channel_news news;
+    text_finish(&resting);
+    text_init(&resting, 8 << 20);
+    know((const char *const[]){"shop", NULL});
+    for (size_t round = 0; round < 140; round++) { /* 70,000 of them, and none takes anything */
+        int64_t now_ms = 100 + (int64_t)round;
+        for (size_t at = 0; at < 500; at++) {
+            (void)snprintf(names[at], sizeof names[at], "c%zu.%zu", round, at);
+            list[at] = names[at];
+            rows[at] = 1;
+        }
+        claimed(true, false, list, rows, 1, now_ms);
+        for (size_t at = 0; at < 500; at++) {
+            (void)channels_hold(channels, bytes_of(names[at]), "404", 60000, now_ms, &news);
+        }
+    }
+    channels_working(channels, 300, &resting);
+    cr_expect(strstr(text_get(&resting), "shop"), "it is known to work, however many do not");
 }
