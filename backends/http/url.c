@@ -160,18 +160,37 @@ static size_t append(char *out, size_t used, size_t out_bytes, const char *piece
     return used + len;
 }
 
+/* Of a variable of a template at `at`, "${name}"; 0 if there is none. */
+static size_t variable_length(const char *at)
+{
+    size_t len = strncmp(at, "${", 2) == 0 ? 2 + strspn(at + 2, "abcdefghijklmnopqrstuvwxyz_") : 0;
+    return len > 2 && at[len] == '}' ? len + 1 : 0;
+}
+
+/* How much of it is no variable. */
+static size_t literal_length(const char *text, size_t len)
+{
+    size_t literal = 0;
+    for (size_t at = 0; at < len;) {
+        size_t variable = variable_length(text + at);
+        literal += variable == 0;
+        at += variable > 0 ? variable : 1;
+    }
+    return literal;
+}
+
 void url_hide(const char *pattern, char *out, size_t out_bytes)
 {
     const char *authority = strstr(pattern, "://");
     const char *at = authority ? authority + 3 : pattern;
     at += strcspn(at, "/?#");
     size_t first = *at == '/' ? 1 + strcspn(at + 1, "/?#") : 0;
-    bool token = first > TOKEN_LIKE_BYTES && !memchr(at, '$', first);
+    bool token = literal_length(at, first) > TOKEN_LIKE_BYTES;
     size_t used = append(out, 0, out_bytes, pattern, (size_t)(at - pattern) + (token ? 1 : first));
     used = token ? append(out, used, out_bytes, "***", 3) : used;
     for (at += first; *at;) {
-        size_t variable = strncmp(at, "${", 2) == 0 ? strcspn(at, "}") : 0;
-        size_t kept = variable > 0 ? variable + (at[variable] == '}') : *at == '/' || *at == '?';
+        size_t variable = variable_length(at);
+        size_t kept = variable > 0 ? variable : *at == '/' || *at == '?';
         if (kept > 0) {
             used = append(out, used, out_bytes, at, kept);
             at += kept;

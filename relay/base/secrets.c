@@ -136,15 +136,21 @@ void secrets_add_url(const char *url)
 }
 
 /* Where the scheme ends; 0 if there is none. */
+#define LETTERS "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+
 static size_t scheme_length(const char *url)
 {
-    const char *authority = strstr(url, "://");
-    return authority ? (size_t)(authority - url) + 3 : 0;
+    static const char letters[] = LETTERS "+-.";
+    size_t len = strspn(url, letters); /* RFC 3986, 3.1: what else stands in front of "://" may be anything */
+    return len > 0 && strncmp(url + len, "://", 3) == 0 ? len + 3 : 0;
 }
+
+/* Of lists of hosts and ports, of addresses and of templates. */
+static const char host_letters[] = LETTERS "-._~:,[]%${}";
 
 /* Up to the end of the authority, and what is left. Passwords may hold '/', '#' and '@' that somebody forgot
  * to encode, and a list cuts them at commas: everything up to the last '@' goes, and without one what does
- * not end in a port. */
+ * not end in a port; all, where that '@' may stand in a path or query. */
 static const char *show_authority(struct text *out, const char *url)
 {
     size_t scheme = scheme_length(url);
@@ -153,7 +159,9 @@ static const char *show_authority(struct text *out, const char *url)
     const char *colon = strchr(rest, ':');
     bool port = !colon || strspn(colon + 1, "0123456789") == strcspn(colon + 1, "/?#");
     text_add_bytes(out, (struct bytes){url, scheme});
-    if (!at_sign && (scheme == 0 || !port)) {
+    bool behind =
+        at_sign && strcspn(rest, "/?#") < (size_t)(at_sign - rest); /* of a password, or of a query */
+    if (behind || (!at_sign && (scheme == 0 || !port))) {
         text_add(out, "***");
         return "";
     }
@@ -162,20 +170,44 @@ static const char *show_authority(struct text *out, const char *url)
         rest = at_sign;
     }
     size_t len = strcspn(rest, "/?#");
+    size_t sign = at_sign ? 1 : 0;
+    if (sign + strspn(rest + sign, host_letters) < len) {
+        text_add(out, "***"); /* no host has such a name */
+        return "";
+    }
     text_add_bytes(out, (struct bytes){rest, len});
     return rest + len;
+}
+
+/* Of a variable of a template at `at`, "${name}"; 0 if there is none. */
+static size_t variable_length(const char *at)
+{
+    size_t len = strncmp(at, "${", 2) == 0 ? 2 + strspn(at + 2, "abcdefghijklmnopqrstuvwxyz_") : 0;
+    return len > 2 && at[len] == '}' ? len + 1 : 0;
+}
+
+/* How much of it is no variable. */
+static size_t literal_length(const char *text, size_t len)
+{
+    size_t literal = 0;
+    for (size_t at = 0; at < len;) {
+        size_t variable = variable_length(text + at);
+        literal += variable == 0;
+        at += variable > 0 ? variable : 1;
+    }
+    return literal;
 }
 
 void secrets_show_url(struct text *out, const char *url)
 {
     const char *at = show_authority(out, url);
     size_t first = *at == '/' ? 1 + strcspn(at + 1, "/?#") : 0;
-    bool token = first > TOKEN_LIKE_BYTES && !memchr(at, '$', first);
+    bool token = literal_length(at, first) > TOKEN_LIKE_BYTES;
     text_add_bytes(out, (struct bytes){at, token ? 1 : first});
     text_add(out, token ? "***" : "");
     for (at += first; *at;) {
-        size_t variable = strncmp(at, "${", 2) == 0 ? strcspn(at, "}") : 0;
-        size_t kept = variable > 0 ? variable + (at[variable] == '}') : *at == '/' || *at == '?';
+        size_t variable = variable_length(at);
+        size_t kept = variable > 0 ? variable : *at == '/' || *at == '?';
         if (kept > 0) {
             text_add_bytes(out, (struct bytes){at, kept});
             at += kept;

@@ -60,11 +60,17 @@ Test(secrets, urls_are_shown_without_what_may_be_one)
     static const struct {
         const char *url, *shown;
     } rows[] = {
+        {"https://h/hook?to=a@b&token=S3cret", "https://***"},
+        {"https://u:p@h/hook?token=S3@cret", "https://***"},
+        {"https://h/hook?${key&token=S3cret", "https://h/hook?***"},
+        {"S3cret=x://h", "***"},
+        {"https://=token=S3cret", "https://***"},
+        {"postgresql://app@h1:5432,[::1]:5433/shop", "postgresql://***@h1:5432,[::1]:5433/shop"},
         {"amqp://guest:s3cret@host:5672/v", "amqp://***@host:5672/v"},
         {"amqp://host/", "amqp://host/"},
         {"amqp://u:p@ss@host", "amqp://***@host"},
-        {"amqp://app:S3c/ret@h1/", "amqp://***@h1/"},
-        {"amqp://app:S3#c@r@h1/", "amqp://***@h1/"},
+        {"amqp://app:S3c/ret@h1/", "amqp://***"},
+        {"amqp://app:S3#c@r@h1/", "amqp://***"},
         {"amqp://app:S3", "amqp://***"},
         {"cret@h1/", "***@h1/"},
         {"hunter2", "***"},
