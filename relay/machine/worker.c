@@ -249,7 +249,6 @@ static void slow_down_if_rows_stay(struct worker *worker, const struct settled *
     }
     if (settled->refused || settled->kept > 0) {
         atomic_store(&shared->rows_stayed_ms, clock_now_ms());
-        source_move_on(worker->source);
         worker_slow_down(worker);
     }
 }

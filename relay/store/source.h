@@ -90,9 +90,6 @@ int source_claim(struct source *source, const struct source_request *request, st
 const char *source_paused(const struct source *source);
 const char *source_paused_patterns(const struct source *source);
 
-/* What the last claim brought has stayed there: the next begins behind its lanes, where others may wait. */
-void source_move_on(struct source *source);
-
 /* Was the last claim full, of rows or bytes? Then there may be more of what it asked for. */
 bool source_was_cut(const struct source *source);
 

@@ -46,13 +46,6 @@ static void choose_first_lane(struct source *source)
         source->last_lane >= 0 ? (source->last_lane + 1) % source->order.lanes : random_lane(source);
 }
 
-void source_move_on(struct source *source)
-{
-    if (source->order.lanes > 0) {
-        choose_first_lane(source);
-    }
-}
-
 void source_scatter(struct source *source)
 {
     for (int64_t lane = 0; lane < source->order.lanes; lane++) {

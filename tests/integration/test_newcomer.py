@@ -54,7 +54,8 @@ def installed(tmp_path):
     assert len(package) == 1
     fields = dict(field.split("=", 1) for field in DATABASE.split())
     return clean_environment(PATH=f"{prefix}/bin:{os.environ['PATH']}", CMAKE_PREFIX_PATH=str(prefix), PKG_CONFIG_PATH=os.path.dirname(package[0]),
-                             PGHOST=fields["host"], PGPORT=fields["port"], PGUSER=fields["user"])
+                             PGHOST=fields["host"], PGPORT=fields["port"], PGUSER=fields["user"],
+                             PGPASSFILE=fields["passfile"])
 
 
 def type_all(tmp_path, where, environment, commands):
@@ -111,6 +112,6 @@ def test_the_installed_package_builds_the_sample_as_c_and_the_header_as_cpp(tmp_
     address = "address=127.0.0.1:" + os.environ["TEST_REDIS_PORT"]
     tested = subprocess.run([f"{prefix}/bin/outbox-relay", "backends", "test", str(tmp_path / "sample.so"), "-o", address, "--proxy", "address"],
                             capture_output=True, text=True, timeout=300, check=False)
-    assert tested.returncode == 0 and tested.stdout.endswith("backend ABI 1.3: conformant\n"), tested.stdout
+    assert tested.returncode == 0 and tested.stdout.endswith("backend ABI 1.4: conformant\n"), tested.stdout
     refused = subprocess.run([f"{prefix}/bin/outbox-relay", "backends", "show", str(tmp_path / "plain.so")], capture_output=True, text=True, check=False)
     assert refused.returncode == 78 and "its table is missing or too small" in refused.stderr
