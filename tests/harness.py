@@ -184,6 +184,33 @@ class Producer(threading.Thread):
         return self.ids
 
 
+class Repeater(threading.Thread):
+    """Does something in a session of its own, again and again, until it is stopped: step(cursor), each a transaction, with a pause behind it."""
+
+    def __init__(self, database, step, pause_s=0):
+        super().__init__(daemon=True)
+        self.database, self.step, self.pause_s = database, step, pause_s
+        self.times, self.enough, self.failure = 0, threading.Event(), None
+        self.start()
+
+    def run(self):
+        try:
+            connection = self.database.connect()
+            with connection.cursor() as cursor:
+                while not self.enough.is_set():
+                    self.step(cursor)
+                    self.times += 1
+                    self.enough.wait(self.pause_s)
+            connection.close()
+        except psycopg2.Error as failure:
+            self.failure = failure
+
+    def stop(self):
+        self.enough.set()
+        self.join()
+        assert not self.failure, self.failure
+
+
 class Broker:
     """Exchanges and queues of one test, under names of its own; everything is deleted at the end."""
 

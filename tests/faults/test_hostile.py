@@ -1,43 +1,30 @@
 """One producer who does what he may, and too much of it, takes the service from no other: how long the messages of three honest ones are on their way."""
 import os
 import statistics
-import threading
 import time
 
-import psycopg2
 import pytest
 
-from harness import amqp, relay, wait_until
+from harness import Repeater, amqp, relay, wait_until
 
 SECONDS = float(os.environ.get("TEST_HOSTILE_SECONDS", "3"))
 HONEST = ("billing", "shipping", "mail")
 EVERY_S = 0.05
 
 
-class Honest(threading.Thread):
+class Honest(Repeater):
     """Commits a message each twentieth of a second; remembers when each was committed."""
 
     def __init__(self, database, channel):
-        super().__init__(daemon=True)
-        self.database, self.channel = database, channel
-        self.committed, self.enough, self.failure = {}, threading.Event(), None
-        self.start()
+        self.channel, self.committed = channel, {}
+        super().__init__(database, self.publish, EVERY_S)
 
-    def run(self):
-        try:
-            connection = self.database.connect()
-            with connection.cursor() as cursor:
-                while not self.enough.wait(EVERY_S):
-                    cursor.execute("SELECT outbox.publish(%s, 'honest', '{\"n\": 1}', key => 'k')::text", (self.channel,))
-                    self.committed[cursor.fetchone()[0]] = time.time()
-            connection.close()
-        except psycopg2.Error as failure:
-            self.failure = failure
+    def publish(self, cursor):
+        cursor.execute("SELECT outbox.publish(%s, 'honest', '{\"n\": 1}', key => 'k')::text", (self.channel,))
+        self.committed[cursor.fetchone()[0]] = time.time()
 
     def stop(self):
-        self.enough.set()
-        self.join()
-        assert not self.failure, self.failure
+        super().stop()
         return self.committed
 
 
@@ -60,33 +47,6 @@ def latencies(database, oracle, seconds):
 
 def quantiles(sample):
     return statistics.median(sample), sample[int(len(sample) * 0.95)]
-
-
-class Hostile(threading.Thread):
-    """Runs his statement again and again, in transactions of their own."""
-
-    def __init__(self, database, sql, pause_s):
-        super().__init__(daemon=True)
-        self.database, self.sql, self.pause_s = database, sql, pause_s
-        self.times, self.enough, self.failure = 0, threading.Event(), None
-        self.start()
-
-    def run(self):
-        try:
-            connection = self.database.connect()
-            with connection.cursor() as cursor:
-                while not self.enough.is_set():
-                    cursor.execute(self.sql)
-                    self.times += 1
-                    self.enough.wait(self.pause_s)
-            connection.close()
-        except psycopg2.Error as failure:
-            self.failure = failure
-
-    def stop(self):
-        self.enough.set()
-        self.join()
-        assert not self.failure, self.failure
 
 
 PUT = "INSERT INTO outbox.message (channel, type, key, headers, payload, payload_bytes, expires_at) SELECT "
@@ -118,7 +78,8 @@ def test_honest_producers_wait_hardly_longer_beside_a_hostile_one(database, brok
     latencies(database, oracle, 1)  # it has seen each channel work
     without = quantiles(latencies(database, oracle, SECONDS))
     sql, pause_s = ATTACKS[attack]
-    hostile = Hostile(database, sql.format(flood=flood, unbound=unbound), pause_s)
+    attack_once = sql.format(flood=flood, unbound=unbound)
+    hostile = Repeater(database, lambda cursor: cursor.execute(attack_once), pause_s)
     wait_until(lambda: hostile.times >= 2 or hostile.failure, 60, "the hostile one's second commit")
     beside = quantiles(latencies(database, oracle, SECONDS))
     hostile.stop()

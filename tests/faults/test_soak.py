@@ -68,7 +68,7 @@ class Soak:
         return Relay("-d", self.database.conninfo, *amqp(
             "amqp.exchange=" + self.exchange, "order=key", f"batch.max_messages={BATCH}", f"workers={WORKERS}", "poll.max=200ms",
             "publish_timeout=3s", "retry.max_attempts=3", "retry.backoff_min=50ms", "retry.backoff_max=500ms", "breaker.open_min=50ms",
-            "breaker.open_max=1s", "amqp.heartbeat=2s", "shutdown_timeout=10s", url=url))
+            "breaker.open_max=1s", "amqp.heartbeat=2s", "shutdown_timeout=10s", "debuggable=true", url=url))  # its descriptors are counted
 
     @staticmethod
     def connect():

@@ -1,43 +1,27 @@
 """Somebody else deletes and changes rows of the outbox by hand, whether a relay holds them or not."""
 import collections
 import json
-import threading
 import time
 
 import psycopg2
 import pytest
 
 from accounting import Accounting
-from harness import amqp, relay, wait_until
+from harness import Repeater, amqp, relay, wait_until
 from scripted_broker import ScriptedBroker
 
 WORKERS, BATCH = 2, 20
 
 
-class Stranger(threading.Thread):
-    """Does something in a session of its own, again and again, until it is stopped; `done` are the ids that its commits concern."""
+class Stranger(Repeater):
+    """`done` are the ids that its commits concern."""
 
     def __init__(self, database, sql):
-        super().__init__(daemon=True)
-        self.database, self.sql = database, sql
-        self.done, self.enough, self.failure = set(), threading.Event(), None
-        self.start()
-
-    def run(self):
-        try:
-            connection = self.database.connect()
-            with connection.cursor() as cursor:
-                while not self.enough.is_set():
-                    cursor.execute(self.sql)
-                    self.done |= {row[0] for row in cursor.fetchall()}
-            connection.close()
-        except psycopg2.Error as failure:
-            self.failure = failure
+        self.done = set()
+        super().__init__(database, lambda cursor: (cursor.execute(sql), self.done.update(row[0] for row in cursor.fetchall())))
 
     def stop(self):
-        self.enough.set()
-        self.join()
-        assert not self.failure, self.failure
+        super().stop()
         return self.done
 
 
