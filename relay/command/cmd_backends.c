@@ -71,8 +71,10 @@ static int print_list(const struct cli *cli)
     json_t *list = list_all();
     json_t *one = NULL;
     size_t at = 0;
+    struct err err = {0};
+    int code = 0;
     if (cli_has(cli, CLI_JSON)) {
-        (void)document_print(list, 0);
+        code = document_print(list, 0, &err) == 0 ? 0 : cli_fail(&err);
     } else {
         json_array_foreach(list, at, one)
         {
@@ -89,7 +91,7 @@ static int print_list(const struct cli *cli)
                     loader_directory(directory));
     }
     json_decref(list);
-    return 0;
+    return code;
 }
 
 /* ---- show ---- */

@@ -118,10 +118,10 @@ static void see_letter(void *context, const struct dead_letter *letter)
     (void)json_array_append_new(dead->list, object);
 }
 
-static int print_json(const char *name, json_t *list, int64_t total)
+static int print_json(const char *name, json_t *list, int64_t total, struct err *err)
 {
     json_t *document = json_pack("{s:O, s:I}", name, list, "count", (json_int_t)total);
-    int result = document ? document_print(document, 0) : -1;
+    int result = document_print(document, 0, err);
     json_decref(document);
     return result;
 }
@@ -133,9 +133,7 @@ static int list(struct dead *dead, struct err *err)
         return -1;
     }
     if (dead->json) {
-        return print_json("dead_letters", dead->list, dead->total) == 0
-                   ? 0
-                   : err_set(err, ERR_INTERNAL, "the list could not be written");
+        return print_json("dead_letters", dead->list, dead->total, err);
     }
     if (dead->total == 0) {
         bool some =
@@ -217,9 +215,7 @@ static int rehearse(struct dead *dead, const char *verb, struct err *err)
         return -1;
     }
     if (dead->json) {
-        return print_json("would_change", dead->list, dead->total) == 0
-                   ? 0
-                   : err_set(err, ERR_INTERNAL, "the result could not be written");
+        return print_json("would_change", dead->list, dead->total, err);
     }
     bool some = dead->limit > 0 && dead->limit < dead->total;
     output_line(stdout, "%s%lld dead letter%s would be %s; nothing was done",

@@ -95,8 +95,11 @@ int cmd_drain(struct cli *cli)
         drain.unavailable_after_ms = config_number(&program.config, "drain.unavailable_after");
         drain.patience_ms = config_number(&program.config, "drain.patience");
         run(&drain, &err);
-        drain_tell(&drain, cli_has(cli, CLI_JSON));
         code = drain.code;
+        if (drain_tell(&drain, cli_has(cli, CLI_JSON), &err) != 0) {
+            int failed = cli_fail(&err);
+            code = code != 0 ? code : failed;
+        }
     }
     if (drain.forced) {
         (void)fflush(stdout);

@@ -132,7 +132,7 @@ static int explain(struct program *program, const char *id, bool json, struct er
         find_destination(program, &batch.rows[0], &explained);
         json_t *object = describe(&batch.rows[0].message, &explained);
         if (json) {
-            (void)document_print(object, 0);
+            result = document_print(object, 0, err);
         } else {
             tell(object);
         }

@@ -186,9 +186,7 @@ static int show(struct pg *pg, bool json, struct err *err)
     if (result == 0) {
         (void)json_object_set(status, "strangers", strangers);
         if (json) {
-            result = document_print(status, JSON_REAL_PRECISION(15)) == 0
-                         ? 0
-                         : err_set(err, ERR_INTERNAL, "the status could not be written");
+            result = document_print(status, JSON_REAL_PRECISION(15), err);
         } else {
             tell(status);
         }

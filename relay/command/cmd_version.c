@@ -37,7 +37,7 @@ static json_t *list_libraries(json_t *warnings)
     return libraries;
 }
 
-static void print_json(json_t *libraries, json_t *warnings)
+static int print_json(json_t *libraries, json_t *warnings)
 {
     json_t *backends = json_object();
     for (const char *const *name = backend_names(); *name; name++) {
@@ -48,8 +48,10 @@ static void print_json(json_t *libraries, json_t *warnings)
                   RELAY_COMMIT, "backend_abi", (int)OUTBOX_BACKEND_ABI_MAJOR, (int)OUTBOX_BACKEND_ABI_MINOR,
                   "schema", schema_newest(), "libpq", pg_library_version(), "backends", backends, "libraries",
                   libraries, "warnings", warnings);
-    (void)document_print(version, 0);
+    struct err err = {0};
+    int code = document_print(version, 0, &err) == 0 ? 0 : cli_fail(&err);
     json_decref(version);
+    return code;
 }
 
 static const char *text_of(const json_t *libraries, const char *name)
@@ -57,7 +59,7 @@ static const char *text_of(const json_t *libraries, const char *name)
     return json_string_value(json_object_get(libraries, name));
 }
 
-static void print_text(json_t *libraries, json_t *warnings)
+static int print_text(json_t *libraries, json_t *warnings)
 {
     output_line(stdout, "outbox-relay %s (%s)", RELAY_VERSION, RELAY_COMMIT);
     output_line(stdout, "backend ABI %u.%u, schema %d", OUTBOX_BACKEND_ABI_MAJOR, OUTBOX_BACKEND_ABI_MINOR,
@@ -76,14 +78,15 @@ static void print_text(json_t *libraries, json_t *warnings)
     {
         output_line(stdout, "%s", json_string_value(warning));
     }
+    return 0;
 }
 
 int cmd_version(struct cli *cli)
 {
     json_t *warnings = json_array();
     json_t *libraries = list_libraries(warnings);
-    (cli_has(cli, CLI_JSON) ? print_json : print_text)(libraries, warnings);
+    int code = (cli_has(cli, CLI_JSON) ? print_json : print_text)(libraries, warnings);
     json_decref(libraries);
     json_decref(warnings);
-    return 0;
+    return code;
 }

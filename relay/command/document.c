@@ -12,9 +12,13 @@ static int put_piece(const char *piece, size_t len, void *unused)
     return ferror(stdout) ? -1 : 0;
 }
 
-int document_print(const json_t *document, size_t flags)
+int document_print(const json_t *document, size_t flags, struct err *err)
 {
+    if (!document) {
+        return err_set(err, ERR_INTERNAL, "out of memory");
+    }
     int result = json_dump_callback(document, put_piece, NULL, JSON_COMPACT | flags);
     output_text(stdout, bytes_of("\n"));
-    return result == 0 && !ferror(stdout) ? 0 : -1;
+    return result == 0 && !ferror(stdout) ? 0
+                                          : err_set(err, ERR_INTERNAL, "the document could not be written");
 }

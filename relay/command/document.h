@@ -4,8 +4,10 @@
 
 #include <jansson.h>
 
-/* To standard output, on a line of its own; `flags` of jansson besides JSON_COMPACT. -1 if it cannot be
- * written. */
-int document_print(const json_t *document, size_t flags);
+#include "base/err.h"
+
+/* To standard output, on a line of its own; `flags` of jansson besides JSON_COMPACT. -1 where memory was
+ * short for the document (NULL), and if it cannot be written. */
+int document_print(const json_t *document, size_t flags, struct err *err) MUST_CHECK;
 
 #endif

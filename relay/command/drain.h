@@ -87,6 +87,6 @@ void drain_judge_outcome(struct drain *drain);
 /* ---- drain_tell.c: progress and summary ---- */
 
 void drain_show_progress(struct drain *drain);
-void drain_tell(struct drain *drain, bool json);
+int drain_tell(struct drain *drain, bool json, struct err *err) MUST_CHECK;
 
 #endif

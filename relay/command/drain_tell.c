@@ -35,9 +35,11 @@ void drain_show_progress(struct drain *drain)
     }
 }
 
-static void tell_text(const struct drain *drain, const struct metrics *metrics, double seconds)
+static int tell_text(const struct drain *drain, const struct metrics *metrics, double seconds,
+                     struct err *err)
 {
     char left[120] = "";
+    (void)err;
     if (drain->looked) {
         (void)snprintf(left, sizeof left, ", %" PRId64 " left, %" PRId64 " on hold, %" PRId64 " wait",
                        drain->left.messages + drain->left.due, drain->left.resting, drain->left.waiting);
@@ -45,6 +47,7 @@ static void tell_text(const struct drain *drain, const struct metrics *metrics, 
     output_line(stderr, "outbox-relay: drained %" PRIu64 " in %.1f s, %" PRIu64 " dead-lettered%s: %s",
                 metrics_get(&metrics->published), seconds, metrics_get(&metrics->dead_lettered), left,
                 drain->result);
+    return 0;
 }
 
 /* A figure of what is left: null where nobody could look. */
@@ -53,7 +56,8 @@ static json_t *figure(const struct drain *drain, int64_t number)
     return drain->looked ? json_integer((json_int_t)number) : json_null();
 }
 
-static void tell_json(const struct drain *drain, const struct metrics *metrics, double seconds)
+static int tell_json(const struct drain *drain, const struct metrics *metrics, double seconds,
+                     struct err *err)
 {
     json_t *summary = json_pack(
         "{s:I, s:I, s:I, s:I, s:o, s:o, s:o, s:f, s:s, s:i}", "published",
@@ -63,11 +67,12 @@ static void tell_json(const struct drain *drain, const struct metrics *metrics, 
         figure(drain, drain->left.messages + drain->left.due), "on_hold", figure(drain, drain->left.resting),
         "waiting", figure(drain, drain->left.waiting), "seconds", seconds, "result", drain->result,
         "exit_code", drain->code);
-    (void)document_print(summary, JSON_REAL_PRECISION(6));
+    int result = document_print(summary, JSON_REAL_PRECISION(6), err);
     json_decref(summary);
+    return result;
 }
 
-void drain_tell(struct drain *drain, bool json)
+int drain_tell(struct drain *drain, bool json, struct err *err)
 {
     static const struct metrics none;
     const struct metrics *metrics =
@@ -76,5 +81,5 @@ void drain_tell(struct drain *drain, bool json)
     if (drain->show_progress && isatty(STDERR_FILENO)) {
         output_text(stderr, bytes_of("\n"));
     }
-    (json ? tell_json : tell_text)(drain, metrics, seconds);
+    return (json ? tell_json : tell_text)(drain, metrics, seconds, err);
 }

@@ -16,6 +16,7 @@ int channels_new(struct channels **out, int64_t rest_min_ms, int64_t rest_max_ms
     }
     (void)pthread_mutex_init(&channels->lock, NULL);
     backoff_init(&channels->backoff, rest_min_ms, rest_max_ms);
+    channels->newcomers = NEWCOMERS_FIRST;
     *out = channels;
     return 0;
 }
@@ -100,6 +101,7 @@ bool channels_confirmed(struct channels *channels, struct bytes name, int64_t no
     struct channel *channel = channels_find_or_add(channels, name, now_ms);
     bool news = channel && channel->told && channel->rests_until_ms <= now_ms;
     if (channel) {
+        channels->newcomers += channel_is_new(channel) && channels->newcomers < NEWCOMERS_MAX;
         channel->confirmed_ms = now_ms;
         channel->holds = 0;
         channel->refusals = 0;
@@ -170,8 +172,9 @@ bool channels_is_isolated(struct channels *channels, struct bytes name)
 /* CROWD_SHARE: a channel with more than one in so many of the rows of a full claim crowds (OTHERS_SHARE: of
  * one for the others), or with more than one in BYTES_SHARE of its bytes where that is much. It does so for
  * CROWD_MS, twice as long when an ordinary claim finds it again, and again: who does not any more is one of
- * the others soon. OTHERS_MS: likewise in vain; OTHERS_REST: so many times its own length is for ordinary
- * claims. */
+ * the others soon. OTHERS_MS: likewise in vain, but where others
+ * have worked in the last OTHERS_WORKED_MS not longer than OTHERS_LOOK times what the look took, or
+ * OTHERS_SOON_MS; OTHERS_REST: so many times its own length is for ordinary claims. */
 enum {
     CROWD_SHARE = 16,
     CROWD_ROWS = 8,
@@ -187,6 +190,8 @@ enum {
     OTHERS_DOUBLINGS = 8,
     OTHERS_WORKED_MS = 10000,
     OTHERS_REST = 4,
+    OTHERS_LOOK = 20,
+    OTHERS_SOON_MS = 50,
     OTHERS_QUICK_MS = 100,
     OTHERS_BOUND_MS = 10000,
     OTHERS_FAILED_MS = 60000
@@ -207,21 +212,19 @@ static bool others_worked(const struct channels *channels, int64_t now_ms)
     return false;
 }
 
-static void put_off_others(struct channels *channels, int64_t wait_ms, int64_t now_ms)
+static int64_t in_vain_ms(const struct others *others)
 {
-    channels->others_at_ms = now_ms + wait_ms;
-}
-
-static int64_t in_vain_ms(const struct channels *channels)
-{
-    return (int64_t)OTHERS_MS << channels->others_in_vain;
+    return (int64_t)OTHERS_MS << others->in_vain;
 }
 
 static void expect_others(struct channels *channels, int64_t now_ms)
 {
     bool likely = others_worked(channels, now_ms);
-    channels->others_in_vain = likely ? 0 : OTHERS_DOUBLINGS - 1;
-    put_off_others(channels, likely ? 0 : in_vain_ms(channels), now_ms);
+    for (size_t keyed = 0; keyed < 2; keyed++) {
+        struct others *others = &channels->others[keyed];
+        others->in_vain = likely ? 0 : OTHERS_DOUBLINGS - 1;
+        others->at_ms = likely ? now_ms : now_ms + in_vain_ms(others);
+    }
 }
 
 static void crowd(struct channels *channels, struct channel *channel, bool for_others, int64_t now_ms)
@@ -280,13 +283,65 @@ static uint64_t count_shares(struct channels *channels, const struct batch *batc
     return bytes;
 }
 
+/* Is it one of those newcomers that may be tried in this batch? Who is not known, and has no place, counts
+ * with each row. */
+static bool may_be_tried(struct channels *channels, struct channel *channel, size_t *tried)
+{
+    bool counted = channel && channel->tried_in == channels->newcomer_batches;
+    if (counted || *tried == channels->newcomers) {
+        return counted;
+    }
+    *tried += 1;
+    if (channel) {
+        channel->tried_in = channels->newcomer_batches;
+    }
+    return true;
+}
+
+bool channels_postpone_newcomers(struct channels *channels, struct batch *batch, int64_t now_ms)
+{
+    size_t tried = 0;
+    bool any = false;
+    struct channel *channel = NULL;
+    (void)pthread_mutex_lock(&channels->lock);
+    channels->newcomer_batches += batch->count > channels->newcomers;
+    for (size_t at = 0; at < batch->count && batch->count > channels->newcomers; at++) {
+        struct row *row = &batch->rows[at];
+        channel = find_next(channels, row, channel, now_ms);
+        if (row->entry == 0 && channel_is_new(channel) && !may_be_tried(channels, channel, &tried)) {
+            row->postponed = any = true;
+        }
+    }
+    (void)pthread_mutex_unlock(&channels->lock);
+    return any;
+}
+
+/* Not when it does so again, a moment later. */
+static bool begins_to_crowd(const struct channels *channels, int64_t now_ms)
+{
+    return channels->last_crowd_ends_ms == 0 || now_ms - channels->last_crowd_ends_ms >= OTHERS_WORKED_MS;
+}
+
+void channels_see_newcomers(struct channels *channels, bool keyed, int64_t now_ms)
+{
+    (void)pthread_mutex_lock(&channels->lock);
+    bool began = begins_to_crowd(channels, now_ms);
+    channels->newcomers_until_ms = now_ms + CROWD_MS;
+    if (channels->newcomers_until_ms > channels->last_crowd_ends_ms) {
+        channels->last_crowd_ends_ms = channels->newcomers_until_ms;
+    }
+    channels->others[keyed].next = true;
+    if (began) {
+        expect_others(channels, now_ms);
+    }
+    (void)pthread_mutex_unlock(&channels->lock);
+}
+
 void channels_see_full(struct channels *channels, const struct batch *batch, bool keyed, bool for_others,
                        int64_t now_ms)
 {
     (void)pthread_mutex_lock(&channels->lock);
-    bool began =
-        channels->last_crowd_ends_ms == 0 ||
-        now_ms - channels->last_crowd_ends_ms >= OTHERS_WORKED_MS; /* and not again, a moment later */
+    bool began = begins_to_crowd(channels, now_ms);
     uint64_t bytes = count_shares(channels, batch, now_ms);
     struct channel *channel = NULL;
     for (size_t at = 0; at < batch->count; at++) {
@@ -297,7 +352,7 @@ void channels_see_full(struct channels *channels, const struct batch *batch, boo
             crowd(channels, channel, for_others, now_ms);
         }
     }
-    channels->others_next[keyed] = channels->others_next[keyed] || !for_others;
+    channels->others[keyed].next = channels->others[keyed].next || !for_others;
     if (began && channels->last_crowd_ends_ms > now_ms) {
         expect_others(channels, now_ms);
     }
@@ -335,16 +390,24 @@ static int64_t rest_of(const struct channels *channels, int64_t bound_ms, int64_
     return rest_ms < bound_ms ? rest_ms : bound_ms;
 }
 
+/* Where others have worked lately, a message of theirs may come at any time, and to look costs little. */
+static int64_t wait_in_vain(const struct channels *channels, const struct others *others, int64_t now_ms)
+{
+    int64_t wait_ms = in_vain_ms(others);
+    int64_t look_ms = OTHERS_LOOK * (now_ms - channels->others_began_ms);
+    int64_t most_ms = look_ms > OTHERS_SOON_MS ? look_ms : OTHERS_SOON_MS;
+    return wait_ms > most_ms && others_worked(channels, now_ms) ? most_ms : wait_ms;
+}
+
 void channels_others_claimed(struct channels *channels, size_t rows, int64_t now_ms)
 {
     (void)pthread_mutex_lock(&channels->lock);
-    int64_t rest_ms = rest_of(channels, OTHERS_BOUND_MS, now_ms);
-    int64_t vain_ms = rows > 0 ? 0 : in_vain_ms(channels);
+    struct others *others = &channels->others[channels->others_keyed];
     channels->others_on = false;
     channels->others_came_ms = rows > 0 ? now_ms : channels->others_came_ms;
-    put_off_others(channels, rest_ms > vain_ms ? rest_ms : vain_ms, now_ms);
-    channels->others_in_vain =
-        rows > 0 ? 0 : channels->others_in_vain + (channels->others_in_vain < OTHERS_DOUBLINGS);
+    channels->others_at_ms = now_ms + rest_of(channels, OTHERS_BOUND_MS, now_ms);
+    others->at_ms = rows > 0 ? now_ms : now_ms + wait_in_vain(channels, others, now_ms);
+    others->in_vain = rows > 0 ? 0 : others->in_vain + (others->in_vain < OTHERS_DOUBLINGS);
     (void)pthread_mutex_unlock(&channels->lock);
 }
 
@@ -352,7 +415,7 @@ void channels_others_failed(struct channels *channels, int64_t now_ms)
 {
     (void)pthread_mutex_lock(&channels->lock);
     channels->others_on = false;
-    put_off_others(channels, rest_of(channels, OTHERS_FAILED_MS, now_ms), now_ms);
+    channels->others_at_ms = now_ms + rest_of(channels, OTHERS_FAILED_MS, now_ms);
     (void)pthread_mutex_unlock(&channels->lock);
 }
 

@@ -67,13 +67,27 @@ size_t channels_allowance(struct channels *channels, struct bytes channel, unsig
  * each full claim that they fill, the next may be for the others, which leaves them out.
  */
 
-/* A claim came full: who crowds? `for_others`: it left out those that did. `keyed`: of rows with a key. */
+/*
+ * Newcomers: channels of which nothing is known. To learn that there is no such channel costs round trips, or
+ * a timeout: of the newcomers in a batch only some are tried, fewer where they fail and more where they work;
+ * the rows of the rest are postponed. True if there are such rows.
+ */
+bool channels_postpone_newcomers(struct channels *channels, struct batch *batch, int64_t now_ms);
+
+/* Rows of an ordinary claim were postponed: newcomers crowd, whoever they are. `keyed`: of rows with a key.
+ */
+void channels_see_newcomers(struct channels *channels, bool keyed, int64_t now_ms);
+
+/* A claim came full: who crowds? `for_others`: it left out those that did. */
 void channels_see_full(struct channels *channels, const struct batch *batch, bool keyed, bool for_others,
                        int64_t now_ms);
 
-/* True where this claim is for the others: `out` is the list of those on hold and of those that crowd. One at
- * a time, and not at once again after one that brought nothing, or that took long. */
-bool channels_take_others(struct channels *channels, bool keyed, int64_t now_ms, struct text *out);
+/* True where this claim is for the others: one at a time, and not at once again after one that brought
+ * nothing, or that took long. `left_out` is the list of those on hold and of those that crowd. Where
+ * newcomers do, nobody has a list of them: then `only`, else "{}", are those that channels_working() would
+ * list, without those that crowd. */
+bool channels_take_others(struct channels *channels, bool keyed, int64_t now_ms, struct text *left_out,
+                          struct text *only);
 
 /* It brought so many rows; or it failed, whatever the reason. */
 void channels_others_claimed(struct channels *channels, size_t rows, int64_t now_ms);

@@ -81,11 +81,20 @@ static int64_t rest_until(struct channels *channels, unsigned holds, int64_t ret
     return until_ms;
 }
 
+static void newcomer_failed(struct channels *channels)
+{
+    size_t half = channels->newcomers / 2;
+    channels->newcomers = half > NEWCOMERS_MIN ? half : NEWCOMERS_MIN;
+}
+
 static bool begin_rest(struct channels *channels, struct channel *channel, const char *reason,
                        int64_t retry_after_ms, int64_t now_ms, struct channel_news *news)
 {
     if (channel->rests_until_ms > now_ms) {
         return false;
+    }
+    if (channel_is_new(channel)) {
+        newcomer_failed(channels);
     }
     channel->rests_until_ms = rest_until(channels, ++channel->holds, retry_after_ms, now_ms);
     channel->passed = channel->owed = channel->waived = false;
@@ -99,6 +108,7 @@ static bool begin_rest(struct channels *channels, struct channel *channel, const
 
 static bool begin_group_rest(struct channels *channels, int64_t now_ms, struct channel_news *news)
 {
+    newcomer_failed(channels);
     if (channels->group_rests_until_ms > now_ms) {
         return false;
     }
@@ -250,19 +260,20 @@ int64_t channels_on_hold(struct channels *channels, int64_t now_ms, struct text 
     return earliest_ms;
 }
 
-void channels_working(struct channels *channels, int64_t now_ms, struct text *out)
+/* How many. */
+static size_t list_working(struct channels *channels, bool but_crowds, int64_t now_ms, struct text *out)
 {
     struct text pattern;
     size_t count = 0;
     text_init(&pattern, (size_t)4 * 256);
     begin_list(out);
-    (void)pthread_mutex_lock(&channels->lock);
     size_t first = channels->working_from; /* where the last answer ended: each has its turn */
     for (size_t bucket = 0; bucket < BUCKETS && count < WORKING_MAX; bucket++) {
         channels->working_from = (first + bucket + 1) % BUCKETS;
         struct channel *channel = channels->buckets[(first + bucket) % BUCKETS];
         for (; channel; channel = channel->next) {
-            if (channel->confirmed_ms >= 0 && channel->rests_until_ms <= now_ms) {
+            if (channel->confirmed_ms >= 0 && channel->rests_until_ms <= now_ms &&
+                !(but_crowds && channel->crowds_until_ms > now_ms)) {
                 text_clear(&pattern);
                 text_add_like_name(&pattern, channel_name(channel));
                 text_add(out, count++ > 0 ? "," : "");
@@ -270,9 +281,16 @@ void channels_working(struct channels *channels, int64_t now_ms, struct text *ou
             }
         }
     }
-    (void)pthread_mutex_unlock(&channels->lock);
     text_finish(&pattern);
     end_list(out);
+    return count;
+}
+
+void channels_working(struct channels *channels, int64_t now_ms, struct text *out)
+{
+    (void)pthread_mutex_lock(&channels->lock);
+    (void)list_working(channels, false, now_ms, out);
+    (void)pthread_mutex_unlock(&channels->lock);
 }
 
 void channels_each_rest(struct channels *channels, int64_t now_ms,
@@ -292,16 +310,31 @@ void channels_each_rest(struct channels *channels, int64_t now_ms,
     (void)pthread_mutex_unlock(&channels->lock);
 }
 
-bool channels_take_others(struct channels *channels, bool keyed, int64_t now_ms, struct text *out)
+static void list_others(struct channels *channels, int64_t now_ms, struct text *left_out, struct text *only)
+{
+    begin_list(only);
+    end_list(only);
+    if (channels->newcomers_until_ms > now_ms && list_working(channels, true, now_ms, only) > 0) {
+        begin_list(left_out);
+        end_list(left_out);
+    } else {
+        (void)list(channels, LIST_ON_HOLD_AND_CROWDS, now_ms, left_out);
+    }
+}
+
+bool channels_take_others(struct channels *channels, bool keyed, int64_t now_ms, struct text *left_out,
+                          struct text *only)
 {
     (void)pthread_mutex_lock(&channels->lock);
-    bool theirs = channels->others_next[keyed] && !channels->others_on && now_ms >= channels->others_at_ms &&
-                  channels->last_crowd_ends_ms > now_ms;
+    struct others *others = &channels->others[keyed];
+    bool theirs = others->next && !channels->others_on && now_ms >= others->at_ms &&
+                  now_ms >= channels->others_at_ms && channels->last_crowd_ends_ms > now_ms;
     if (theirs) {
-        channels->others_next[keyed] = false;
+        others->next = false;
         channels->others_on = true;
+        channels->others_keyed = keyed;
         channels->others_began_ms = now_ms;
-        (void)list(channels, LIST_ON_HOLD_AND_CROWDS, now_ms, out);
+        list_others(channels, now_ms, left_out, only);
     }
     (void)pthread_mutex_unlock(&channels->lock);
     return theirs;

@@ -18,6 +18,9 @@ enum {
     MAX_CHANNELS = 65536,
     MAX_RESTING = 49152,
     MAX_CROWDS = 16384, /* above, who is only seen in a full claim is not remembered for that */
+    NEWCOMERS_MIN = 16, /* tried in one batch */
+    NEWCOMERS_FIRST = 64,
+    NEWCOMERS_MAX = 1024,
     REMEMBERED_TRIES = 256,
     TURN_MAX = 64
 };
@@ -44,6 +47,7 @@ struct channel {
     int64_t crowds_until_ms; /* left out of claims for the others until then */
     unsigned crowded;        /* how often in a row it was found to crowd */
     unsigned seen;           /* the full claim in which `rows` and `bytes` were counted */
+    unsigned tried_in;       /* the batch in which it was tried as a newcomer */
     size_t rows;
     uint64_t bytes;
     size_t name_len;
@@ -53,6 +57,12 @@ struct channel {
 struct attempt {
     int64_t seq;
     int64_t at_ms;
+};
+
+struct others {
+    bool next;        /* the next claim of this kind is theirs */
+    unsigned in_vain; /* those that brought nothing, in a row */
+    int64_t at_ms;    /* none is theirs before it */
 };
 
 struct channels {
@@ -81,16 +91,25 @@ struct channels {
     size_t working_from; /* bucket */
     unsigned full_claims;
     int64_t last_crowd_ends_ms; /* nobody crowds after it */
-    bool others_next[2];        /* the next claim for rows without, with a key is theirs */
-    bool others_on;             /* such a claim is under way */
+    size_t newcomers;           /* so many may be tried in one batch */
+    unsigned newcomer_batches;
+    int64_t newcomers_until_ms; /* they crowd until then */
+    struct others others[2];    /* without, with a key */
+    bool others_on;             /* a claim for the others is under way */
+    bool others_keyed;          /* for which of them */
     int64_t others_began_ms;
-    unsigned others_in_vain; /* their claims that brought nothing, in a row */
-    int64_t others_at_ms;    /* no claim is theirs before it */
-    int64_t others_came_ms;  /* when one last brought something; 0 = never */
-    int64_t whole_ms;        /* what a full batch last took, and a fourth of one; 0 = not known */
+    int64_t others_at_ms;   /* no claim is theirs before it */
+    int64_t others_came_ms; /* when one last brought something; 0 = never */
+    int64_t whole_ms;       /* what a full batch last took, and a fourth of one; 0 = not known */
     int64_t part_ms;
     int64_t part_at_ms; /* when that was */
 };
+
+/* Nothing is known of it. */
+static inline bool channel_is_new(const struct channel *channel)
+{
+    return !channel || (channel->confirmed_ms < 0 && channel->holds == 0);
+}
 
 /* It rests, or waits for its turn to be tried again. */
 static inline bool channel_is_on_hold(const struct channel *channel, int64_t now_ms)

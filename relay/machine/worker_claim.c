@@ -47,24 +47,34 @@ static const char *only_working(struct worker *worker)
     return group || worker->working.len > 2 ? text_get(&worker->working) : NULL;
 }
 
-/* The channels that are not claimed now. A suspect is tried whatever rests; retries are few, and a probe may
- * need whatever there is. */
+/* Is this claim for those that a crowd would keep waiting? */
+static bool take_others(struct worker *worker, int64_t now_ms)
+{
+    struct source_request *request = &worker->request;
+    bool keyed = request->kind == CLAIM_KEYED;
+    worker->others = worker->asks_for_others =
+        channels_take_others(worker->shared->channels, keyed, now_ms, &worker->resting, &worker->working);
+    if (worker->others && worker->working.len > 2) {
+        request->only = text_get(&worker->working);
+    }
+    return worker->others;
+}
+
+/* The channels that are not claimed now. A suspect is tried whatever rests; what is asked for by its name
+ * does not rest; retries are few, and a probe may need whatever there is. */
 static const char *left_out(struct worker *worker)
 {
     struct shared *shared = worker->shared;
     const struct source_request *request = &worker->request;
     int64_t now_ms = clock_now_ms();
-    if (worker->single) {
+    if (worker->single || request->only) {
         return "{}";
     }
-    if (request->kind == CLAIM_SCHEDULED || worker->probing || request->only) {
+    if (request->kind == CLAIM_SCHEDULED || worker->probing) {
         (void)channels_resting(shared->channels, now_ms, &worker->resting);
     } else {
         worker->turn = channels_take_turn(shared->channels, now_ms, &worker->resting);
-        worker->others = worker->asks_for_others =
-            !worker->turn &&
-            channels_take_others(shared->channels, request->kind == CLAIM_KEYED, now_ms, &worker->resting);
-        if (!worker->turn && !worker->others) {
+        if (!worker->turn && !take_others(worker, now_ms)) {
             (void)channels_on_hold(shared->channels, now_ms, &worker->resting);
         }
     }
@@ -165,6 +175,10 @@ static void see_crowds(struct worker *worker)
 {
     struct channels *channels = worker->shared->channels;
     int64_t now_ms = clock_now_ms();
+    bool keyed = worker->request.kind == CLAIM_KEYED;
+    if (channels_postpone_newcomers(channels, &worker->batch, now_ms) && worker->ordinary) {
+        channels_see_newcomers(channels, keyed, now_ms);
+    }
     if (worker->asks_for_others) {
         worker->asks_for_others = false;
         channels_others_claimed(channels, worker->batch.count, now_ms);
@@ -173,8 +187,7 @@ static void see_crowds(struct worker *worker)
         worker->unkeyed_is_full = source_was_cut(worker->source);
     }
     if ((worker->ordinary || worker->others) && source_was_cut(worker->source)) {
-        channels_see_full(channels, &worker->batch, worker->request.kind == CLAIM_KEYED, worker->others,
-                          now_ms);
+        channels_see_full(channels, &worker->batch, keyed, worker->others, now_ms);
     }
 }
 

@@ -180,7 +180,8 @@ void worker_withhold(struct worker *worker)
     for (size_t at = 0; at < worker->batch.count; at++) {
         struct row *row = &worker->batch.rows[at];
         if (is_open(row)) {
-            row->withheld = !may_go(worker, row, now_ms) || !is_within(&limits, worker, row);
+            row->withheld =
+                row->postponed || !may_go(worker, row, now_ms) || !is_within(&limits, worker, row);
         }
         withheld += row->withheld;
     }

@@ -115,6 +115,12 @@ static int read_lanes(struct source *source, struct err *err)
     return 0;
 }
 
+/* Patterns of whole names say where in the index to look. */
+static const char *are_names(const struct source_request *request)
+{
+    return request->only ? "t" : "f";
+}
+
 /* Takes the lanes of what is to be claimed. Twice as many sharers as workers: other processes want some, too.
  */
 static int send_lanes(struct source *source, const struct source_request *request, const char *start,
@@ -133,17 +139,17 @@ static int send_lanes(struct source *source, const struct source_request *reques
     source_put_number(channel_hash, (int64_t)next_random(source));
     source_put_number(key_hash, (int64_t)next_random(source));
     const char *const for_suspect[] = {source->mask, suspect};
-    const char *const for_others[] = {
-        source->mask,     first,   sharers, request->kind == CLAIM_SCHEDULED ? limit : start,
-        request->resting, include, exclude, channel_hash,
-        key_hash};
+    const char *const for_keyed[] = {source->mask,     first,   sharers, start,
+                                     request->resting, include, exclude, are_names(request)};
+    const char *const for_retries[] = {source->mask, first,   sharers,      limit,   request->resting,
+                                       include,      exclude, channel_hash, key_hash};
     switch (request->kind) {
     case CLAIM_SCHEDULED:
-        return pg_send(source->pg, sql_lanes_scheduled, 9, for_others, false, err);
+        return pg_send(source->pg, sql_lanes_scheduled, 9, for_retries, false, err);
     case CLAIM_SUSPECT:
         return pg_send(source->pg, sql_lanes_suspect, 2, for_suspect, false, err);
     case CLAIM_KEYED:
-        return pg_send(source->pg, sql_lanes, 7, for_others, false, err);
+        return pg_send(source->pg, sql_lanes, 8, for_keyed, false, err);
     case CLAIM_MESSAGES:
         break;
     }
@@ -172,8 +178,9 @@ static int send_keyed(struct source *source, const struct source_request *reques
                                   source->mask,
                                   text_get(&channels),
                                   text_get(&keys),
-                                  source->max_message};
-    int result = pg_send(source->pg, sql_claim_keyed, 10, values, true, err);
+                                  source->max_message,
+                                  are_names(request)};
+    int result = pg_send(source->pg, sql_claim_keyed, 11, values, true, err);
     if (result == 0) {
         result = pg_send(source->pg, sql_walked, 0, NULL, false, err);
     }

@@ -1,14 +1,19 @@
 -- Takes lanes in which keyed rows of our channels stand, in cyclic order from $2; in a statement of its own, so that the claim behind it has
 -- a snapshot in which all that earlier holders did is done. Nobody takes more than one in $3 of the lanes that it could use, rounded up: other
 -- workers and other processes want some, too.
--- $1 lanes - 1, $2 first lane, $3 sharers (negative: eight lanes at least), $4 low watermark, $5 resting channels, $6 included, $7 excluded patterns.
+-- $1 lanes - 1, $2 first lane, $3 sharers (negative: eight lanes at least), $4 low watermark, $5 resting channels, $6 included, $7 excluded patterns;
+-- $8: the included are the patterns of whole names.
 -- Sets outbox.lanes to what was obtained: the claim reads nothing else.
 --
--- walk: a step per lane, or per channel that is not ours; a lane with very many of those is wanted unseen.
+-- walk: a step per lane, or per channel that is not ours, and where names are included from one to the next; a lane with very many of those
+-- is wanted unseen.
 WITH RECURSIVE barred AS MATERIALIZED (
   SELECT unnest($5::text[]) AS channel UNION ALL SELECT scope FROM outbox.paused_now WHERE pattern IS NULL
 ), patterns AS MATERIALIZED (
   SELECT ARRAY(SELECT pattern FROM outbox.paused_now WHERE pattern IS NOT NULL) AS paused
+), named AS MATERIALIZED (
+  SELECT greatest(hashtextextended(regexp_replace(pattern, chr(92) || chr(92) || '(.)', chr(92) || '1', 'g'), 0), -9223372036854775807) AS channel_hash
+  FROM unnest($6::text[]) pattern WHERE $8::boolean
 ), walk (lane, channel_hash, wrapped, step, wanted) AS (
   SELECT $2::bigint - 1, 9223372036854775807, false, 0, false WHERE NOT EXISTS (SELECT FROM outbox.paused_now WHERE scope = '*')
   UNION ALL
@@ -21,7 +26,10 @@ WITH RECURSIVE barred AS MATERIALIZED (
      FROM outbox.message
      WHERE key IS NOT NULL AND seq + 0 >= $4::bigint
        AND ((hashtextextended(channel, 0) # hashtextextended(key, 0)) & $1::bigint, hashtextextended(channel, 0))
-         > (w.lane, CASE WHEN w.wanted THEN 9223372036854775807 ELSE w.channel_hash END)
+         > (w.lane, CASE WHEN w.wanted THEN 9223372036854775807
+                         WHEN $8::boolean
+                         THEN coalesce((SELECT min(channel_hash) FROM named n WHERE n.channel_hash > w.channel_hash) - 1, 9223372036854775807)
+                         ELSE w.channel_hash END)
        AND (hashtextextended(channel, 0) # hashtextextended(key, 0)) & $1::bigint < CASE WHEN w.wrapped THEN $2::bigint ELSE $1::bigint + 1 END
      ORDER BY (hashtextextended(channel, 0) # hashtextextended(key, 0)) & $1::bigint, hashtextextended(channel, 0),
               hashtextextended(key, 0), seq + 0

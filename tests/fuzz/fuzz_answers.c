@@ -7,7 +7,6 @@
  * byte of flags, and bytes up to a NUL. Flags: bit 0 the connection ends behind it, bits 1 to 3 what stands
  * before the bytes.
  */
-#define _GNU_SOURCE /* memmem */
 #include <netinet/in.h>
 #include <poll.h>
 #include <string.h>
@@ -44,6 +43,21 @@ static struct {
 
 /* ---- the second reading ---- */
 
+/* Behind the line that ends a header section: the first that begins with CR or LF, as libcurl reads it,
+ * whatever else stands in it; NULL where none is whole. */
+static const char *behind_head(const char *at, const char *end)
+{
+    const char *line = memchr(at, '\n', (size_t)(end - at));
+    while (line && ++line < end) {
+        const char *next = memchr(line, '\n', (size_t)(end - line));
+        if (next && (*line == '\r' || *line == '\n')) {
+            return next + 1;
+        }
+        line = next;
+    }
+    return NULL;
+}
+
 /* The first final answer of what was sent: is it a 2xx whose header section is whole? */
 static bool confirms(const char *sent, size_t len)
 {
@@ -55,9 +69,7 @@ static bool confirms(const char *sent, size_t len)
     while (end - at > 12 && strncasecmp(at, "HTTP/", 5) == 0) {
         const char *space = memchr(at, ' ', (size_t)(end - at));
         long status = space ? strtol(space + 1, NULL, 10) : 0;
-        const char *crlf = memmem(at, (size_t)(end - at), "\n\r\n", 3);
-        const char *lf = memmem(at, (size_t)(end - at), "\n\n", 2);
-        const char *blank = crlf && (!lf || crlf < lf) ? crlf + 3 : lf ? lf + 2 : NULL;
+        const char *blank = behind_head(at, end);
         if (!blank || status >= 200 || status < 100) {
             return blank && status >= 200 && status <= 299;
         }

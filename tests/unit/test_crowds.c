@@ -6,18 +6,21 @@
 
 static struct channels *channels;
 static struct text resting;
+static struct text only;
 
 static void setup(void)
 {
     struct err err = {0};
     cr_assert_eq(channels_new(&channels, 1000, 60000, &err), 0);
     text_init(&resting, 1 << 20);
+    text_init(&only, 1 << 20);
 }
 
 static void teardown(void)
 {
     channels_free(channels);
     text_finish(&resting);
+    text_finish(&only);
 }
 
 TestSuite(crowds, .init = setup, .fini = teardown);
@@ -45,9 +48,10 @@ static void claimed(bool full, bool for_others, const char *const *names, const 
 
 static bool others(int64_t now_ms, const char *list)
 {
-    bool theirs = channels_take_others(channels, false, now_ms, &resting);
+    bool theirs = channels_take_others(channels, false, now_ms, &resting, &only);
     if (theirs) {
         cr_expect_str_eq(text_get(&resting), list);
+        cr_expect_str_eq(text_get(&only), "{}");
     }
     return theirs;
 }
@@ -56,7 +60,7 @@ static bool others(int64_t now_ms, const char *list)
 static bool others_but(int64_t now_ms, const char *one, const char *other)
 {
     size_t len = strlen(one) + strlen(other) + strlen("{\"\",\"\"}");
-    return channels_take_others(channels, false, now_ms, &resting) && resting.len == len &&
+    return channels_take_others(channels, false, now_ms, &resting, &only) && resting.len == len &&
            strstr(text_get(&resting), one) && strstr(text_get(&resting), other);
 }
 
@@ -109,8 +113,8 @@ Test(crowds, rows_with_a_key_and_rows_without_have_claims_for_the_others_of_thei
     static const size_t rows[] = {500};
     know(names);
     claimed(true, false, names, rows, 100, 100);
-    cr_expect(!channels_take_others(channels, true, 101, &resting));
-    cr_expect(channels_take_others(channels, false, 101, &resting));
+    cr_expect(!channels_take_others(channels, true, 101, &resting, &only));
+    cr_expect(channels_take_others(channels, false, 101, &resting, &only));
 }
 
 Test(crowds, who_rests_is_left_out_beside_those_that_crowd)
@@ -121,7 +125,7 @@ Test(crowds, who_rests_is_left_out_beside_those_that_crowd)
     struct channel_news news;
     cr_expect(channels_hold(channels, bytes_of("held"), "404", 5000, 100, &news));
     claimed(true, false, names, rows, 100, 100);
-    cr_assert(channels_take_others(channels, false, 101, &resting));
+    cr_assert(channels_take_others(channels, false, 101, &resting, &only));
     cr_expect(strstr(text_get(&resting), "\"held\"") && strstr(text_get(&resting), "\"flood\""));
     (void)channels_on_hold(channels, 102, &resting);
     cr_expect_str_eq(text_get(&resting), "{\"held\"}", "an ordinary claim takes what crowds");
@@ -140,19 +144,21 @@ Test(crowds, a_claim_for_the_others_that_is_full_tells_who_crowds_and_is_not_fol
     claimed(true, true, more, rows, 100, 102);
     cr_expect(!others(110, ""));
     claimed(true, false, flood, rows, 100, 111);
-    cr_assert(channels_take_others(channels, false, 112, &resting));
+    cr_assert(channels_take_others(channels, false, 112, &resting, &only));
     cr_expect(strstr(text_get(&resting), "\"more\"") && strstr(text_get(&resting), "\"flood\""));
 }
 
-/* How many claims for the others come of a full claim each millisecond, if none of them brings anything. */
-static int count_in_vain(int64_t from_ms, int64_t to_ms)
+/* How many claims for the others come of a full claim each millisecond, if none of them brings anything, and
+ * each takes so long. */
+static int count_in_vain(int64_t from_ms, int64_t to_ms, int64_t took_ms)
 {
     static const char *const names[] = {"flood", NULL};
     static const size_t rows[] = {500};
     int times = 0;
     for (int64_t now_ms = from_ms; now_ms < to_ms; now_ms++) {
         claimed(true, false, names, rows, 100, now_ms);
-        if (channels_take_others(channels, false, now_ms, &resting)) {
+        if (channels_take_others(channels, false, now_ms, &resting, &only)) {
+            now_ms += took_ms;
             channels_others_claimed(channels, 0, now_ms);
             times++;
         }
@@ -165,20 +171,40 @@ Test(crowds, claims_for_others_that_bring_nothing_come_ever_more_seldom)
     static const char *const names[] = {"flood", NULL};
     static const size_t rows[] = {500};
     know(names);
-    int first = count_in_vain(100, 1100);
-    int later = count_in_vain(20000, 30000);
-    cr_expect(first >= 5 && first <= 9, "%d", first);
+    int first = count_in_vain(100, 1100, 0);
+    int later = count_in_vain(20000, 30000, 0);
+    cr_expect(first >= 20 && first <= 25, "%d", first);
     cr_expect(later >= 6 && later <= 16, "%d", later);
     claimed(true, false, names, rows, 100, 32000);
-    cr_assert(channels_take_others(channels, false, 32000, &resting));
+    cr_assert(channels_take_others(channels, false, 32000, &resting, &only));
     channels_others_claimed(channels, 1, 32000);
     claimed(true, false, names, rows, 100, 32001);
-    cr_expect(channels_take_others(channels, false, 32001, &resting), "and often when they bring something");
+    cr_expect(channels_take_others(channels, false, 32001, &resting, &only),
+              "and often when they bring something");
+}
+
+Test(crowds, looks_for_others_in_vain_take_a_twentieth_of_the_time_at_most)
+{
+    know((const char *const[]){"flood", NULL});
+    int times = count_in_vain(100, 9100, 20);
+    cr_expect(times >= 20 && times <= 28, "%d", times);
+}
+
+Test(crowds, what_has_no_key_and_what_has_one_are_looked_for_in_vain_each_by_themselves)
+{
+    static const char *const names[] = {"flood", NULL};
+    static const size_t rows[] = {500};
+    know(names);
+    (void)count_in_vain(100, 1100, 0);
+    claimed(true, false, names, rows, 100, 1101);
+    bool unkeyed = channels_take_others(channels, false, 1101, &resting, &only);
+    channels_see_newcomers(channels, true, 1101);
+    cr_expect(!unkeyed && channels_take_others(channels, true, 1101, &resting, &only));
 }
 
 Test(crowds, where_nobody_else_has_worked_lately_a_backlog_of_one_channel_is_hardly_interrupted)
 {
-    int times = count_in_vain(100000, 102000);
+    int times = count_in_vain(100000, 102000, 0);
     cr_expect(times >= 1 && times <= 2, "%d", times);
 }
 
@@ -209,7 +235,7 @@ Test(crowds, who_crowds_no_more_is_one_of_the_others_soon_and_who_does_again_is_
     channels_others_claimed(channels, 1, 2001);
     claimed(true, false, names, rows, 100, 2002);
     claimed(true, false, names, rows, 100, 3990);
-    cr_assert(channels_take_others(channels, false, 3991, &resting));
+    cr_assert(channels_take_others(channels, false, 3991, &resting, &only));
     cr_expect(strstr(text_get(&resting), "\"flood\""), "two seconds the second time");
 }
 
@@ -271,7 +297,7 @@ Test(crowds, one_large_row_is_a_full_claim)
 
 Test(crowds, names_without_end_leave_room_for_those_that_work)
 {
-    static char names[500][16];
+    static char names[500][24];
     static const char *list[501];
     static size_t rows[500];
     struct channel_news news;
@@ -292,4 +318,108 @@ Test(crowds, names_without_end_leave_room_for_those_that_work)
     }
     channels_working(channels, 300, &resting);
     cr_expect(strstr(text_get(&resting), "shop"), "it is known to work, however many do not");
+}
+
+/* ---- newcomers ---- */
+
+static bool takes_others(int64_t now_ms)
+{
+    return channels_take_others(channels, false, now_ms, &resting, &only);
+}
+
+/* A claim of so many newcomers, "n<from>" and on, with so many rows of each; how many rows were postponed. */
+static size_t newcomers_claimed(size_t from, size_t count, size_t rows, int64_t entry, int64_t now_ms)
+{
+    static char names[500][24];
+    size_t postponed = 0;
+    struct batch batch;
+    struct err err = {0};
+    cr_assert_eq(batch_init(&batch, 500, &err), 0);
+    for (size_t at = 0; at < count; at++) {
+        (void)snprintf(names[at], sizeof names[at], "n%zu", from + at);
+    }
+    for (size_t at = 0; at < count * rows; at++) {
+        struct row *row = batch_add(&batch);
+        const char *name = names[at % count];
+        row->message.channel = (struct outbox_bytes){name, strlen(name)};
+        row->entry = entry;
+    }
+    bool any = channels_postpone_newcomers(channels, &batch, now_ms);
+    for (size_t at = 0; at < batch.count; at++) {
+        postponed += batch.rows[at].postponed;
+    }
+    cr_expect_eq(any, postponed > 0);
+    if (any) {
+        channels_see_newcomers(channels, false, now_ms);
+    }
+    batch_finish(&batch);
+    return postponed;
+}
+
+static void each_newcomer(size_t from, size_t count, bool works, int64_t now_ms)
+{
+    struct channel_news news;
+    for (size_t at = from; at < from + count; at++) {
+        char name[24];
+        (void)snprintf(name, sizeof name, "n%zu", at);
+        if (works) {
+            (void)channels_confirmed(channels, bytes_of(name), now_ms);
+        } else {
+            (void)channels_hold(channels, bytes_of(name), "no such channel", 0, now_ms, &news);
+        }
+    }
+}
+
+Test(crowds, few_of_many_newcomers_are_tried_in_one_batch_with_all_of_their_rows)
+{
+    cr_expect_eq(newcomers_claimed(0, 64, 3, 0, 100), 0);
+    cr_expect_eq(newcomers_claimed(1000, 100, 3, 0, 100), 36 * 3);
+    cr_expect_eq(newcomers_claimed(0, 100, 3, 7, 100), 0, "retries have waits of their own");
+}
+
+Test(crowds, fewer_newcomers_are_tried_when_they_fail_and_more_when_they_work)
+{
+    each_newcomer(0, 1, false, 100);
+    cr_expect_eq(newcomers_claimed(1000, 100, 1, 0, 100), 100 - 32);
+    each_newcomer(1, 9, false, 100);
+    cr_expect_eq(newcomers_claimed(2000, 100, 1, 0, 100), 100 - 16);
+    each_newcomer(3000, 40, true, 100);
+    cr_expect_eq(newcomers_claimed(4000, 100, 1, 0, 100), 100 - 56);
+    each_newcomer(3000, 40, true, 101);
+    cr_expect_eq(newcomers_claimed(5000, 100, 1, 0, 101), 100 - 56, "no newcomers any more");
+}
+
+Test(crowds, who_is_known_to_work_or_to_rest_is_no_newcomer)
+{
+    each_newcomer(0, 50, true, 100);
+    each_newcomer(50, 50, false, 100);
+    cr_expect_eq(newcomers_claimed(0, 100, 2, 0, 101), 0);
+}
+
+Test(crowds, where_newcomers_crowd_the_others_are_those_that_are_known_to_work)
+{
+    know((const char *const[]){"one", "flood", NULL});
+    claimed(true, false, (const char *const[]){"flood", "one", NULL}, (const size_t[]){499, 1}, 1, 2);
+    cr_assert(others(3, "{\"flood\"}"));
+    channels_others_claimed(channels, 1, 3);
+    cr_assert_gt(newcomers_claimed(0, 500, 1, 0, 4), 0);
+    cr_assert(takes_others(5));
+    cr_expect_str_eq(text_get(&resting), "{}");
+    cr_expect(strstr(text_get(&only), "\"one\"") && strstr(text_get(&only), "\"another\"") &&
+                  !strstr(text_get(&only), "flood"),
+              "%s", text_get(&only));
+    channels_others_claimed(channels, 1, 6);
+    claimed(true, false, (const char *const[]){"flood", "one", NULL}, (const size_t[]){499, 1}, 1, 1010);
+    cr_expect(others(1011, "{\"flood\"}"), "a second later there is no crowd of newcomers");
+}
+
+Test(crowds, where_none_is_known_to_work_newcomers_keep_nobody_out)
+{
+    cr_assert_gt(newcomers_claimed(0, 500, 1, 0, 4), 0);
+    int64_t now_ms = 5;
+    while (!takes_others(now_ms) && now_ms < 1000) {
+        now_ms++;
+    }
+    cr_expect_lt(now_ms, 1000);
+    cr_expect_str_eq(text_get(&only), "{}");
 }
