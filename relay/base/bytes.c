@@ -156,10 +156,3 @@ void text_add_like(struct text *text, const char *pattern)
         }
     }
 }
-
-void text_add_like_name(struct text *text, struct bytes name)
-{
-    for (size_t at = 0; at < name.len; at++) {
-        add_like_byte(text, name.ptr[at]);
-    }
-}

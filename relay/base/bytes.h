@@ -53,7 +53,4 @@ struct bytes text_view(const struct text *text);
 /* A pattern with * and ? as an SQL LIKE pattern. */
 void text_add_like(struct text *text, const char *pattern);
 
-/* A name as an SQL LIKE pattern that matches nothing else. */
-void text_add_like_name(struct text *text, struct bytes name);
-
 #endif

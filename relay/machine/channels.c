@@ -101,7 +101,7 @@ bool channels_confirmed(struct channels *channels, struct bytes name, int64_t no
     struct channel *channel = channels_find_or_add(channels, name, now_ms);
     bool news = channel && channel->told && channel->rests_until_ms <= now_ms;
     if (channel) {
-        channels->newcomers += channel_is_new(channel) && channels->newcomers < NEWCOMERS_MAX;
+        channels->newcomers_answered += channel_is_new(channel);
         channel->confirmed_ms = now_ms;
         channel->holds = 0;
         channel->refusals = 0;
@@ -173,7 +173,7 @@ bool channels_is_isolated(struct channels *channels, struct bytes name)
  * one for the others), or with more than one in BYTES_SHARE of its bytes where that is much. It does so for
  * CROWD_MS, twice as long when an ordinary claim finds it again, and again: who does not any more is one of
  * the others soon. OTHERS_MS: likewise in vain, but where others
- * have worked in the last OTHERS_WORKED_MS not longer than OTHERS_LOOK times what the look took, or
+ * have worked in the last WORKED_MS not longer than OTHERS_LOOK times what the look took, or
  * OTHERS_SOON_MS; OTHERS_REST: so many times its own length is for ordinary claims. */
 enum {
     CROWD_SHARE = 16,
@@ -188,7 +188,6 @@ enum {
     OTHERS_COME_MS = 1000,
     OTHERS_MS = 5,
     OTHERS_DOUBLINGS = 8,
-    OTHERS_WORKED_MS = 10000,
     OTHERS_REST = 4,
     OTHERS_LOOK = 20,
     OTHERS_SOON_MS = 50,
@@ -203,7 +202,7 @@ static bool others_worked(const struct channels *channels, int64_t now_ms)
 {
     for (size_t bucket = 0; bucket < BUCKETS; bucket++) {
         for (const struct channel *channel = channels->buckets[bucket]; channel; channel = channel->next) {
-            if (channel->confirmed_ms >= 0 && now_ms - channel->confirmed_ms < OTHERS_WORKED_MS &&
+            if (channel->confirmed_ms >= 0 && now_ms - channel->confirmed_ms < WORKED_MS &&
                 channel->crowds_until_ms <= now_ms) {
                 return true;
             }
@@ -298,17 +297,38 @@ static bool may_be_tried(struct channels *channels, struct channel *channel, siz
     return true;
 }
 
+void channels_answered(struct channels *channels, struct bytes name)
+{
+    (void)pthread_mutex_lock(&channels->lock);
+    channels->newcomers_answered += channel_is_new(channels_find(channels, name));
+    (void)pthread_mutex_unlock(&channels->lock);
+}
+
+static void judge_newcomers(struct channels *channels)
+{
+    size_t half = channels->newcomers / 2;
+    size_t more = channels->newcomers + channels->newcomers_answered;
+    if (channels->newcomers_failed > channels->newcomers_answered) {
+        channels->newcomers = half > NEWCOMERS_MIN ? half : NEWCOMERS_MIN;
+    } else {
+        channels->newcomers = more < NEWCOMERS_MAX ? more : NEWCOMERS_MAX;
+    }
+    channels->newcomers_failed = channels->newcomers_answered = 0;
+}
+
 bool channels_postpone_newcomers(struct channels *channels, struct batch *batch, int64_t now_ms)
 {
     size_t tried = 0;
     bool any = false;
     struct channel *channel = NULL;
     (void)pthread_mutex_lock(&channels->lock);
+    judge_newcomers(channels);
     channels->newcomer_batches += batch->count > channels->newcomers;
     for (size_t at = 0; at < batch->count && batch->count > channels->newcomers; at++) {
         struct row *row = &batch->rows[at];
         channel = find_next(channels, row, channel, now_ms);
-        if (row->entry == 0 && channel_is_new(channel) && !may_be_tried(channels, channel, &tried)) {
+        bool asks = row->entry == 0 && row->verdict == OUTBOX_UNSETTLED;
+        if (asks && channel_is_new(channel) && !may_be_tried(channels, channel, &tried)) {
             row->postponed = any = true;
         }
     }
@@ -319,7 +339,7 @@ bool channels_postpone_newcomers(struct channels *channels, struct batch *batch,
 /* Not when it does so again, a moment later. */
 static bool begins_to_crowd(const struct channels *channels, int64_t now_ms)
 {
-    return channels->last_crowd_ends_ms == 0 || now_ms - channels->last_crowd_ends_ms >= OTHERS_WORKED_MS;
+    return channels->last_crowd_ends_ms == 0 || now_ms - channels->last_crowd_ends_ms >= WORKED_MS;
 }
 
 void channels_see_newcomers(struct channels *channels, bool keyed, int64_t now_ms)
@@ -366,8 +386,11 @@ size_t channels_share(struct channels *channels, size_t rows, int64_t now_ms)
                   now_ms - channels->others_came_ms < OTHERS_COME_MS;
     bool known = channels->part_at_ms > 0 && now_ms - channels->part_at_ms < PART_KNOWN_MS;
     bool as_long = known && 4 * channels->part_ms > 3 * channels->whole_ms && channels->whole_ms > 0;
+    size_t part = scarce && !as_long && rows >= (size_t)SHARE * CROWD_ROWS ? rows / SHARE : rows;
+    size_t few = NEWCOMERS_SHARE * channels->newcomers;
+    part = channels->newcomers_until_ms > now_ms && few < part ? few : part;
     (void)pthread_mutex_unlock(&channels->lock);
-    return scarce && !as_long && rows >= (size_t)SHARE * CROWD_ROWS ? rows / SHARE : rows;
+    return part;
 }
 
 void channels_took(struct channels *channels, size_t rows, size_t most, int64_t took_ms, int64_t now_ms)

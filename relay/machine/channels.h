@@ -69,10 +69,14 @@ size_t channels_allowance(struct channels *channels, struct bytes channel, unsig
 
 /*
  * Newcomers: channels of which nothing is known. To learn that there is no such channel costs round trips, or
- * a timeout: of the newcomers in a batch only some are tried, fewer where they fail and more where they work;
- * the rows of the rest are postponed. True if there are such rows.
+ * a timeout: of the newcomers in a batch only some are tried, half as many where most of them failed, and
+ * more where most did not; the rows of the rest are postponed. True if there are such rows.
  */
 bool channels_postpone_newcomers(struct channels *channels, struct batch *batch, int64_t now_ms);
+
+/* What it said about a message was of that message, and did not cost much: if it is a newcomer, more may be
+ * tried. */
+void channels_answered(struct channels *channels, struct bytes channel);
 
 /* Rows of an ordinary claim were postponed: newcomers crowd, whoever they are. `keyed`: of rows with a key.
  */
@@ -84,8 +88,8 @@ void channels_see_full(struct channels *channels, const struct batch *batch, boo
 
 /* True where this claim is for the others: one at a time, and not at once again after one that brought
  * nothing, or that took long. `left_out` is the list of those on hold and of those that crowd. Where
- * newcomers do, nobody has a list of them: then `only`, else "{}", are those that channels_working() would
- * list, without those that crowd. */
+ * newcomers do, nobody has a list of them: then `only` has the names of those that work, in every other such
+ * claim without those that crowd, and `left_out` is "{}"; else it is `only` that is "{}". */
 bool channels_take_others(struct channels *channels, bool keyed, int64_t now_ms, struct text *left_out,
                           struct text *only);
 
@@ -94,7 +98,8 @@ void channels_others_claimed(struct channels *channels, size_t rows, int64_t now
 void channels_others_failed(struct channels *channels, int64_t now_ms);
 
 /* Of the rows of an ordinary claim: a quarter while others keep coming, so that a worker is soon free for
- * them; all where a quarter takes about as long, as with a broker that is far. */
+ * them; all where a quarter takes about as long, as with a broker that is far. Where newcomers crowd, a few
+ * times as many as are tried of them. */
 size_t channels_share(struct channels *channels, size_t rows, int64_t now_ms);
 
 /* An ordinary batch of `rows` out of `most` took so long from its claim on. */
@@ -137,13 +142,15 @@ enum turn_view {
 };
 
 /*
- * A turn of some of those that wait, of 64 at most: `out` is the list of those on hold without them. 0, and
- * `out` as it was, if none waits, if another's turn is on, or if the last was a moment ago: after a turn,
- * four times its length (2 s at most) is for the channels that work, however many others fail. Who took it
- * ends it; after 2 s it is over, ended or not. Channels that have ever worked and those that have not take
- * turns.
+ * A turn of some of those that wait, of 64 at most: `left_out` is the list of those on hold without them;
+ * where newcomers crowd, and would fill its claims, `only` has their names instead, as for
+ * channels_take_others(). 0, and both as they were, if none waits, if another's turn is on, or if the last
+ * was a moment ago: after a turn, four times its length (2 s at most) is for the channels that work, however
+ * many others fail. Who took it ends it; after 2 s it is over, ended or not. Channels that have ever worked
+ * and those that have not take turns.
  */
-unsigned channels_take_turn(struct channels *channels, int64_t now_ms, struct text *out);
+unsigned channels_take_turn(struct channels *channels, int64_t now_ms, struct text *left_out,
+                            struct text *only);
 
 /* What the claim in turn brought. Channels that a full batch did not reach have the next turn for themselves;
  * of which again and again nothing comes has no rows, as far as can be seen, and is on hold no more. */
@@ -156,8 +163,8 @@ void channels_end_turn(struct channels *channels, unsigned turn, int64_t now_ms)
  * then. */
 bool channels_owe_a_try(struct channels *channels, int64_t since_ms, int64_t now_ms);
 
-/* Writes channels that worked and do not rest as a text[] literal of LIKE patterns, at most some hundreds;
- * "{}" if none is known. */
+/* Writes the names of channels that worked and do not rest as a text[] literal, some thousands at most. "{}"
+ * if none is known, or where memory is short. */
 void channels_working(struct channels *channels, int64_t now_ms, struct text *out);
 
 /* Calls `see` for each channel on hold, under the lock. */

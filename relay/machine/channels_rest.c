@@ -24,7 +24,7 @@ enum {
     TURN_REST_MAX_MS = 2000,
     TURN_BOUND_MS = 2000,
     IN_VAIN_MAX = 16,
-    WORKING_MAX = 200
+    NAMED_MAX = 4000
 };
 
 static size_t count_resting(struct channels *channels, int64_t now_ms)
@@ -81,21 +81,13 @@ static int64_t rest_until(struct channels *channels, unsigned holds, int64_t ret
     return until_ms;
 }
 
-static void newcomer_failed(struct channels *channels)
-{
-    size_t half = channels->newcomers / 2;
-    channels->newcomers = half > NEWCOMERS_MIN ? half : NEWCOMERS_MIN;
-}
-
 static bool begin_rest(struct channels *channels, struct channel *channel, const char *reason,
                        int64_t retry_after_ms, int64_t now_ms, struct channel_news *news)
 {
     if (channel->rests_until_ms > now_ms) {
         return false;
     }
-    if (channel_is_new(channel)) {
-        newcomer_failed(channels);
-    }
+    channels->newcomers_failed += channel_is_new(channel);
     channel->rests_until_ms = rest_until(channels, ++channel->holds, retry_after_ms, now_ms);
     channel->passed = channel->owed = channel->waived = false;
     channel->in_vain = channel->trying = 0;
@@ -108,7 +100,7 @@ static bool begin_rest(struct channels *channels, struct channel *channel, const
 
 static bool begin_group_rest(struct channels *channels, int64_t now_ms, struct channel_news *news)
 {
-    newcomer_failed(channels);
+    channels->newcomers_failed++;
     if (channels->group_rests_until_ms > now_ms) {
         return false;
     }
@@ -169,14 +161,28 @@ static void begin_list(struct text *out)
     text_add(out, "{");
 }
 
-/* Memory is short, and half a literal is none. */
-static void end_list(struct text *out)
+/* False, and an empty list: memory is short, and half a literal is none. */
+static bool end_list(struct text *out)
 {
     text_add(out, "}");
-    if (out->overflow) {
+    bool whole = !out->overflow;
+    if (!whole) {
         text_clear(out);
         text_add(out, "{}");
     }
+    return whole;
+}
+
+static void list_nobody(struct text *out)
+{
+    begin_list(out);
+    (void)end_list(out);
+}
+
+static void list_name(struct text *out, const struct channel *channel)
+{
+    text_add(out, out->len > 1 ? "," : "");
+    text_add_quoted(out, channel_name(channel));
 }
 
 enum listed { LIST_RESTING, LIST_ON_HOLD, LIST_ON_HOLD_BUT_TURN, LIST_ON_HOLD_AND_CROWDS };
@@ -232,13 +238,12 @@ static int64_t list(struct channels *channels, enum listed what, int64_t now_ms,
         for (struct channel *channel = channels->buckets[bucket]; channel; channel = channel->next) {
             if (is_listed(channel, what, now_ms)) {
                 count++;
-                text_add(out, out->len > 1 ? "," : "");
-                text_add_quoted(out, channel_name(channel));
+                list_name(out, channel);
                 earliest_ms = earlier(earliest_ms, next_try(channels, channel, now_ms));
             }
         }
     }
-    end_list(out);
+    (void)end_list(out);
     channels->any_on_hold = what == LIST_ON_HOLD ? count > 0 : channels->any_on_hold;
     bool group = channels->group_rests_until_ms > now_ms;
     return group ? earlier(earliest_ms, channels->group_rests_until_ms) : earliest_ms;
@@ -260,36 +265,40 @@ int64_t channels_on_hold(struct channels *channels, int64_t now_ms, struct text 
     return earliest_ms;
 }
 
-/* How many. */
-static size_t list_working(struct channels *channels, bool but_crowds, int64_t now_ms, struct text *out)
+/* Which channels are named: those that have worked. */
+enum named { NAME_AWAKE, NAME_FREE, NAME_FREE_BUT_CROWDS };
+
+static bool is_named(const struct channel *channel, enum named what, int64_t now_ms)
 {
-    struct text pattern;
+    bool out = what == NAME_AWAKE ? channel->rests_until_ms > now_ms : channel_is_on_hold(channel, now_ms);
+    bool crowds = what == NAME_FREE_BUT_CROWDS && channel->crowds_until_ms > now_ms;
+    return channel->confirmed_ms >= 0 && !out && !crowds;
+}
+
+/* How many; the same ones in the same order where all find room: the mark of such claims is worth something
+ * then. Else each has its turn. */
+static size_t list_named(struct channels *channels, enum named what, int64_t now_ms, struct text *out)
+{
     size_t count = 0;
-    text_init(&pattern, (size_t)4 * 256);
+    size_t first = channels->working_from; /* where the last answer ended */
     begin_list(out);
-    size_t first = channels->working_from; /* where the last answer ended: each has its turn */
-    for (size_t bucket = 0; bucket < BUCKETS && count < WORKING_MAX; bucket++) {
-        channels->working_from = (first + bucket + 1) % BUCKETS;
-        struct channel *channel = channels->buckets[(first + bucket) % BUCKETS];
-        for (; channel; channel = channel->next) {
-            if (channel->confirmed_ms >= 0 && channel->rests_until_ms <= now_ms &&
-                !(but_crowds && channel->crowds_until_ms > now_ms)) {
-                text_clear(&pattern);
-                text_add_like_name(&pattern, channel_name(channel));
-                text_add(out, count++ > 0 ? "," : "");
-                text_add_quoted(out, bytes_of(text_get(&pattern)));
+    for (size_t at = 0; at < BUCKETS && count < NAMED_MAX; at++) {
+        channels->working_from = (first + at + 1) % BUCKETS;
+        struct channel *channel = channels->buckets[(first + at) % BUCKETS];
+        for (; channel && count < NAMED_MAX; channel = channel->next) {
+            if (is_named(channel, what, now_ms)) {
+                list_name(out, channel);
+                count++;
             }
         }
     }
-    text_finish(&pattern);
-    end_list(out);
-    return count;
+    return end_list(out) ? count : 0;
 }
 
 void channels_working(struct channels *channels, int64_t now_ms, struct text *out)
 {
     (void)pthread_mutex_lock(&channels->lock);
-    (void)list_working(channels, false, now_ms, out);
+    (void)list_named(channels, NAME_AWAKE, now_ms, out);
     (void)pthread_mutex_unlock(&channels->lock);
 }
 
@@ -310,16 +319,13 @@ void channels_each_rest(struct channels *channels, int64_t now_ms,
     (void)pthread_mutex_unlock(&channels->lock);
 }
 
-static void list_others(struct channels *channels, int64_t now_ms, struct text *left_out, struct text *only)
+/* True where all that is asked for has a name. */
+static bool name_others(struct channels *channels, struct others *others, int64_t now_ms, struct text *only)
 {
-    begin_list(only);
-    end_list(only);
-    if (channels->newcomers_until_ms > now_ms && list_working(channels, true, now_ms, only) > 0) {
-        begin_list(left_out);
-        end_list(left_out);
-    } else {
-        (void)list(channels, LIST_ON_HOLD_AND_CROWDS, now_ms, left_out);
-    }
+    bool all = others->all;
+    others->all = !all;
+    return (!all && list_named(channels, NAME_FREE_BUT_CROWDS, now_ms, only) > 0) ||
+           list_named(channels, NAME_FREE, now_ms, only) > 0;
 }
 
 bool channels_take_others(struct channels *channels, bool keyed, int64_t now_ms, struct text *left_out,
@@ -334,7 +340,11 @@ bool channels_take_others(struct channels *channels, bool keyed, int64_t now_ms,
         channels->others_on = true;
         channels->others_keyed = keyed;
         channels->others_began_ms = now_ms;
-        list_others(channels, now_ms, left_out, only);
+        list_nobody(left_out);
+        list_nobody(only);
+        if (channels->newcomers_until_ms <= now_ms || !name_others(channels, others, now_ms, only)) {
+            (void)list(channels, LIST_ON_HOLD_AND_CROWDS, now_ms, left_out);
+        }
     }
     (void)pthread_mutex_unlock(&channels->lock);
     return theirs;
@@ -393,7 +403,17 @@ static void answer_turn(struct channels *channels, enum turn_view view)
     channels->in_turn_count = 0;
 }
 
-unsigned channels_take_turn(struct channels *channels, int64_t now_ms, struct text *out)
+static bool name_turn(const struct channels *channels, struct text *only)
+{
+    begin_list(only);
+    for (size_t at = 0; at < channels->in_turn_count; at++) {
+        list_name(only, channels->in_turn[at]);
+    }
+    return end_list(only);
+}
+
+unsigned channels_take_turn(struct channels *channels, int64_t now_ms, struct text *left_out,
+                            struct text *only)
 {
     unsigned turn = 0;
     (void)pthread_mutex_lock(&channels->lock);
@@ -406,7 +426,11 @@ unsigned channels_take_turn(struct channels *channels, int64_t now_ms, struct te
             channels->last_turn += channels->last_turn == UINT_MAX ? 2 : 1;
             turn = channels->turn = channels->last_turn;
             channels->turn_began_ms = now_ms;
-            (void)list(channels, LIST_ON_HOLD_BUT_TURN, now_ms, out);
+            list_nobody(left_out);
+            list_nobody(only);
+            if (channels->newcomers_until_ms <= now_ms || !name_turn(channels, only)) {
+                (void)list(channels, LIST_ON_HOLD_BUT_TURN, now_ms, left_out);
+            }
         }
     }
     (void)pthread_mutex_unlock(&channels->lock);

@@ -21,6 +21,8 @@ enum {
     NEWCOMERS_MIN = 16, /* tried in one batch */
     NEWCOMERS_FIRST = 64,
     NEWCOMERS_MAX = 1024,
+    NEWCOMERS_SHARE = 4, /* ordinary claims where they crowd: so many times what is tried */
+    WORKED_MS = 10000,   /* lately */
     REMEMBERED_TRIES = 256,
     TURN_MAX = 64
 };
@@ -61,6 +63,7 @@ struct attempt {
 
 struct others {
     bool next;        /* the next claim of this kind is theirs */
+    bool all;         /* where it is by name, it names those that crowd, too: every other one does */
     unsigned in_vain; /* those that brought nothing, in a row */
     int64_t at_ms;    /* none is theirs before it */
 };
@@ -92,6 +95,8 @@ struct channels {
     unsigned full_claims;
     int64_t last_crowd_ends_ms; /* nobody crowds after it */
     size_t newcomers;           /* so many may be tried in one batch */
+    size_t newcomers_failed;    /* since that was last looked at */
+    size_t newcomers_answered;
     unsigned newcomer_batches;
     int64_t newcomers_until_ms; /* they crowd until then */
     struct others others[2];    /* without, with a key */

@@ -12,7 +12,7 @@
 #include "machine/worker_state.h"
 
 /* As many names as channels.c remembers of those that rest, each of its characters escaped. */
-enum { RESTING_MAX_BYTES = 32 << 20, WORKING_MAX_BYTES = 1 << 20 };
+enum { RESTING_MAX_BYTES = 32 << 20, WORKING_MAX_BYTES = 4 << 20 };
 
 /* ---- publish, settle, commit ---- */
 

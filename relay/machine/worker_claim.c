@@ -47,36 +47,37 @@ static const char *only_working(struct worker *worker)
     return group || worker->working.len > 2 ? text_get(&worker->working) : NULL;
 }
 
-/* Is this claim for those that a crowd would keep waiting? */
-static bool take_others(struct worker *worker, int64_t now_ms)
+/* Whose is this claim: of channels whose rest is over, of those that a crowd would keep waiting, or of
+ * whoever comes next? */
+static void take_turn(struct worker *worker, int64_t now_ms)
 {
     struct source_request *request = &worker->request;
+    struct channels *channels = worker->shared->channels;
     bool keyed = request->kind == CLAIM_KEYED;
-    worker->others = worker->asks_for_others =
-        channels_take_others(worker->shared->channels, keyed, now_ms, &worker->resting, &worker->working);
-    if (worker->others && worker->working.len > 2) {
+    worker->turn = channels_take_turn(channels, now_ms, &worker->resting, &worker->working);
+    worker->others =
+        !worker->turn && channels_take_others(channels, keyed, now_ms, &worker->resting, &worker->working);
+    worker->asks_for_others = worker->others;
+    request->place = worker->turn ? MARK_NOWHERE : worker->others ? MARK_OTHERS : MARK_ORDINARY;
+    if (!worker->turn && !worker->others) {
+        (void)channels_on_hold(channels, now_ms, &worker->resting);
+    } else if (worker->working.len > 2) {
         request->only = text_get(&worker->working);
     }
-    return worker->others;
 }
 
 /* The channels that are not claimed now. A suspect is tried whatever rests; what is asked for by its name
  * does not rest; retries are few, and a probe may need whatever there is. */
 static const char *left_out(struct worker *worker)
 {
-    struct shared *shared = worker->shared;
     const struct source_request *request = &worker->request;
-    int64_t now_ms = clock_now_ms();
     if (worker->single || request->only) {
         return "{}";
     }
     if (request->kind == CLAIM_SCHEDULED || worker->probing) {
-        (void)channels_resting(shared->channels, now_ms, &worker->resting);
+        (void)channels_resting(worker->shared->channels, clock_now_ms(), &worker->resting);
     } else {
-        worker->turn = channels_take_turn(shared->channels, now_ms, &worker->resting);
-        if (!worker->turn && !take_others(worker, now_ms)) {
-            (void)channels_on_hold(shared->channels, now_ms, &worker->resting);
-        }
+        take_turn(worker, clock_now_ms());
     }
     return text_get(&worker->resting);
 }
@@ -109,7 +110,6 @@ bool worker_plan_claim(struct worker *worker)
     };
     if (worker->request.max_messages > 0) {
         worker->request.resting = left_out(worker);
-        worker->request.unlike_others = worker->turn != 0;
         worker->request.of_few =
             worker->others || (worker->request.kind == CLAIM_KEYED && worker->unkeyed_is_full);
         take_share(worker);
@@ -147,12 +147,13 @@ static bool claimed_nothing(struct worker *worker)
 {
     struct shared *shared = worker->shared;
     enum claim_kind kind = worker->request.kind;
+    bool of_some = worker->others || (worker->turn && worker->request.only);
     worker_let_go(worker);
     if (kind == CLAIM_SUSPECT &&
         suspect_tried(&shared->suspect, worker->number, worker->suspect_seq, false)) {
         wake_all(shared->wake);
     }
-    if (kind == CLAIM_MESSAGES && shared->options.source.ordered && !worker->others) {
+    if (kind == CLAIM_MESSAGES && shared->options.source.ordered && !of_some) {
         worker->unkeyed_at_ms = clock_after(clock_now_ms(), UNKEYED_AGAIN_MS);
     }
     if (kind == CLAIM_SCHEDULED && source_promoted(worker->source) > 0) {
@@ -162,7 +163,7 @@ static bool claimed_nothing(struct worker *worker)
         (kind == CLAIM_MESSAGES && shared->options.source.ordered)) {
         return false; /* outbox.message was not asked yet, or only for some of its rows */
     }
-    if (worker->others || (kind == CLAIM_KEYED && worker->unkeyed_at_ms == 0)) {
+    if (of_some || (kind == CLAIM_KEYED && worker->unkeyed_at_ms == 0)) {
         return false; /* nor is that all: rows without a key kept coming when they were last asked for */
     }
     bool asked_for_few = worker->request.only && worker->probing && !worker->probes_any;

@@ -72,7 +72,7 @@ static bool is_open(const struct row *row)
     return !row->lent && row->verdict == OUTBOX_UNSETTLED;
 }
 
-/* Channels of the batch of which not all may be in flight; those beyond MAX_LIMITS are not held back. */
+/* Channels of the batch of which not all may be in flight; of those beyond MAX_LIMITS nothing is. */
 enum { MAX_LIMITS = 64 };
 struct limit {
     struct bytes name;
@@ -83,6 +83,7 @@ struct limit {
 struct limits {
     struct limit list[MAX_LIMITS];
     size_t count;
+    struct limit none;
 };
 
 /*
@@ -121,8 +122,12 @@ static struct limit *find_limit(struct limits *limits, struct worker *worker, st
         }
     }
     size_t allowance = channels_allowance(channels, channel, &holds);
-    if ((allowance == SIZE_MAX && holds == 0) || limits->count == MAX_LIMITS) {
+    if (allowance == SIZE_MAX && holds == 0) {
         return NULL;
+    }
+    if (limits->count == MAX_LIMITS) {
+        limits->none = (struct limit){.name = channel, .returns = true};
+        return &limits->none;
     }
     struct limit *limit = &limits->list[limits->count++];
     *limit = holds > 0 ? limit_of_return(&worker->batch, &worker->shared->suspect, channel, holds)

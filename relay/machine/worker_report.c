@@ -113,6 +113,9 @@ void worker_report(struct worker *worker)
         if (row->refused) {
             channels_tried(shared->channels, row->message.seq, now_ms);
         }
+        if (row->lent && row->verdict == OUTBOX_REJECTED) {
+            channels_answered(shared->channels, row_channel(row));
+        }
     }
 }
 

@@ -22,7 +22,7 @@ struct worker {
     struct batch batch;
     struct verdict verdict;
     struct text resting;
-    struct text working; /* channels that are to be claimed alone: for a probe, or where too many rest */
+    struct text working;           /* names of channels that are to be claimed alone */
     struct source_request request; /* of the batch in hand */
     int64_t suspect_seq;
     int64_t unkeyed_at_ms; /* order by key: rows without a key are asked for again from then on */
@@ -44,7 +44,7 @@ struct worker {
     bool paused;            /* our own session said BUSY: only it can say that the pause is over */
     bool holds_batch;
     unsigned turn;         /* its claim is the turn of channels whose rest is over; 0 = it is not */
-    bool others;           /* its claim left out the channels that crowd */
+    bool others;           /* its claim is for those that a crowd would keep waiting */
     bool asks_for_others;  /* ... and has not been answered */
     bool ordinary;         /* it took what came next, whosever it is */
     bool unkeyed_is_full;  /* rows without a key fill their claims: those with one have every other claim */

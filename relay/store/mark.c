@@ -45,17 +45,6 @@ static int64_t start_of(const struct mark *mark, uint64_t filter)
     return start;
 }
 
-/* In place of what was known of this filter, or of the one that was learnt of the longest time ago. */
-static void note_filtered(struct mark *mark, uint64_t filter, int64_t first)
-{
-    struct mark_filtered *place = &mark->filtered[0];
-    for (size_t at = 1; at < MARK_FILTERS && place->filter != filter; at++) {
-        struct mark_filtered *other = &mark->filtered[at];
-        place = other->filter == filter || other->learnt < place->learnt ? other : place;
-    }
-    *place = (struct mark_filtered){first, filter, ++mark->learnt};
-}
-
 int64_t mark_start(struct mark *mark, uint64_t filter, bool filtered, int64_t now_ms, bool *full)
 {
     (void)pthread_mutex_lock(&mark->lock);
@@ -81,7 +70,8 @@ static bool is_due(const struct mark *mark, bool idle, int64_t now_ms)
     return !idle || behind || now_ms >= mark->next_idle_refresh_ms;
 }
 
-bool mark_ask(struct mark *mark, uint64_t filter, bool idle, int64_t now_ms, struct mark_question *question)
+bool mark_ask(struct mark *mark, enum mark_place place, uint64_t filter, bool idle, int64_t now_ms,
+              struct mark_question *question)
 {
     (void)pthread_mutex_lock(&mark->lock);
     bool due = is_due(mark, idle, now_ms);
@@ -89,6 +79,7 @@ bool mark_ask(struct mark *mark, uint64_t filter, bool idle, int64_t now_ms, str
         mark->next_refresh_ms = now_ms + REFRESH_EVERY_MS;
         mark->next_idle_refresh_ms = now_ms + IDLE_REFRESH_EVERY_MS;
         *question = (struct mark_question){.generation = mark->generation,
+                                           .place = place,
                                            .filter = filter,
                                            .all = mark->all,
                                            .filtered = start_of(mark, filter),
@@ -109,9 +100,9 @@ void mark_learn(struct mark *mark, const struct mark_question *question, const s
         if (same && answer->xmin >= mark->pending_xid) {
             int64_t all = answer->first != MARK_NONE ? answer->first : question->highest + 1;
             mark->all = all > mark->all ? all : mark->all;
-            note_filtered(mark, question->filter,
-                          answer->first_filtered != MARK_NONE ? answer->first_filtered
-                                                              : question->highest + 1);
+            int64_t first =
+                answer->first_filtered != MARK_NONE ? answer->first_filtered : question->highest + 1;
+            mark->filtered[question->place] = (struct mark_filtered){first, question->filter};
             mark->pending = false;
         }
         if (!mark->pending && answer->highest > 0 && answer->xid > 0) {

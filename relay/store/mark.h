@@ -30,17 +30,18 @@
 struct mark_filtered {
     int64_t first;
     uint64_t filter; /* its hash */
-    uint64_t learnt; /* the larger, the later */
 };
 
-enum { MARK_FILTERS = 2 }; /* ordinary claims and those for the others take turns */
+/* Claims of two kinds take turns, and the filter of one may be new each time; what others are seen through is
+ * not worth remembering. */
+enum mark_place { MARK_ORDINARY, MARK_OTHERS, MARK_NOWHERE };
+enum { MARK_FILTERS = MARK_NOWHERE };
 
 struct mark {
     pthread_mutex_t lock;
     unsigned generation; /* raised by a reset; answers asked for before it are forgotten */
     int64_t all;
     struct mark_filtered filtered[MARK_FILTERS];
-    uint64_t learnt;
     bool pending;
     int64_t pending_highest;
     int64_t pending_xid;
@@ -52,6 +53,7 @@ struct mark {
 /* What one refresh asks the database, and what it may do with the answer. */
 struct mark_question {
     unsigned generation;
+    enum mark_place place;
     uint64_t filter;
     int64_t all;
     int64_t filtered;
@@ -82,7 +84,8 @@ int64_t mark_start(struct mark *mark, uint64_t filter, bool filtered, int64_t no
  * True when it is this caller's turn to refresh. idle: an unlocked look; a refresh costs it a transaction id,
  * so it is due only if there may be something to learn.
  */
-bool mark_ask(struct mark *mark, uint64_t filter, bool idle, int64_t now_ms, struct mark_question *question);
+bool mark_ask(struct mark *mark, enum mark_place place, uint64_t filter, bool idle, int64_t now_ms,
+              struct mark_question *question);
 void mark_learn(struct mark *mark, const struct mark_question *question, const struct mark_answer *answer);
 
 /* True, and the mark is reset, if a row that a full poll found should not exist. */

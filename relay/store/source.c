@@ -198,9 +198,9 @@ static int ask_look(struct source *source, const struct source_request *request,
     bool filtered = !source->options.ordered; /* in order, that mark is of the rows without a key */
     source_put_number(start,
                       mark_start(source->options.mark, filter, filtered, clock_now_ms(), &source->full_poll));
-    const char *const values[] = {start, request->resting, source_include(source, request),
-                                  source->options.exclude};
-    if (source_send_begin(source, err) != 0 || source_send_mark_sequence(source, filter, true, err) != 0 ||
+    const char *const values[] = {start, request->resting, source->options.include, source->options.exclude};
+    if (source_send_begin(source, err) != 0 ||
+        source_send_mark_sequence(source, MARK_ORDINARY, filter, true, err) != 0 ||
         pg_send(source->pg, sql_look, 4, values, true, err) != 0 ||
         source_send_mark_rows(source, request, err) != 0 ||
         pg_send(source->pg, "COMMIT", 0, NULL, false, err) != 0 || pg_sync(source->pg, err) != 0) {

@@ -63,12 +63,10 @@ struct source_request {
     enum claim_kind kind;
     size_t max_messages;
     const char *resting; /* text[] literal of channels that are not claimed now; "{}" = none */
-    const char *only; /* text[] literal of LIKE patterns of whole names: these channels alone; NULL = those of
-                         the options */
+    const char *only; /* text[] literal of names: these channels alone; NULL = all that the options let in */
     int64_t suspect_seq;
-    bool of_few;        /* of some channels only, that have few rows: it may take more of their lanes */
-    bool unlike_others; /* another set rests than for the claims before and after it: the mark is not asked
-                           for */
+    bool of_few;           /* of some channels only, that have few rows: it may take more of their lanes */
+    enum mark_place place; /* which mark is asked for what this claim sees */
 };
 
 struct source_look {

@@ -38,39 +38,45 @@ static int64_t random_lane(struct source *source)
     return (int64_t)(next_random(source) % (uint64_t)source->order.lanes);
 }
 
+static struct walk *walk_of(struct source *source, const struct source_request *request)
+{
+    return &source->walks[request->only ? WALK_NAMED : WALK_ALL];
+}
+
 /* Behind those that were taken, so that each has its turn, however few are taken at once; at random where
  * none was to be had, so that workers do not follow each other. */
-static void choose_first_lane(struct source *source)
+static void choose_first_lane(struct source *source, struct walk *walk)
 {
-    source->first_lane =
-        source->last_lane >= 0 ? (source->last_lane + 1) % source->order.lanes : random_lane(source);
+    walk->first_lane =
+        walk->last_lane >= 0 ? (walk->last_lane + 1) % source->order.lanes : random_lane(source);
 }
 
 void source_scatter(struct source *source)
 {
-    for (int64_t lane = 0; lane < source->order.lanes; lane++) {
-        source->cursors[lane] = (struct cursor){(int64_t)next_random(source), (int64_t)next_random(source)};
-    }
-    if (source->order.lanes > 0) {
-        source->first_lane = random_lane(source);
+    for (size_t one = 0; one < WALKS && source->order.lanes > 0; one++) {
+        struct walk *walk = &source->walks[one];
+        for (int64_t lane = 0; lane < source->order.lanes; lane++) {
+            walk->cursors[lane] = (struct cursor){(int64_t)next_random(source), (int64_t)next_random(source)};
+        }
+        walk->first_lane = random_lane(source);
     }
 }
 
 /* The cursors as two bigint[] literals. */
-static void put_cursors(const struct source *source, struct text *channels, struct text *keys)
+static void put_cursors(const struct walk *walk, int64_t lanes, struct text *channels, struct text *keys)
 {
-    for (int64_t lane = 0; lane < source->order.lanes; lane++) {
+    for (int64_t lane = 0; lane < lanes; lane++) {
         text_add(channels, lane > 0 ? "," : "{");
-        text_add_number(channels, source->cursors[lane].channel_hash);
+        text_add_number(channels, walk->cursors[lane].channel_hash);
         text_add(keys, lane > 0 ? "," : "{");
-        text_add_number(keys, source->cursors[lane].key_hash);
+        text_add_number(keys, walk->cursors[lane].key_hash);
     }
     text_add(channels, "}");
     text_add(keys, "}");
 }
 
 /* "lane,channel hash,key hash,lane,..." */
-static void move_cursors(struct source *source, const char *walked)
+static void move_cursors(struct walk *walk, int64_t lanes, const char *walked)
 {
     const char *from = walked;
     int64_t numbers[3]; /* lane, channel hash, key hash */
@@ -81,25 +87,25 @@ static void move_cursors(struct source *source, const char *walked)
             return; /* not ours: the cursors stay */
         }
         from = *end == ',' ? end + 1 : end;
-        if (at % 3 == 2 && numbers[0] >= 0 && numbers[0] < source->order.lanes) {
-            source->cursors[numbers[0]] = (struct cursor){numbers[1], numbers[2]};
+        if (at % 3 == 2 && numbers[0] >= 0 && numbers[0] < lanes) {
+            walk->cursors[numbers[0]] = (struct cursor){numbers[1], numbers[2]};
         }
     }
 }
 
-static int read_walked(struct source *source, struct err *err)
+static int read_walked(struct source *source, struct walk *walk, struct err *err)
 {
     struct pg_rows *rows = NULL;
     if (pg_result(source->pg, &rows, source_answer_deadline(), err) != 0) {
         return -1;
     }
-    move_cursors(source, pg_text(rows, 0, 0));
+    move_cursors(walk, source->order.lanes, pg_text(rows, 0, 0));
     pg_rows_free(rows);
     return 0;
 }
 
 /* Notes the last of the lanes that were obtained ("{7,8}"), or -1. */
-static int read_lanes(struct source *source, struct err *err)
+static int read_lanes(struct source *source, struct walk *walk, struct err *err)
 {
     struct pg_rows *rows = NULL;
     if (pg_result(source->pg, &rows, source_answer_deadline(), err) != 0) {
@@ -110,15 +116,9 @@ static int read_lanes(struct source *source, struct err *err)
     last = last ? last + 1 : lanes + (lanes[0] == '{');
     char *end = NULL;
     long long lane = strtoll(last, &end, 10);
-    source->last_lane = end == last ? -1 : lane;
+    walk->last_lane = end == last ? -1 : lane;
     pg_rows_free(rows);
     return 0;
-}
-
-/* Patterns of whole names say where in the index to look. */
-static const char *are_names(const struct source_request *request)
-{
-    return request->only ? "t" : "f";
 }
 
 /* Takes the lanes of what is to be claimed. Twice as many sharers as workers: other processes want some, too.
@@ -131,21 +131,22 @@ static int send_lanes(struct source *source, const struct source_request *reques
     char suspect[NUMBER_BYTES];
     char channel_hash[NUMBER_BYTES];
     char key_hash[NUMBER_BYTES];
-    const char *include = source_include(source, request);
+    const char *include = source->options.include;
     const char *exclude = source->options.exclude;
-    source_put_number(first, request->kind == CLAIM_KEYED ? source->first_lane : random_lane(source));
+    source_put_number(first, request->kind == CLAIM_KEYED ? walk_of(source, request)->first_lane
+                                                          : random_lane(source));
     source_put_number(sharers, (request->of_few ? -1 : 2) * source->options.workers);
     source_put_number(suspect, request->suspect_seq);
     source_put_number(channel_hash, (int64_t)next_random(source));
     source_put_number(key_hash, (int64_t)next_random(source));
     const char *const for_suspect[] = {source->mask, suspect};
     const char *const for_keyed[] = {source->mask,     first,   sharers, start,
-                                     request->resting, include, exclude, are_names(request)};
-    const char *const for_retries[] = {source->mask, first,   sharers,      limit,   request->resting,
-                                       include,      exclude, channel_hash, key_hash};
+                                     request->resting, include, exclude, request->only};
+    const char *const for_retries[] = {source->mask, first,   sharers,      limit,    request->resting,
+                                       include,      exclude, channel_hash, key_hash, request->only};
     switch (request->kind) {
     case CLAIM_SCHEDULED:
-        return pg_send(source->pg, sql_lanes_scheduled, 9, for_retries, false, err);
+        return pg_send(source->pg, sql_lanes_scheduled, 10, for_retries, false, err);
     case CLAIM_SUSPECT:
         return pg_send(source->pg, sql_lanes_suspect, 2, for_suspect, false, err);
     case CLAIM_KEYED:
@@ -168,18 +169,18 @@ static int send_keyed(struct source *source, const struct source_request *reques
     struct text keys;
     text_init(&channels, CURSORS_MAX_BYTES);
     text_init(&keys, CURSORS_MAX_BYTES);
-    put_cursors(source, &channels, &keys);
+    put_cursors(walk_of(source, request), source->order.lanes, &channels, &keys);
     const char *const values[] = {start,
                                   limit,
                                   max_bytes,
                                   request->resting,
-                                  source_include(source, request),
+                                  source->options.include,
                                   source->options.exclude,
                                   source->mask,
                                   text_get(&channels),
                                   text_get(&keys),
                                   source->max_message,
-                                  are_names(request)};
+                                  request->only};
     int result = pg_send(source->pg, sql_claim_keyed, 11, values, true, err);
     if (result == 0) {
         result = pg_send(source->pg, sql_walked, 0, NULL, false, err);
@@ -198,12 +199,13 @@ static int send_unkeyed(struct source *source, const struct source_request *requ
                                   limit,
                                   max_bytes,
                                   request->resting,
-                                  source_include(source, request),
+                                  source->options.include,
                                   source->options.exclude,
                                   source->options.ordered ? source->mask : NULL,
                                   request->kind == CLAIM_SUSPECT ? suspect : NULL,
-                                  source->max_message};
-    return pg_send(source->pg, sql_claim, 9, values, true, err);
+                                  source->max_message,
+                                  request->only};
+    return pg_send(source->pg, sql_claim, 10, values, true, err);
 }
 
 /* Of outbox.message, with the questions about the mark around it. */
@@ -222,7 +224,8 @@ static int send_claim_message(struct source *source, const struct source_request
     source_put_number(limit, (int64_t)limit_of(source, request));
     source_put_number(max_bytes, source->options.max_bytes);
     if ((needs_lanes(source, request) && send_lanes(source, request, start, limit, err) != 0) ||
-        (!request->unlike_others && source_send_mark_sequence(source, filter, false, err) != 0) ||
+        (request->place != MARK_NOWHERE &&
+         source_send_mark_sequence(source, request->place, filter, false, err) != 0) ||
         (keyed ? send_keyed : send_unkeyed)(source, request, start, limit, max_bytes, err) != 0) {
         return -1;
     }
@@ -259,10 +262,11 @@ static int send_claim_scheduled(struct source *source, const struct source_reque
     const char *const values[] = {limit,
                                   max_bytes,
                                   request->resting,
-                                  source_include(source, request),
+                                  source->options.include,
                                   source->options.exclude,
-                                  source->max_message};
-    return pg_send(source->pg, sql_claim_scheduled, 6, values, true, err);
+                                  source->max_message,
+                                  request->only};
+    return pg_send(source->pg, sql_claim_scheduled, 7, values, true, err);
 }
 
 int source_send_claim(struct source *source, const struct source_request *request, struct err *err)
@@ -349,7 +353,8 @@ static int read_preludes(struct source *source, const struct source_request *req
     if (!needs_lanes(source, request)) {
         return 0;
     }
-    return request->kind == CLAIM_KEYED ? read_lanes(source, err) : source_skip_answers(source, 1, err);
+    return request->kind == CLAIM_KEYED ? read_lanes(source, walk_of(source, request), err)
+                                        : source_skip_answers(source, 1, err);
 }
 
 int source_read_claim(struct source *source, const struct source_request *request, struct batch *batch,
@@ -364,14 +369,14 @@ int source_read_claim(struct source *source, const struct source_request *reques
     if (pg_result(source->pg, &rows, source_answer_deadline(), err) != 0 ||
         source_read_rows(batch, rows, source->options.max_message_bytes, err) != 0 ||
         (source->options.ordered && batch_order_by_key(batch, err) != 0) ||
-        (request->kind == CLAIM_KEYED && read_walked(source, err) != 0)) {
+        (request->kind == CLAIM_KEYED && read_walked(source, walk_of(source, request), err) != 0)) {
         return -1;
     }
     if (batch->count > 0 && failpoint("after_claim")) {
         return err_set(err, ERR_CONNECTION, "failpoint after_claim");
     }
     if (request->kind == CLAIM_KEYED) {
-        choose_first_lane(source);
+        choose_first_lane(source, walk_of(source, request));
     }
     adapt_limit(source, request, batch);
     source_check_full_poll(source, batch->count > 0 ? batch->rows[0].message.seq : MARK_NONE);

@@ -3,11 +3,6 @@
 #include "store/source_state.h"
 #include "store/sql.h"
 
-const char *source_include(const struct source *source, const struct source_request *request)
-{
-    return request->only ? request->only : source->options.include;
-}
-
 uint64_t source_filter(const struct source *source, const struct source_request *request)
 {
     struct bytes resting = bytes_of(request->resting);
@@ -15,13 +10,15 @@ uint64_t source_filter(const struct source *source, const struct source_request 
                       resting.len; /* names are the producers': they may be chosen for their hash */
     filter = filter * 31 + bytes_hash(bytes_of(text_get(&source->paused)));
     filter = filter * 31 + bytes_hash(bytes_of(text_get(&source->paused_patterns)));
-    filter = filter * 31 + bytes_hash(bytes_of(source_include(source, request)));
+    filter = filter * 31 + bytes_hash(bytes_of(request->only));
+    filter = filter * 31 + bytes_hash(bytes_of(source->options.include));
     return filter * 31 + bytes_hash(bytes_of(source->options.exclude));
 }
 
-int source_send_mark_sequence(struct source *source, uint64_t filter, bool idle, struct err *err)
+int source_send_mark_sequence(struct source *source, enum mark_place place, uint64_t filter, bool idle,
+                              struct err *err)
 {
-    source->asking = mark_ask(source->options.mark, filter, idle, clock_now_ms(), &source->question);
+    source->asking = mark_ask(source->options.mark, place, filter, idle, clock_now_ms(), &source->question);
     return source->asking ? pg_send(source->pg, sql_mark_sequence, 0, NULL, false, err) : 0;
 }
 
@@ -41,12 +38,13 @@ int source_send_mark_rows(struct source *source, const struct source_request *re
                                   filtered,
                                   highest,
                                   request->resting,
-                                  source_include(source, request),
+                                  source->options.include,
                                   source->options.exclude,
                                   text_get(&source->paused),
                                   source->options.ordered ? "t" : "f",
-                                  text_get(&source->paused_patterns)};
-    return pg_send(source->pg, sql_mark_rows, 9, values, false, err);
+                                  text_get(&source->paused_patterns),
+                                  request->only};
+    return pg_send(source->pg, sql_mark_rows, 10, values, false, err);
 }
 
 int source_read_mark_sequence(struct source *source, int64_t *highest, struct err *err)

@@ -26,6 +26,15 @@ struct cursor {
     int64_t key_hash;
 };
 
+/* Where claims by key go on: in lanes, and in each of them. */
+struct walk {
+    int64_t first_lane;                      /* where the next one begins to look for lanes */
+    int64_t last_lane;                       /* the last one that the claim before it obtained; -1 = none */
+    struct cursor cursors[SCHEMA_MAX_LANES]; /* by lane */
+};
+
+enum { WALK_ALL, WALK_NAMED, WALKS };
+
 struct source {
     struct pg *pg;
     struct source_options options;
@@ -36,15 +45,13 @@ struct source {
     bool backwards;     /* see struct settled */
     bool asking;        /* a refresh of the mark is on its way */
     struct text paused; /* text[] literal of the paused channels that the last transaction saw */
-    struct text paused_patterns;             /* and of the patterns */
-    bool promotes;                           /* the claim on its way tries to */
-    size_t promoted;                         /* by the last claim */
-    uint64_t random;                         /* state of the numbers that lanes are chosen by */
-    int64_t first_lane;                      /* where the next claim by key begins to look for lanes */
-    int64_t last_lane;                       /* the last one that the claim before it obtained; -1 = none */
-    struct cursor cursors[SCHEMA_MAX_LANES]; /* by lane */
-    struct schema_order order;               /* as it was when we connected */
-    char mask[NUMBER_BYTES];                 /* lanes - 1, for the queries */
+    struct text paused_patterns; /* and of the patterns */
+    bool promotes;               /* the claim on its way tries to */
+    size_t promoted;             /* by the last claim */
+    uint64_t random;             /* state of the numbers that lanes are chosen by */
+    struct walk walks[WALKS]; /* of claims for whatever comes, and for named channels: these go past others */
+    struct schema_order order; /* as it was when we connected */
+    char mask[NUMBER_BYTES];   /* lanes - 1, for the queries */
     struct mark_question question;
     char idle_timeout[NUMBER_BYTES];        /* while the backend publishes, in ms */
     char transaction_timeout[NUMBER_BYTES]; /* of all of it */
@@ -81,14 +88,12 @@ int source_read_claim(struct source *source, const struct source_request *reques
 
 /* ---- source_mark.c: where claims start; see mark.h ---- */
 
-/* The channels that a claim may take, as a text[] literal of LIKE patterns; NULL = all. */
-const char *source_include(const struct source *source, const struct source_request *request);
-
 /* Hash of all that decides which rows a claim may see. */
 uint64_t source_filter(const struct source *source, const struct source_request *request);
 
 /* The first half goes in front of the claim: locking a row takes the xid that must come after it. */
-int source_send_mark_sequence(struct source *source, uint64_t filter, bool idle, struct err *err) MUST_CHECK;
+int source_send_mark_sequence(struct source *source, enum mark_place place, uint64_t filter, bool idle,
+                              struct err *err) MUST_CHECK;
 int source_send_mark_rows(struct source *source, const struct source_request *request,
                           struct err *err) MUST_CHECK;
 int source_read_mark_sequence(struct source *source, int64_t *highest, struct err *err) MUST_CHECK;

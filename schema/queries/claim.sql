@@ -3,7 +3,7 @@
 -- What is larger than $9 bytes comes without its payload and headers.
 -- $1 low watermark, $2 rows at most, $3 bytes at most, $4 resting channels, $5 included, $6 excluded channel patterns (LIKE; NULL = all,
 -- none), $7 lanes - 1 where order is by key: only rows without a key then (NULL = no order), $8 one seq, a suspect, which may have a
--- key if its lane is held and it is its key's head (NULL = any row).
+-- key if its lane is held and it is its key's head (NULL = any row), $10 names of channels: these alone (NULL = all).
 WITH barred AS MATERIALIZED (
   SELECT unnest($4::text[]) AS channel UNION ALL SELECT scope FROM outbox.paused_now WHERE pattern IS NULL
 ), patterns AS MATERIALIZED (
@@ -14,6 +14,7 @@ WITH barred AS MATERIALIZED (
     AND channel NOT IN (SELECT channel FROM barred) AND NOT channel LIKE ANY ((SELECT paused FROM patterns)::text[])
     AND NOT EXISTS (SELECT FROM outbox.paused_now WHERE scope = '*')
     AND ($5::text[] IS NULL OR channel LIKE ANY ($5::text[])) AND ($6::text[] IS NULL OR NOT channel LIKE ANY ($6::text[]))
+    AND ($10::text[] IS NULL OR channel IN (SELECT unnest($10::text[])))
     AND ($7::bigint IS NULL OR key IS NULL OR ($8::bigint IS NOT NULL
       AND (hashtextextended(channel, 0) # hashtextextended(key, 0)) & $7::bigint = ANY (nullif(current_setting('outbox.lanes', true), '')::bigint[])
       AND NOT EXISTS (SELECT FROM outbox.message e WHERE e.key IS NOT NULL AND e.seq + 0 < m.seq

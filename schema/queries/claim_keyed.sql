@@ -1,11 +1,11 @@
 -- Order by key: claims what stands at the head of its key, in the lanes that outbox.lanes says are held.
 -- $1 low watermark, $2 rows at most, $3 bytes at most, $4 resting channels, $5 included, $6 excluded patterns, $7 lanes - 1,
 -- $8, $9 by lane: hashes of the channel and the key behind which the walk begins, so that none is always last; outbox.walked is set to where
--- it ended: lane, channel hash, key hash, lane, ... What is larger than $10 bytes comes without its payload and headers. $11: the included
--- are the patterns of whole names.
+-- it ended: lane, channel hash, key hash, lane, ... What is larger than $10 bytes comes without its payload and headers. $11 names of
+-- channels: these alone (NULL = all).
 --
 -- walk: a loose index scan, one step per key and all lanes side by side, 4000 steps in all; a hot key costs one step, a barred channel one
--- per lane; where names are included, it goes from one to the next.
+-- per lane; where channels are named, it goes from one to the next.
 -- A key's head is its smallest seq over message and scheduled: a key whose head waits for a retry is passed over.
 -- run: heads first, then followers, until the batch is full. locked, prefix: a row that a stranger has locked or changed cuts its key
 -- there.
@@ -14,8 +14,7 @@ WITH RECURSIVE barred AS MATERIALIZED (
 ), patterns AS MATERIALIZED (
   SELECT ARRAY(SELECT pattern FROM outbox.paused_now WHERE pattern IS NOT NULL) AS paused
 ), named AS MATERIALIZED (
-  SELECT greatest(hashtextextended(regexp_replace(pattern, chr(92) || chr(92) || '(.)', chr(92) || '1', 'g'), 0), -9223372036854775807) AS channel_hash
-  FROM unnest($5::text[]) pattern WHERE $11::boolean
+  SELECT channel, greatest(hashtextextended(channel, 0), -9223372036854775807) AS channel_hash FROM unnest($11::text[]) channel
 ), start AS MATERIALIZED (
   SELECT lane, ($8::bigint[])[lane + 1] AS channel_hash, ($9::bigint[])[lane + 1] AS key_hash,
     greatest(20, 4000 / count(*) OVER ()) AS most_steps
@@ -34,12 +33,13 @@ WITH RECURSIVE barred AS MATERIALIZED (
     (SELECT hashtextextended(m.channel, 0) AS channel_hash, hashtextextended(m.key, 0) AS key_hash, m.seq, w.wrapped,
        w.last_channel_hash, w.last_key_hash,
        m.channel IN (SELECT channel FROM barred) OR m.channel LIKE ANY ((SELECT paused FROM patterns)::text[]) OR NOT ($5::text[] IS NULL OR m.channel LIKE ANY ($5::text[]))
-         OR ($6::text[] IS NOT NULL AND m.channel LIKE ANY ($6::text[])) AS passed
+         OR ($6::text[] IS NOT NULL AND m.channel LIKE ANY ($6::text[]))
+         OR ($11::text[] IS NOT NULL AND m.channel NOT IN (SELECT channel FROM named)) AS passed
      FROM outbox.message m
      WHERE m.key IS NOT NULL AND m.seq + 0 >= $1::bigint
        AND (hashtextextended(m.channel, 0) # hashtextextended(m.key, 0)) & $7::bigint = w.lane
        AND (hashtextextended(m.channel, 0), hashtextextended(m.key, 0))
-         > (CASE WHEN w.passed AND $11::boolean
+         > (CASE WHEN w.passed AND $11::text[] IS NOT NULL
               THEN coalesce((SELECT min(channel_hash) FROM named n WHERE n.channel_hash > w.channel_hash) - 1, 9223372036854775807)
               ELSE w.channel_hash END,
             CASE WHEN w.passed THEN 9223372036854775807 ELSE w.key_hash END)

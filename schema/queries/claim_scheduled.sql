@@ -1,5 +1,5 @@
 -- Retries that are due, published from outbox.scheduled with the seq they always had. A row on which a session died is
--- claimed alone. $1 rows at most, $2 bytes at most, $3 resting channels, $4 included, $5 excluded patterns; $6 as claim.sql's $9.
+-- claimed alone. $1 rows at most, $2 bytes at most, $3 resting channels, $4 included, $5 excluded patterns; $6 as claim.sql's $9, $7 as its $10.
 WITH barred AS MATERIALIZED (
   SELECT unnest($3::text[]) AS channel UNION ALL SELECT scope FROM outbox.paused_now WHERE pattern IS NULL
 ), patterns AS MATERIALIZED (
@@ -10,6 +10,7 @@ WITH barred AS MATERIALIZED (
     AND channel NOT IN (SELECT channel FROM barred) AND NOT channel LIKE ANY ((SELECT paused FROM patterns)::text[])
     AND NOT EXISTS (SELECT FROM outbox.paused_now WHERE scope = '*')
     AND ($4::text[] IS NULL OR channel LIKE ANY ($4::text[])) AND ($5::text[] IS NULL OR NOT channel LIKE ANY ($5::text[]))
+    AND ($7::text[] IS NULL OR channel IN (SELECT unnest($7::text[])))
   ORDER BY due_at, entry LIMIT $1::int
   FOR UPDATE SKIP LOCKED
 ), prefix AS MATERIALIZED (

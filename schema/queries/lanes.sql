@@ -2,18 +2,17 @@
 -- a snapshot in which all that earlier holders did is done. Nobody takes more than one in $3 of the lanes that it could use, rounded up: other
 -- workers and other processes want some, too.
 -- $1 lanes - 1, $2 first lane, $3 sharers (negative: eight lanes at least), $4 low watermark, $5 resting channels, $6 included, $7 excluded patterns;
--- $8: the included are the patterns of whole names.
+-- $8 names of channels: these alone (NULL = all).
 -- Sets outbox.lanes to what was obtained: the claim reads nothing else.
 --
--- walk: a step per lane, or per channel that is not ours, and where names are included from one to the next; a lane with very many of those
+-- walk: a step per lane, or per channel that is not ours, and where channels are named from one to the next; a lane with very many of those
 -- is wanted unseen.
 WITH RECURSIVE barred AS MATERIALIZED (
   SELECT unnest($5::text[]) AS channel UNION ALL SELECT scope FROM outbox.paused_now WHERE pattern IS NULL
 ), patterns AS MATERIALIZED (
   SELECT ARRAY(SELECT pattern FROM outbox.paused_now WHERE pattern IS NOT NULL) AS paused
 ), named AS MATERIALIZED (
-  SELECT greatest(hashtextextended(regexp_replace(pattern, chr(92) || chr(92) || '(.)', chr(92) || '1', 'g'), 0), -9223372036854775807) AS channel_hash
-  FROM unnest($6::text[]) pattern WHERE $8::boolean
+  SELECT channel, greatest(hashtextextended(channel, 0), -9223372036854775807) AS channel_hash FROM unnest($8::text[]) channel
 ), walk (lane, channel_hash, wrapped, step, wanted) AS (
   SELECT $2::bigint - 1, 9223372036854775807, false, 0, false WHERE NOT EXISTS (SELECT FROM outbox.paused_now WHERE scope = '*')
   UNION ALL
@@ -22,12 +21,13 @@ WITH RECURSIVE barred AS MATERIALIZED (
     (SELECT (hashtextextended(channel, 0) # hashtextextended(key, 0)) & $1::bigint AS lane, hashtextextended(channel, 0) AS channel_hash, w.wrapped,
        channel NOT IN (SELECT channel FROM barred) AND NOT channel LIKE ANY ((SELECT paused FROM patterns)::text[])
          AND ($6::text[] IS NULL OR channel LIKE ANY ($6::text[]))
-         AND ($7::text[] IS NULL OR NOT channel LIKE ANY ($7::text[])) AS ours
+         AND ($7::text[] IS NULL OR NOT channel LIKE ANY ($7::text[]))
+         AND ($8::text[] IS NULL OR channel IN (SELECT channel FROM named)) AS ours
      FROM outbox.message
      WHERE key IS NOT NULL AND seq + 0 >= $4::bigint
        AND ((hashtextextended(channel, 0) # hashtextextended(key, 0)) & $1::bigint, hashtextextended(channel, 0))
          > (w.lane, CASE WHEN w.wanted THEN 9223372036854775807
-                         WHEN $8::boolean
+                         WHEN $8::text[] IS NOT NULL
                          THEN coalesce((SELECT min(channel_hash) FROM named n WHERE n.channel_hash > w.channel_hash) - 1, 9223372036854775807)
                          ELSE w.channel_hash END)
        AND (hashtextextended(channel, 0) # hashtextextended(key, 0)) & $1::bigint < CASE WHEN w.wrapped THEN $2::bigint ELSE $1::bigint + 1 END

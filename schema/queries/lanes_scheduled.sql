@@ -1,6 +1,6 @@
 -- Order by key: which retries may be claimed, and the lanes of those that have a key; like lanes.sql. A keyed retry counts if it is its key's
 -- head over message and scheduled. $1 lanes - 1, $2 first lane, $3 sharers, $4 rows at most, $5 resting channels, $6 included, $7 excluded,
--- $8, $9 hashes of the channel and the key behind which the walk begins.
+-- $8, $9 hashes of the channel and the key behind which the walk begins, $10 names of channels: these alone (NULL = all).
 -- Sets outbox.entries and outbox.lanes; the claim looks at them again in its own snapshot.
 --
 -- first: what has been due for longest, 2,000 rows. Where that is not all, and not enough, they may stand behind heads that wait: then the walk looks
@@ -16,6 +16,7 @@ WITH RECURSIVE barred AS MATERIALIZED (
     AND channel NOT IN (SELECT channel FROM barred) AND NOT channel LIKE ANY ((SELECT paused FROM patterns)::text[])
     AND NOT EXISTS (SELECT FROM outbox.paused_now WHERE scope = '*')
     AND ($6::text[] IS NULL OR channel LIKE ANY ($6::text[])) AND ($7::text[] IS NULL OR NOT channel LIKE ANY ($7::text[]))
+    AND ($10::text[] IS NULL OR channel IN (SELECT unnest($10::text[])))
   ORDER BY due_at, entry LIMIT 2000
 ), first AS MATERIALIZED (
   SELECT entry, (hashtextextended(channel, 0) # hashtextextended(key, 0)) & $1::bigint AS lane FROM due m
@@ -36,7 +37,8 @@ WITH RECURSIVE barred AS MATERIALIZED (
   FROM walk w CROSS JOIN LATERAL (
     (SELECT hashtextextended(m.channel, 0) AS channel_hash, hashtextextended(m.key, 0) AS key_hash, w.last_channel_hash, w.last_key_hash, w.wrapped,
        m.channel IN (SELECT channel FROM barred) OR m.channel LIKE ANY ((SELECT paused FROM patterns)::text[])
-         OR NOT ($6::text[] IS NULL OR m.channel LIKE ANY ($6::text[])) OR ($7::text[] IS NOT NULL AND m.channel LIKE ANY ($7::text[])) AS passed,
+         OR NOT ($6::text[] IS NULL OR m.channel LIKE ANY ($6::text[])) OR ($7::text[] IS NOT NULL AND m.channel LIKE ANY ($7::text[]))
+         OR ($10::text[] IS NOT NULL AND m.channel NOT IN (SELECT unnest($10::text[]))) AS passed,
        CASE WHEN m.due_at <= clock_timestamp() THEN m.entry END AS entry, m.seq
      FROM outbox.scheduled m
      WHERE m.key IS NOT NULL AND m.seq IS NOT NULL
@@ -61,6 +63,7 @@ WITH RECURSIVE barred AS MATERIALIZED (
     AND (SELECT count(*) FROM due) = 2000 AND (SELECT count(*) FROM first) < $4::int
     AND channel NOT IN (SELECT channel FROM barred) AND NOT channel LIKE ANY ((SELECT paused FROM patterns)::text[])
     AND ($6::text[] IS NULL OR channel LIKE ANY ($6::text[])) AND ($7::text[] IS NULL OR NOT channel LIKE ANY ($7::text[]))
+    AND ($10::text[] IS NULL OR channel IN (SELECT unnest($10::text[])))
   ORDER BY due_at, entry LIMIT $4::int
 ), heads AS MATERIALIZED (
   SELECT entry, lane FROM (SELECT entry, lane, 1 AS rank FROM first

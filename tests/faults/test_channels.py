@@ -149,10 +149,10 @@ def plan_of(database, name, values):
 
 
 @pytest.mark.parametrize("name, values", [
-    ("claim.sql", ["0", "500", "8388608", "{}", "NULL", "NULL", "NULL", "NULL", "134217728"]),
-    ("claim_scheduled.sql", ["500", "8388608", "{}", "NULL", "NULL", "134217728"]),
+    ("claim.sql", ["0", "500", "8388608", "{}", "NULL", "NULL", "NULL", "NULL", "134217728", "NULL"]),
+    ("claim_scheduled.sql", ["500", "8388608", "{}", "NULL", "NULL", "134217728", "NULL"]),
     ("look.sql", ["0", "{}", "NULL", "NULL"]),
-    ("mark_rows.sql", ["0", "0", "1000000", "{}", "NULL", "NULL", "'{}'", "'f'", "'{}'"]),
+    ("mark_rows.sql", ["0", "0", "1000000", "{}", "NULL", "NULL", "'{}'", "'f'", "'{}'", "NULL"]),
     ("drain_left.sql", ["1000000", "NULL", "NULL", "{}", "0", "'f'"]),
 ])
 def test_a_row_is_looked_up_among_the_resting_channels_and_not_compared_with_each(database, name, values):
@@ -160,6 +160,29 @@ def test_a_row_is_looked_up_among_the_resting_channels_and_not_compared_with_eac
     resting = "ARRAY(SELECT 'channel ' || i FROM generate_series(1, 5000) i)"
     plan = plan_of(database, name, [value if value != "{}" else resting for value in values])
     assert "hashed SubPlan" in plan and "<> ALL" not in plan.replace("<> ALL ('{}'", ""), plan
+
+
+@pytest.mark.parametrize("name, values", [
+    ("claim.sql", ["0", "500", "8388608", "'{}'", "NULL", "NULL", "NULL", "NULL", "134217728", "{}"]),
+    ("claim_scheduled.sql", ["500", "8388608", "'{}'", "NULL", "NULL", "134217728", "{}"]),
+    ("mark_rows.sql", ["0", "0", "1000000", "'{}'", "NULL", "NULL", "'{}'", "'f'", "'{}'", "{}"]),
+    ("lanes.sql", ["15", "0", "2", "0", "'{}'", "NULL", "NULL", "{}"]),
+    ("claim_keyed.sql", ["0", "500", "8388608", "'{}'", "NULL", "NULL", "15", "'{0}'", "'{0}'", "134217728", "{}"]),
+    ("lanes_scheduled.sql", ["15", "0", "2", "500", "'{}'", "NULL", "NULL", "0", "0", "{}"]),
+])
+def test_so_is_it_among_the_channels_that_are_asked_for_by_name(database, name, values):
+    named = "ARRAY(SELECT 'channel ' || i FROM generate_series(1, 4000) i)"
+    plain = plan_of(database, name, ["NULL" if value == "{}" else value for value in values])
+    plan = plan_of(database, name, [named if value == "{}" else value for value in values])
+    assert plan.count("hashed SubPlan") > plain.count("hashed SubPlan") and "= ANY (" not in plan, plan
+
+
+def test_of_the_new_channels_in_a_batch_few_are_in_flight(database):
+    """A session is lost with all that is in flight: the possible duplicates tell how much that was."""
+    database.run("INSERT INTO outbox.message (channel, type, payload) SELECT 'new' || i, 't', '{}' FROM generate_series(1, 200) i")
+    done = relay("drain", "-q", "--json", "-b", "fail", "-o", "fail.script=lost" + ",confirm" * 255, "-o", "workers=1", "-d", database.conninfo)
+    summary = summary_of(done)
+    assert summary["published"] == 200 and summary["possible_duplicates"] == 64, summary
 
 
 def test_thousands_of_resting_channels_with_many_rows_in_front_do_not_keep_a_good_one_from_going(database, start):

@@ -65,7 +65,7 @@ ATTACKS = {  # what he commits, how often
 
 @pytest.mark.parametrize("attack, mode", [*((attack, "none") for attack in ATTACKS), *((attack, "key") for attack in ATTACKS if "flood" in attack or "new" in attack)])
 def test_honest_producers_wait_hardly_longer_beside_a_hostile_one(database, broker, start, attack, mode):
-    """At most twice as long, as measured; the bounds here are for busy machines, and tell a queue behind all of his from a turn of one's own."""
+    """The bounds are for busy machines, and tell a queue behind all of his from a turn of one's own; what was measured stands in relay/DECISIONS.md."""
     assert relay("migrate", "--order", mode, "-d", database.conninfo).returncode == 0
     prefix = broker.name("honest.")
     queue = broker.queue("honest")

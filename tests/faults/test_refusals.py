@@ -197,7 +197,7 @@ def test_only_the_topic_that_is_refused_is_blamed_for_what_was_in_flight_with_it
 
     scripted = ScriptedBroker(on_message=play)
     database.run("INSERT INTO outbox.message (channel, type) SELECT 'topics', CASE WHEN i = 5 THEN 'bad' ELSE 'ok' END FROM generate_series(1, 10) i")
-    done = relay("drain", "--json", *arguments(database, "none", scripted.url, "retry.max_attempts=1", "workers=1"))
+    done = relay("drain", "--json", *arguments(database, "none", scripted.url, "retry.max_attempts=1", "workers=1", "drain.patience=20s"))
     scripted.close()
     assert "possible duplicates worker=0 at_most=9 after=\"the broker closed the channel: 403" in done.stderr, "nine of the ten may have been taken"
     assert done.returncode == 1 and database.left() == 0 and json.loads(done.stdout)["published"] == 9, done.stdout + done.stderr

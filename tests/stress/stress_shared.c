@@ -96,7 +96,7 @@ static void use_mark(int round)
     struct mark_question question;
     bool full = false;
     int64_t now_ms = clock_now_ms() + round * 200;
-    if (mark_ask(&mark, 1, round % 2, now_ms, &question)) {
+    if (mark_ask(&mark, round % 3 ? MARK_ORDINARY : MARK_OTHERS, 1, round % 2, now_ms, &question)) {
         mark_learn(&mark, &question,
                    &(struct mark_answer){.highest = round,
                                          .xmin = round,

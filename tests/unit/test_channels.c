@@ -7,6 +7,7 @@
 
 static struct channels *channels;
 static struct text resting;
+static struct text only;
 static struct channel_news news;
 
 static void setup(void)
@@ -14,12 +15,14 @@ static void setup(void)
     struct err err = {0};
     cr_assert_eq(channels_new(&channels, 1000, 60000, &err), 0);
     text_init(&resting, 8 << 20);
+    text_init(&only, 8 << 20);
 }
 
 static void teardown(void)
 {
     channels_free(channels);
     text_finish(&resting);
+    text_finish(&only);
 }
 
 static bool hold(struct bytes channel, const char *reason, int64_t retry_after_ms, int64_t now_ms)
@@ -209,20 +212,20 @@ Test(channels, more_than_can_be_remembered_rest_as_a_group_and_those_that_worked
     cr_expect(channels_rests(channels, bytes_of("bad-59999"), 900));
     cr_expect(!channels_rests(channels, bytes_of("go_d%"), 900));
     channels_working(channels, 900, &resting);
-    cr_expect_str_eq(text_get(&resting), "{\"go\\\\_d\\\\%\"}");
+    cr_expect_str_eq(text_get(&resting), "{\"go_d%\"}");
 }
 
 Test(channels, that_worked_have_their_turn_where_there_are_many)
 {
     char name[32];
-    for (int number = 0; number < 1000; number++) {
+    for (int number = 0; number < 12000; number++) {
         (void)snprintf(name, sizeof name, "good-%d", number);
         channels_confirmed(channels, bytes_of(name), 1);
     }
     bool seen = false;
     for (int answer = 0; answer < 10 && !seen; answer++) {
         channels_working(channels, 2, &resting);
-        cr_expect(resting.len < 10000, "not all at once");
+        cr_expect(resting.len < 60000, "not all at once");
         seen = strstr(text_get(&resting), "\"good-777\"") != NULL;
     }
     cr_expect(seen, "within a few answers");
@@ -278,7 +281,7 @@ static bool is_on_hold(const char *name, int64_t now_ms)
 /* Of a turn that begins now. */
 static unsigned take(int64_t now_ms)
 {
-    unsigned turn = channels_take_turn(channels, now_ms, &resting);
+    unsigned turn = channels_take_turn(channels, now_ms, &resting, &only);
     cr_assert(turn, "no turn at %lld", (long long)now_ms);
     return turn;
 }
@@ -287,12 +290,12 @@ Test(channels, whose_rest_is_over_are_on_hold_until_their_turn)
 {
     cr_expect(hold(bytes_of("a"), "x", 1000, 0));
     cr_expect_eq(channels_on_hold(channels, 999, &resting), 1000);
-    cr_expect(!channels_take_turn(channels, 999, &resting), "it rests");
+    cr_expect(!channels_take_turn(channels, 999, &resting, &only), "it rests");
     cr_expect_eq(channels_on_hold(channels, 1000, &resting), 1000, "it may be tried at once");
     cr_expect_str_eq(text_get(&resting), "{\"a\"}");
     take(1000);
     cr_expect_str_eq(text_get(&resting), "{}", "it is claimed in this turn");
-    cr_expect(!channels_take_turn(channels, 1000, &resting), "one turn at a time");
+    cr_expect(!channels_take_turn(channels, 1000, &resting, &only), "one turn at a time");
     cr_expect(is_on_hold("a", 1000), "nobody else claims it");
 }
 
@@ -360,7 +363,7 @@ Test(channels, after_a_turn_four_times_its_length_is_for_the_others)
     unsigned turn = take(1000);
     answer(turn, TURN_WHOLE, A_ROW_OF_A);
     channels_end_turn(channels, turn, 1100);
-    cr_expect(!channels_take_turn(channels, 1499, &resting));
+    cr_expect(!channels_take_turn(channels, 1499, &resting, &only));
     cr_expect_eq(channels_on_hold(channels, 1499, &resting), 1500);
     turn = take(1500);
     answer(turn, TURN_WHOLE, A_ROW_OF_A);
@@ -374,7 +377,7 @@ Test(channels, a_turn_that_lasts_holds_up_nobody_but_whom_it_tries)
     cr_expect(hold(bytes_of("b"), "x", 1500, 0));
     unsigned lasting = take(1000);
     answer(lasting, TURN_WHOLE, A_ROW_OF_A);
-    cr_expect(!channels_take_turn(channels, 2999, &resting));
+    cr_expect(!channels_take_turn(channels, 2999, &resting, &only));
     unsigned other = take(3000);
     cr_expect_str_eq(text_get(&resting), "{\"a\"}", "which is being tried");
     answer(other, TURN_WHOLE, NO_ROWS);
@@ -437,7 +440,7 @@ Test(channels, have_no_turn_while_a_group_rests)
     }
     cr_assert(channels_group_rests(channels, 100));
     int64_t try_ms = channels_on_hold(channels, 1, &resting);
-    cr_expect(!channels_take_turn(channels, try_ms - 1, &resting));
+    cr_expect(!channels_take_turn(channels, try_ms - 1, &resting, &only));
 }
 
 Test(channels, that_wait_are_remembered_and_counted_as_those_that_rest)

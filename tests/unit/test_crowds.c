@@ -327,8 +327,9 @@ static bool takes_others(int64_t now_ms)
     return channels_take_others(channels, false, now_ms, &resting, &only);
 }
 
-/* A claim of so many newcomers, "n<from>" and on, with so many rows of each; how many rows were postponed. */
-static size_t newcomers_claimed(size_t from, size_t count, size_t rows, int64_t entry, int64_t now_ms)
+/* A claim of so many newcomers, "n<from>" and on, with so many rows of each, as `row` is; how many rows were
+ * postponed. */
+static size_t newcomers_claimed(size_t from, size_t count, size_t rows, struct row like, int64_t now_ms)
 {
     static char names[500][24];
     size_t postponed = 0;
@@ -341,8 +342,8 @@ static size_t newcomers_claimed(size_t from, size_t count, size_t rows, int64_t 
     for (size_t at = 0; at < count * rows; at++) {
         struct row *row = batch_add(&batch);
         const char *name = names[at % count];
+        *row = like;
         row->message.channel = (struct outbox_bytes){name, strlen(name)};
-        row->entry = entry;
     }
     bool any = channels_postpone_newcomers(channels, &batch, now_ms);
     for (size_t at = 0; at < batch.count; at++) {
@@ -354,6 +355,14 @@ static size_t newcomers_claimed(size_t from, size_t count, size_t rows, int64_t 
     }
     batch_finish(&batch);
     return postponed;
+}
+
+static const struct row message = {.entry = 0};
+
+/* Of so many, one row each. */
+static size_t postponed_of(size_t from, size_t count, int64_t now_ms)
+{
+    return newcomers_claimed(from, count, 1, message, now_ms);
 }
 
 static void each_newcomer(size_t from, size_t count, bool works, int64_t now_ms)
@@ -372,54 +381,118 @@ static void each_newcomer(size_t from, size_t count, bool works, int64_t now_ms)
 
 Test(crowds, few_of_many_newcomers_are_tried_in_one_batch_with_all_of_their_rows)
 {
-    cr_expect_eq(newcomers_claimed(0, 64, 3, 0, 100), 0);
-    cr_expect_eq(newcomers_claimed(1000, 100, 3, 0, 100), 36 * 3);
-    cr_expect_eq(newcomers_claimed(0, 100, 3, 7, 100), 0, "retries have waits of their own");
+    cr_expect_eq(newcomers_claimed(0, 64, 3, message, 100), 0);
+    cr_expect_eq(newcomers_claimed(1000, 100, 3, message, 100), 36 * 3);
 }
 
-Test(crowds, fewer_newcomers_are_tried_when_they_fail_and_more_when_they_work)
+Test(crowds, what_asks_nothing_of_a_newcomer_is_not_postponed)
 {
-    each_newcomer(0, 1, false, 100);
-    cr_expect_eq(newcomers_claimed(1000, 100, 1, 0, 100), 100 - 32);
-    each_newcomer(1, 9, false, 100);
-    cr_expect_eq(newcomers_claimed(2000, 100, 1, 0, 100), 100 - 16);
+    cr_expect_eq(newcomers_claimed(0, 100, 3, (struct row){.entry = 7}, 100), 0,
+                 "retries have their own waits");
+    cr_expect_eq(newcomers_claimed(0, 100, 3, (struct row){.verdict = OUTBOX_REJECTED}, 100), 0, "expired");
+}
+
+Test(crowds, half_as_many_newcomers_are_tried_where_most_failed_and_more_where_most_did_not)
+{
+    each_newcomer(0, 2, false, 100);
+    each_newcomer(2, 1, true, 100);
+    cr_expect_eq(postponed_of(1000, 100, 100), 100 - 32);
+    each_newcomer(3, 9, false, 100);
+    cr_expect_eq(postponed_of(2000, 100, 100), 100 - 16);
+    each_newcomer(12, 9, false, 100);
+    cr_expect_eq(postponed_of(2000, 100, 100), 100 - 16, "never fewer");
     each_newcomer(3000, 40, true, 100);
-    cr_expect_eq(newcomers_claimed(4000, 100, 1, 0, 100), 100 - 56);
+    each_newcomer(3040, 20, false, 100);
+    cr_expect_eq(postponed_of(4000, 100, 100), 100 - 56);
     each_newcomer(3000, 40, true, 101);
-    cr_expect_eq(newcomers_claimed(5000, 100, 1, 0, 101), 100 - 56, "no newcomers any more");
+    cr_expect_eq(postponed_of(5000, 100, 101), 100 - 56, "no newcomers any more");
+}
+
+Test(crowds, newcomers_whose_messages_are_refused_for_their_own_sake_cost_little_and_more_of_them_are_tried)
+{
+    for (size_t at = 0; at < 30; at++) {
+        channels_answered(channels, bytes_of("n7"));
+    }
+    cr_expect_eq(postponed_of(0, 100, 100), 100 - 94);
+    each_newcomer(7, 1, true, 100);
+    channels_answered(channels, bytes_of("n7"));
+    cr_expect_eq(postponed_of(1000, 100, 100), 100 - 95, "one more that works, and it is new no more");
 }
 
 Test(crowds, who_is_known_to_work_or_to_rest_is_no_newcomer)
 {
     each_newcomer(0, 50, true, 100);
     each_newcomer(50, 50, false, 100);
-    cr_expect_eq(newcomers_claimed(0, 100, 2, 0, 101), 0);
+    cr_expect_eq(newcomers_claimed(0, 100, 2, message, 101), 0);
 }
 
-Test(crowds, where_newcomers_crowd_the_others_are_those_that_are_known_to_work)
+Test(crowds, where_newcomers_crowd_ordinary_claims_take_a_few_times_as_many_rows_as_are_tried)
 {
-    know((const char *const[]){"one", "flood", NULL});
+    cr_expect_eq(channels_share(channels, 500, 3), 500);
+    each_newcomer(0, 1, false, 3);
+    cr_assert_gt(postponed_of(1000, 500, 4), 0);
+    cr_expect_eq(channels_share(channels, 500, 5), 4 * 32);
+    cr_expect_eq(channels_share(channels, 100, 5), 100);
+    cr_expect_eq(channels_share(channels, 500, 1004), 500);
+}
+
+Test(crowds, where_newcomers_crowd_those_that_work_are_named_with_and_without_those_that_crowd_by_turns)
+{
+    know((const char *const[]){"one", "flood", "held", NULL});
+    struct channel_news news;
+    cr_expect(channels_hold(channels, bytes_of("held"), "404", 1, 2, &news));
     claimed(true, false, (const char *const[]){"flood", "one", NULL}, (const size_t[]){499, 1}, 1, 2);
-    cr_assert(others(3, "{\"flood\"}"));
-    channels_others_claimed(channels, 1, 3);
-    cr_assert_gt(newcomers_claimed(0, 500, 1, 0, 4), 0);
-    cr_assert(takes_others(5));
-    cr_expect_str_eq(text_get(&resting), "{}");
-    cr_expect(strstr(text_get(&only), "\"one\"") && strstr(text_get(&only), "\"another\"") &&
-                  !strstr(text_get(&only), "flood"),
-              "%s", text_get(&only));
-    channels_others_claimed(channels, 1, 6);
-    claimed(true, false, (const char *const[]){"flood", "one", NULL}, (const size_t[]){499, 1}, 1, 1010);
-    cr_expect(others(1011, "{\"flood\"}"), "a second later there is no crowd of newcomers");
+    for (int64_t now_ms = 10; now_ms < 14; now_ms++) {
+        cr_assert_gt(postponed_of(0, 500, now_ms), 0);
+        cr_assert(takes_others(now_ms));
+        const char *names = text_get(&only);
+        cr_expect_str_eq(text_get(&resting), "{}");
+        cr_expect(strstr(names, "\"one\"") && strstr(names, "\"another\""), "%s", names);
+        cr_expect_eq(strstr(names, "flood") != NULL, now_ms % 2 == 1, "%s", names);
+        cr_expect(!strstr(names, "held"), "it waits for its turn");
+        channels_others_claimed(channels, 1, now_ms);
+    }
+    claimed(true, false, (const char *const[]){"flood", "one", NULL}, (const size_t[]){499, 1}, 1, 1014);
+    cr_assert(takes_others(1014));
+    cr_expect_str_eq(text_get(&only), "{}", "a second later there is no crowd of newcomers");
+    cr_expect(strstr(text_get(&resting), "\"flood\"") && strstr(text_get(&resting), "\"held\""));
 }
 
-Test(crowds, where_none_is_known_to_work_newcomers_keep_nobody_out)
+Test(crowds, where_all_that_work_crowd_they_are_named_each_time)
 {
-    cr_assert_gt(newcomers_claimed(0, 500, 1, 0, 4), 0);
+    know((const char *const[]){"flood", NULL});
+    claimed(true, false, (const char *const[]){"flood", "another", NULL}, (const size_t[]){250, 250}, 1, 2);
+    for (int64_t now_ms = 2000; now_ms < 2002; now_ms++) {
+        claimed(true, false, (const char *const[]){"flood", "another", NULL}, (const size_t[]){250, 250}, 1,
+                now_ms);
+        cr_assert_gt(postponed_of(0, 500, now_ms), 0);
+        cr_assert(takes_others(now_ms + 700));
+        cr_expect(strstr(text_get(&only), "\"flood\"") && strstr(text_get(&only), "\"another\""));
+        channels_others_claimed(channels, 1, now_ms + 700);
+    }
+}
+
+Test(crowds, where_none_is_known_to_work_those_on_hold_are_left_out_as_ever)
+{
+    struct channel_news news;
+    cr_expect(channels_hold(channels, bytes_of("held"), "404", 5000, 2, &news));
+    cr_assert_gt(postponed_of(0, 500, 4), 0);
     int64_t now_ms = 5;
     while (!takes_others(now_ms) && now_ms < 1000) {
         now_ms++;
     }
     cr_expect_lt(now_ms, 1000);
     cr_expect_str_eq(text_get(&only), "{}");
+    cr_expect_str_eq(text_get(&resting), "{\"held\"}");
+}
+
+Test(crowds, where_newcomers_crowd_a_turn_is_of_the_named_alone)
+{
+    struct channel_news news;
+    cr_expect(channels_hold(channels, bytes_of("held"), "404", 10, 2, &news));
+    cr_expect(channels_hold(channels, bytes_of("rests"), "404", 5000, 2, &news));
+    cr_assert_gt(postponed_of(0, 500, 100), 0);
+    cr_assert(channels_take_turn(channels, 100, &resting, &only));
+    cr_expect_str_eq(text_get(&only), "{\"held\"}");
+    cr_expect_str_eq(text_get(&resting), "{}");
 }

@@ -21,11 +21,16 @@ static void teardown(void)
 TestSuite(mark, .init = setup, .fini = teardown);
 
 /* One refresh: the question, and what the database says. */
-static void refresh(uint64_t filter, struct mark_answer answer)
+static void refresh_at(enum mark_place place, uint64_t filter, struct mark_answer answer)
 {
     now_ms += 1000;
-    cr_assert(mark_ask(&mark, filter, false, now_ms, &question));
+    cr_assert(mark_ask(&mark, place, filter, false, now_ms, &question));
     mark_learn(&mark, &question, &answer);
+}
+
+static void refresh(uint64_t filter, struct mark_answer answer)
+{
+    refresh_at(MARK_ORDINARY, filter, answer);
 }
 
 static int64_t start(uint64_t filter)
@@ -83,29 +88,28 @@ Test(mark, holds_for_its_own_filter_only)
     cr_expect_eq(start(8), 10, "another set of resting channels must see the rows that were filtered out");
 }
 
-Test(mark, holds_for_two_filters_that_take_turns)
+Test(mark, that_of_claims_for_the_others_stays_however_often_the_ordinary_filter_changes)
 {
     int64_t highest = 100;
     refresh(7,
             (struct mark_answer){
                 .highest = highest, .xmin = 50, .xid = 60, .first = MARK_NONE, .first_filtered = MARK_NONE});
-    for (uint64_t filter = 7; filter <= 8; filter++) {
+    refresh_at(
+        MARK_OTHERS, 8,
+        (struct mark_answer){.highest = highest, .xmin = 60, .xid = 60, .first = 10, .first_filtered = 91});
+    for (uint64_t filter = 20; filter < 25; filter++) {
         refresh(filter, (struct mark_answer){.highest = highest,
                                              .xmin = 60,
                                              .xid = 60,
                                              .first = 10,
-                                             .first_filtered = 83 + (int64_t)filter});
+                                             .first_filtered = 70 + (int64_t)filter});
+        cr_expect_eq(start(filter), 70 + (int64_t)filter);
+        cr_expect_eq(start(8), 91);
     }
-    cr_expect_eq(start(7), 90);
-    cr_expect_eq(start(8), 91);
-    refresh(9, (struct mark_answer){
-                   .highest = highest, .xmin = 60, .xid = 60, .first = 10, .first_filtered = 95});
-    cr_expect_eq(start(9), 95, "in place of the one that was learnt of the longest time ago");
-    cr_expect_eq(start(7), 10);
-    cr_expect_eq(start(8), 91);
+    cr_expect_eq(start(20), 10);
     mark_reset(&mark);
     cr_expect_eq(start(8), MARK_LEAST);
-    cr_expect_eq(start(9), MARK_LEAST);
+    cr_expect_eq(start(24), MARK_LEAST);
 }
 
 Test(mark, a_reset_forgets_it_and_every_answer_on_its_way)
@@ -113,7 +117,7 @@ Test(mark, a_reset_forgets_it_and_every_answer_on_its_way)
     refresh(7, (struct mark_answer){
                    .highest = 100, .xmin = 50, .xid = 60, .first = MARK_NONE, .first_filtered = MARK_NONE});
     now_ms += 1000;
-    cr_assert(mark_ask(&mark, 7, false, now_ms, &question));
+    cr_assert(mark_ask(&mark, MARK_ORDINARY, 7, false, now_ms, &question));
     mark_reset(&mark);
     mark_learn(&mark, &question,
                &(struct mark_answer){
@@ -126,9 +130,9 @@ Test(mark, a_reset_forgets_it_and_every_answer_on_its_way)
 
 Test(mark, only_one_worker_refreshes_at_a_time)
 {
-    cr_expect(mark_ask(&mark, 7, false, now_ms, &question));
-    cr_expect(!mark_ask(&mark, 7, false, now_ms, &question));
-    cr_expect(mark_ask(&mark, 7, false, now_ms + 1000, &question));
+    cr_expect(mark_ask(&mark, MARK_ORDINARY, 7, false, now_ms, &question));
+    cr_expect(!mark_ask(&mark, MARK_ORDINARY, 7, false, now_ms, &question));
+    cr_expect(mark_ask(&mark, MARK_ORDINARY, 7, false, now_ms + 1000, &question));
 }
 
 Test(mark, an_xid_that_was_taken_before_the_sequence_was_read_teaches_nothing)
@@ -147,8 +151,8 @@ Test(mark, an_idle_look_takes_no_transaction_id_while_there_is_nothing_to_learn)
     refresh(7, (struct mark_answer){
                    .highest = 100, .xmin = 61, .xid = 61, .first = MARK_NONE, .first_filtered = MARK_NONE});
     cr_expect_eq(start(7), 101);
-    cr_expect(!mark_ask(&mark, 7, true, now_ms + 1000, &question));
-    cr_expect(mark_ask(&mark, 7, true, now_ms + 10001, &question),
+    cr_expect(!mark_ask(&mark, MARK_ORDINARY, 7, true, now_ms + 1000, &question));
+    cr_expect(mark_ask(&mark, MARK_ORDINARY, 7, true, now_ms + 10001, &question),
               "but now and then it looks after others' leavings");
 }
 
@@ -173,15 +177,15 @@ Test(mark, a_sequence_that_begins_anew_is_noticed)
 {
     struct mark_answer answer = {
         .highest = 100, .xid = 10, .xmin = 10, .first = MARK_NONE, .first_filtered = MARK_NONE};
-    cr_assert(mark_ask(&mark, 7, false, 1000, &question));
+    cr_assert(mark_ask(&mark, MARK_ORDINARY, 7, false, 1000, &question));
     mark_learn(&mark, &question, &answer);
-    cr_assert(mark_ask(&mark, 7, false, 2000, &question));
+    cr_assert(mark_ask(&mark, MARK_ORDINARY, 7, false, 2000, &question));
     mark_learn(&mark, &question, &answer);
     bool full = false;
     cr_assert_eq(mark_start(&mark, 7, true, 2000, &full), 101);
     answer = (struct mark_answer){
         .highest = 3, .xid = 12, .xmin = 12, .first = MARK_NONE, .first_filtered = MARK_NONE};
-    cr_assert(mark_ask(&mark, 7, false, 3000, &question));
+    cr_assert(mark_ask(&mark, MARK_ORDINARY, 7, false, 3000, &question));
     mark_learn(&mark, &question, &answer);
     cr_expect_eq(mark_start(&mark, 7, true, 3000, &full), MARK_LEAST);
 }
