@@ -2,6 +2,7 @@
 import concurrent.futures
 import json
 import os
+import re
 import subprocess
 import threading
 
@@ -268,8 +269,8 @@ def test_the_claim_walks_the_primary_key_on_a_table_without_statistics(database)
     claim = open(os.path.join(os.path.dirname(__file__), "../../schema/queries/claim.sql"), encoding="utf-8").read()
     for number, value in enumerate(["'5000'", "'5000'", "'5000'", "'9000'"], 1):
         guards = guards.replace(f"${number}", value)
-    for number, value in enumerate(["'0'", "'500'", "'8388608'", "'{}'", "NULL", "NULL", "NULL", "NULL", "'134217728'"], 1):
-        claim = claim.replace(f"${number}", value)
+    values = ["'0'", "'500'", "'8388608'", "'{}'", "NULL", "NULL", "NULL", "NULL", "'134217728'", "NULL"]
+    claim = re.sub(r"\$(\d+)", lambda match: values[int(match.group(1)) - 1], claim)
     connection = database.connect(autocommit=False)
     with connection.cursor() as cursor:
         cursor.execute(guards)
