@@ -46,7 +46,7 @@ struct channel {
     bool waived;             /* its last rest was for what may be one message's own fault */
     bool passed;             /* its turns brought nothing: claimed like any other until it is held again */
     unsigned in_vain;        /* turns that brought nothing, since its last rest */
-    int64_t crowds_until_ms; /* left out of claims for the others until then */
+    int64_t crowds_until_ms; /* left out of claims for the others until then, or of every other one */
     unsigned crowded;        /* how often in a row it was found to crowd */
     unsigned seen;           /* the full claim in which `rows` and `bytes` were counted */
     unsigned tried_in;       /* the batch in which it was tried as a newcomer */

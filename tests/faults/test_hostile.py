@@ -87,5 +87,6 @@ def test_honest_producers_wait_hardly_longer_beside_a_hostile_one(database, brok
     lines = running.log().count("\n")
     print(f"{attack}, order {mode}: p50 {without[0]:.1f} ms, p95 {without[1]:.1f} ms; beside it p50 {beside[0]:.1f} ms, p95 {beside[1]:.1f} ms;"
           f" {hostile.times} commits, {database.left()} left, {lines} lines in the log")
-    assert beside[0] <= 2 * without[0] + 500 and beside[1] <= 2 * without[1] + 2000
+    slack = 250 if mode == "none" else 500  # by key, lanes are in other claims' hands
+    assert beside[0] <= 2 * without[0] + slack and beside[1] <= 2 * without[1] + 4 * slack
     assert lines <= 400, "whatever he does, the log has room for others"
