@@ -8,8 +8,9 @@
 
 #include "message/batch.h"
 
-/* So that those of one row always fit into an empty arena, whatever they are made of. */
-enum { HEADERS_MAX_BYTES = 16 << 20 };
+/* So that those of one row always fit into an empty arena, whatever they are made of; and no library has to
+ * walk lists of a million. */
+enum { HEADERS_MAX_BYTES = 16 << 20, HEADERS_MAX = 1000 };
 
 static struct outbox_bytes copy_bytes(struct batch *batch, const char *ptr, size_t len)
 {
@@ -75,6 +76,10 @@ static bool read_value(struct batch *batch, struct outbox_header *header, json_t
 
 static void read_object(struct batch *batch, struct row *row, json_t *object)
 {
+    if (json_object_size(object) > HEADERS_MAX) {
+        batch_refuse(batch, row, "rejected", "there are more than %d headers", HEADERS_MAX);
+        return;
+    }
     struct outbox_header *headers = arena_alloc(&batch->arena, json_object_size(object) * sizeof *headers);
     const char *name = NULL;
     json_t *value = NULL;

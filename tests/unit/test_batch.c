@@ -1,4 +1,5 @@
 #include <criterion/criterion.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -97,6 +98,31 @@ Test(batch, headers_beyond_any_measure_reject_the_row)
     cr_expect_eq(row->verdict, OUTBOX_UNSETTLED);
     cr_expect_eq(row->message.header_count, 1);
     free(json);
+}
+
+/* {"h0":1,"h1":1,...} */
+static void many_headers(size_t count)
+{
+    char *json = malloc(count * 16 + 3);
+    cr_assert_not_null(json);
+    size_t len = 0;
+    for (size_t at = 0; at < count; at++) {
+        len += (size_t)snprintf(json + len, 16, "%s\"h%zu\":1", at > 0 ? "," : "{", at);
+    }
+    json[len++] = '}';
+    json[len] = '\0';
+    headers(json);
+    free(json);
+}
+
+Test(batch, more_headers_than_anybody_needs_reject_the_row)
+{
+    many_headers(1000);
+    cr_expect_eq(row->verdict, OUTBOX_UNSETTLED);
+    cr_expect_eq(row->message.header_count, 1000);
+    many_headers(1001);
+    cr_expect_eq(row->verdict, OUTBOX_REJECTED);
+    cr_expect_str_eq(row->error, "there are more than 1000 headers");
 }
 
 Test(batch, lends_only_the_rows_that_are_not_settled_yet)
