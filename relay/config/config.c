@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/secrets.h"
@@ -11,7 +12,7 @@
 #include "config/file_content.h"
 #include "plugin/backend.h"
 #include "plugin/loader.h"
-#include "postgres/pg.h"
+#include "postgres/pg_conninfo.h"
 #include "postgres/pg_hosts.h"
 
 enum { FILE_MAX_BYTES = 1 << 20, FAULTS_MAX_BYTES = 64 << 10 };
@@ -125,6 +126,25 @@ static void warn_of_flags(struct config *config)
                             set->section, set->table[at].name, set->section, config->backend->name);
             }
         }
+    }
+}
+
+/* A private key is read by a library, and as good as a password. */
+static void warn_of_keys(struct config *config)
+{
+    const struct option_set *set = config->backend ? config_section(config, config->backend->name) : NULL;
+    for (size_t at = 0; set && at < set->count; at++) {
+        const struct option_value *value = &set->values[at];
+        const char *name = set->table[at].name;
+        size_t len = strlen(name);
+        struct stat status;
+        if (len < 8 || strcmp(name + len - 8, "key_file") != 0 || !value->is_set || !value->text ||
+            stat(value->text, &status) != 0 || !(status.st_mode & (S_IROTH | S_IWOTH))) {
+            continue;
+        }
+        config_warn(config, value->place, "%s.%s: every user of this host can %s: chmod o= FILE",
+                    set->section, name,
+                    status.st_mode & S_IWOTH ? "write to that file" : "read that file, which holds a key");
     }
 }
 
@@ -325,6 +345,7 @@ int config_load(struct config *config, const char *file, const char *const *envi
     check_filter(config);
     check_database(config);
     warn_of_flags(config);
+    warn_of_keys(config);
     if (config->fault_count > 0) {
         return err_set(err, ERR_CONFIG, "the configuration has %u mistake%s", config->fault_count,
                        config->fault_count > 1 ? "s" : "");

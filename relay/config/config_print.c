@@ -7,7 +7,7 @@
 #include <strings.h>
 
 #include "base/printable.h"
-#include "postgres/pg.h"
+#include "postgres/pg_conninfo.h"
 
 enum { NAME_MAX_BYTES = 128, SHOWN_MAX_BYTES = 1 << 20 };
 
@@ -78,8 +78,12 @@ static void show_value(const struct option_set *set, size_t at, struct text *out
         option_show_item(&shown, row, value->items[item]);
         text_add(out, item > 0 ? ", " : "");
         if (map) {
-            text_add_json(out, bytes_of(value->names[item]));
+            struct text name;
+            text_init(&name, SHOWN_MAX_BYTES);
+            option_show_name(&name, row, value, item);
+            text_add_json(out, bytes_of(text_get(&name)));
             text_add(out, ": ");
+            text_finish(&name);
         }
         text_add_json(out, bytes_of(text_get(&shown)));
         text_finish(&shown);

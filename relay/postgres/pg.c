@@ -371,43 +371,6 @@ const char *pg_text(const struct pg_rows *rows, size_t row, int column)
     return PQgetvalue(rows->result, (int)row, column);
 }
 
-void pg_describe(struct text *out, const char *conninfo)
-{
-    char *fault = NULL;
-    PQconninfoOption *options = PQconninfoParse(conninfo, &fault);
-    if (!options) {
-        text_add(out, "(unreadable)");
-        PQfreemem(fault);
-        return;
-    }
-    for (PQconninfoOption *option = options; option->keyword; option++) {
-        if (option->val && option->val[0] != '\0') {
-            bool secret = option->dispchar[0] == '*' || strstr(option->keyword, "pass") != NULL;
-            text_addf(out, "%s%s=%s", out->len > 0 ? " " : "", option->keyword, secret ? "***" : option->val);
-        }
-    }
-    PQconninfoFree(options);
-}
-
-static void remember(const PQconninfoOption *options)
-{
-    for (const PQconninfoOption *option = options; option && option->keyword; option++) {
-        if (option->val && option->dispchar[0] == '*') {
-            secrets_add(bytes_of(option->val));
-        }
-    }
-}
-
-void pg_remember_secrets(const char *conninfo)
-{
-    PQconninfoOption *options = conninfo ? PQconninfoParse(conninfo, NULL) : NULL;
-    PQconninfoOption *defaults = PQconndefaults();
-    remember(options);
-    remember(defaults);
-    PQconninfoFree(options);
-    PQconninfoFree(defaults);
-}
-
 int pg_library_version(void)
 {
     return PQlibVersion();

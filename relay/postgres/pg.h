@@ -94,12 +94,6 @@ const char *pg_text(const struct pg_rows *rows, size_t row, int column);
 /* Over a network to another host, by TCP without TLS or GSSAPI? */
 bool pg_is_in_clear(const struct pg *pg);
 
-/* conninfo without passwords, for people. */
-void pg_describe(struct text *out, const char *conninfo);
-
-/* Makes its passwords, and those of libpq's environment, known to base/secrets.h. */
-void pg_remember_secrets(const char *conninfo);
-
 int pg_library_version(void);
 
 #endif

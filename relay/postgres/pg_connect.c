@@ -4,7 +4,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/bytes.h"
 #include "base/clock.h"
+#include "base/secrets.h"
 #include "postgres/lookup.h"
 #include "postgres/pg.h"
 #include "postgres/pg_hosts.h"
@@ -144,6 +146,7 @@ static int open_host(struct pg *pg, const struct pg_options *options, const stru
     if (!pg->conn) {
         return err_set(err, ERR_INTERNAL, "out of memory");
     }
+    secrets_add(bytes_of(PQpass(pg->conn))); /* it may stand in a password file, or in that of a service */
     (void)PQsetNoticeReceiver(pg->conn, drop_notice, NULL);
     (void)PQsetErrorVerbosity(pg->conn, PQERRORS_VERBOSE);
     if (PQstatus(pg->conn) != CONNECTION_BAD) {

@@ -1,12 +1,10 @@
 #include "postgres/pg_hosts.h"
 
 #include <libpq-fe.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/bytes.h"
-#include "base/secrets.h"
+#include "postgres/pg_conninfo.h"
 
 /* ---- what the connection string and the environment say ---- */
 
@@ -18,39 +16,6 @@ static const char *find(const PQconninfoOption *options, const char *keyword)
         }
     }
     return NULL;
-}
-
-/* libpq quotes what it cannot read, which may be a piece of a password: only the name of an option is told.
- */
-static size_t told_length(const char *text)
-{
-    static const char option[] = "invalid connection option \"";
-    bool is_a_name = strncmp(text, option, sizeof option - 1) == 0;
-    size_t name_len = is_a_name ? strspn(text + sizeof option - 1, "abcdefghijklmnopqrstuvwxyz_") : 0;
-    return is_a_name ? sizeof option - 1 + name_len + 1 : strcspn(text, "\n\":");
-}
-
-/* A bare database name is not parsed at all: *options stays NULL. */
-static int parse(PQconninfoOption **options, const char *conninfo, struct err *err)
-{
-    if (!strchr(conninfo, '=') && !strstr(conninfo, "://")) {
-        return 0;
-    }
-    char *fault = NULL;
-    *options = PQconninfoParse(conninfo, &fault);
-    if (*options) {
-        return 0;
-    }
-    char line[300];
-    const char *text = !fault                                     ? "out of memory"
-                       : strncmp(fault, "missing \"=\"", 11) == 0 ? "there is a word without '='"
-                                                                  : fault;
-    secrets_copy(line, sizeof line, (struct bytes){text, told_length(text)});
-    PQfreemem(fault);
-    return err_set(err, ERR_CONFIG,
-                   "database: %s (in a URL, special characters of user name and password are "
-                   "written %%XX; in key=value, a value with spaces stands in single quotes)",
-                   line);
 }
 
 /* ---- lists ---- */
@@ -139,7 +104,7 @@ int pg_hosts_read(struct pg_hosts *hosts, const char *conninfo, struct err *err)
 {
     *hosts = (struct pg_hosts){.list = NULL};
     PQconninfoOption *options = NULL;
-    if (parse(&options, conninfo, err) != 0) {
+    if (pg_conninfo_parse(&options, conninfo, err) != 0) {
         return -1;
     }
     PQconninfoOption *defaults = PQconndefaults();

@@ -12,6 +12,7 @@
 #include "base/secrets.h"
 #include "fuzz.h"
 #include "postgres/pg.h"
+#include "postgres/pg_conninfo.h"
 #include "postgres/pg_hosts.h"
 
 enum { CONNINFO_BYTES = 2048, ANYWHERE = 5 };

@@ -1,6 +1,8 @@
 #include <criterion/criterion.h>
 #include <stdlib.h>
 
+#include "base/secrets.h"
+#include "postgres/pg_conninfo.h"
 #include "postgres/pg_hosts.h"
 
 static struct pg_hosts hosts;
@@ -128,4 +130,53 @@ Test(hosts, a_text_that_libpq_cannot_read_is_told)
     cr_expect_str_eq(err.text,
                      "database: there is a word without '=' (in a URL, special characters of user name and "
                      "password are written %XX; in key=value, a value with spaces stands in single quotes)");
+}
+
+static void expect_shown(const char *conninfo, const char *shown)
+{
+    struct text out;
+    text_init(&out, 4096);
+    pg_describe(&out, conninfo);
+    cr_expect_str_eq(text_get(&out), shown, "%s: %s", conninfo, text_get(&out));
+    text_finish(&out);
+}
+
+Test(hosts, a_url_of_which_a_piece_may_belong_to_its_password_is_refused_and_nothing_of_it_is_told)
+{
+    static const char *const ambiguous[] = {"postgres://app:p@SECRETWORD@127.0.0.1:1/x",
+                                            "postgres://app:p/SECRETWORD@127.0.0.1:1/x",
+                                            "postgresql://app:5432/SECRETWORD@h/x",
+                                            "postgres://app:S@h1:1,app:SECRETWORD@h2:1/x",
+                                            "postgres://app:p@SECRETWORD@h/x?connect_timeout=3",
+                                            "postgres://u@h/d@SECRETWORD"};
+    for (size_t at = 0; at < sizeof ambiguous / sizeof *ambiguous; at++) {
+        err_clear(&err);
+        cr_assert_eq(pg_hosts_read(&hosts, ambiguous[at], &err), -1, "%s", ambiguous[at]);
+        cr_expect_eq(err.class, ERR_CONFIG);
+        cr_expect(strstr(err.text, "it is not clear which '@' ends the password") &&
+                      !strstr(err.text, "SECRETWORD"),
+                  "%s", err.text);
+        pg_hosts_finish(&hosts);
+        expect_shown(ambiguous[at], "(unreadable)");
+    }
+}
+
+Test(hosts, a_url_with_one_at_sign_or_more_of_them_in_its_query_is_none_of_those)
+{
+    read_list("postgresql://u:p,w:x@a/d", 1, 0);
+    pg_hosts_finish(&hosts);
+    read_list("postgresql://u%40x:p%2Fw@a:1/d%40e?application_name=me@here", 1, 0);
+    pg_hosts_finish(&hosts);
+    read_list("postgresql:///d?host=@abstract", 1, 0);
+    pg_hosts_finish(&hosts);
+    read_list("host=a password=p@/w user=u@x", 1, 0);
+}
+
+Test(hosts, passwords_and_options_of_the_session_are_not_shown)
+{
+    expect_shown("host=h password=p options='-c some.token=t' application_name=a",
+                 "password=*** host=h options=*** application_name=a");
+    expect_shown("postgresql://u:p@h:5/d?sslpassword=s&sslkey=/key",
+                 "user=u password=*** dbname=d host=h port=5 "
+                 "sslkey=/key sslpassword=***");
 }
