@@ -167,7 +167,8 @@ static void http_interrupt(void *object)
     (void)pthread_mutex_unlock(&session->lock);
 }
 
-/* The URL without user and password, and the names of the header fields: values may be secrets. */
+/* The URL without user and password, and the names of the header fields, without those of http.headers:
+ * values may be secrets, and names pieces of them. */
 static void describe(const struct transfer *transfer, const char *url, char *out, size_t out_bytes)
 {
     const char *authority = strstr(url, "://");
@@ -185,9 +186,16 @@ static void describe(const struct transfer *transfer, const char *url, char *out
         size_t name_len = strcspn(field->data, ":;");
         bool sent =
             strcmp(field->data + name_len, ":") != 0; /* "NAME:" takes one away that curl would send */
-        used += sent ? (size_t)snprintf(out + used, out_bytes - used, "%s %.*s",
-                                        field == transfer->headers ? "" : ",", (int)name_len, field->data)
-                     : 0;
+        bool hidden =
+            request_is_configured(transfer->session->settings, (struct outbox_bytes){field->data, name_len});
+        used += sent && !hidden
+                    ? (size_t)snprintf(out + used, out_bytes - used, "%s %.*s",
+                                       field == transfer->headers ? "" : ",", (int)name_len, field->data)
+                    : 0;
+    }
+    size_t configured = transfer->session->settings->header_count;
+    if (configured > 0 && used < out_bytes) {
+        (void)snprintf(out + used, out_bytes - used, ", and %zu of http.headers", configured);
     }
 }
 

@@ -18,6 +18,7 @@ struct fields {
     const struct settings *settings;
     const struct outbox_message *message;
     struct curl_slist *list;
+    size_t configured;           /* the number of the entry of http.headers that is added; 0 = none */
     enum outbox_verdict verdict; /* UNSETTLED = nothing yet */
     char *reason;
 };
@@ -45,14 +46,18 @@ static void append(struct fields *fields, const char *line)
 static void add(struct fields *fields, struct outbox_bytes name, struct outbox_bytes value)
 {
     char line[FIELD_MAX_BYTES];
+    char number[32]; /* a configured name may be a piece of a secret that was divided at a comma */
+    (void)snprintf(number, sizeof number, "***%zu", fields->configured);
+    const char *shown = fields->configured > 0 ? number : name.ptr;
+    size_t shown_len = fields->configured > 0 ? strlen(number) : name.len;
     if (!field_name_is_valid(name)) {
         fail(fields, OUTBOX_REJECTED,
-             "the name of header '%.*s' is not one for HTTP: letters, digits and '-'", name.ptr, name.len);
+             "the name of header '%.*s' is not one for HTTP: letters, digits and '-'", shown, shown_len);
     } else if (!field_value_is_valid(value)) {
-        fail(fields, OUTBOX_REJECTED, "header '%.*s' holds a line break or another control character",
-             name.ptr, name.len);
+        fail(fields, OUTBOX_REJECTED, "header '%.*s' holds a line break or another control character", shown,
+             shown_len);
     } else if (name.len + value.len + 4 > sizeof line) {
-        fail(fields, OUTBOX_REJECTED, "header '%.*s' is longer than 16 KiB", name.ptr, name.len);
+        fail(fields, OUTBOX_REJECTED, "header '%.*s' is longer than 16 KiB", shown, shown_len);
     } else {
         bool blank = true;
         for (size_t at = 0; at < value.len && blank; at++) {
@@ -83,22 +88,23 @@ static void add_configured(struct fields *fields)
     const struct settings *settings = fields->settings;
     char value[TEMPLATE_MAX_BYTES];
     for (size_t at = 0; at < settings->header_count; at++) {
-        const char *name = settings->header_names[at];
         int len = settings->host->render(settings->host, settings->header_values[at], fields->message, value,
                                          sizeof value);
+        fields->configured = at + 1;
         if (len < 0) {
-            fail(fields, OUTBOX_REJECTED, "http.headers: '%.*s' cannot be filled with what this message has",
-                 name, strlen(name));
+            fail(fields, OUTBOX_REJECTED, "%.*s",
+                 "an entry of http.headers cannot be filled with what this message has", 68);
         } else {
-            add(fields, bytes_of(name), (struct outbox_bytes){value, (size_t)len});
+            add(fields, bytes_of(settings->header_names[at]), (struct outbox_bytes){value, (size_t)len});
         }
     }
+    fields->configured = 0;
     if (settings->authorization) {
         append(fields, settings->authorization);
     }
 }
 
-static bool is_configured(const struct settings *settings, struct outbox_bytes name)
+bool request_is_configured(const struct settings *settings, struct outbox_bytes name)
 {
     for (size_t at = 0; at < settings->header_count; at++) {
         if (field_is_named(name, settings->header_names[at])) {
@@ -114,7 +120,7 @@ static void add_of_message(struct fields *fields)
     for (size_t at = 0; at < message->header_count; at++) {
         const struct outbox_header *header = outbox_header_at(message, at);
         struct outbox_bytes name = header->name;
-        if (field_is_reserved(name) || is_configured(fields->settings, name)) {
+        if (field_is_reserved(name) || request_is_configured(fields->settings, name)) {
             fail(fields, OUTBOX_REJECTED, "header '%.*s' is not a message's to set over HTTP", name.ptr,
                  name.len);
         } else {

@@ -11,4 +11,7 @@
 enum outbox_verdict request_prepare(struct transfer *transfer, const struct outbox_message *message,
                                     int64_t timeout_ms, char reason[REASON_BYTES]);
 
+/* Is it the name of an entry of http.headers? */
+bool request_is_configured(const struct settings *settings, struct outbox_bytes name);
+
 #endif

@@ -109,6 +109,21 @@ static int check_templates(const struct settings *settings, struct outbox_error 
     return 0;
 }
 
+/* Else what stands there may be the beginning of a password that holds a '/', a '?' or a '#'. */
+static bool has_port_or_none(const char *authority, size_t len)
+{
+    const char *end = authority + len;
+    const char *host = authority;
+    for (const char *at = authority; at < end; at++) {
+        host = *at == '@' ? at + 1 : host;
+    }
+    const char *bracket = *host == '[' ? memchr(host, ']', (size_t)(end - host)) : NULL;
+    const char *from = bracket ? bracket : host;
+    const char *colon = memchr(from, ':', (size_t)(end - from));
+    return !colon || memchr(colon, '$', (size_t)(end - colon)) ||
+           colon + 1 + strspn(colon + 1, "0123456789") >= end;
+}
+
 /* "http" or "https" in front, and a host; what is behind may be anything until it is rendered. */
 static int check_url(struct settings *settings, struct outbox_error *error)
 {
@@ -122,6 +137,10 @@ static int check_url(struct settings *settings, struct outbox_error *error)
         return bad(error, "url", "must begin with https:// or http://");
     }
     size_t host_len = strcspn(authority + 3, "/?#");
+    if (!has_port_or_none(authority + 3, host_len)) {
+        return bad(error, "url",
+                   "its port is no number: special characters of user name and password are written %XX");
+    }
     for (size_t at = 0; at < host_len; at++) {
         if ((unsigned char)authority[3 + at] > 0x7e) {
             return bad(error, "url", "the host's name holds letters beyond ASCII: write it as xn--...");

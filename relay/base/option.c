@@ -263,15 +263,22 @@ int option_begin(struct option_set *set, int index, enum option_origin origin, c
     return 0;
 }
 
+static const char NAME_LETTERS[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.";
+
 int option_append(struct option_set *set, int index, const char *name, const char *text, struct err *err)
 {
     struct option_value *value = &set->values[index];
+    bool secret = set->table[index].flags & OUTBOX_OPT_SECRET;
     if (value->count == LIST_MAX_ITEMS) {
         return err_set(err, ERR_CONFIG, "more than %d entries", LIST_MAX_ITEMS);
     }
+    /* 'Authorization: Bearer ...', or what follows a comma within a value: a piece of it must be no name */
+    if (secret && name && (name[0] == '\0' || strspn(name, NAME_LETTERS) < strlen(name))) {
+        return err_set(err, ERR_CONFIG,
+                       "a name is none: letters, digits, '-', '_' and '.', then '=' or ': '");
+    }
     for (size_t at = 0; name && value->names && at < value->count; at++) {
         if (bytes_equal(bytes_of(value->names[at]), bytes_of(name))) {
-            bool secret = set->table[index].flags & OUTBOX_OPT_SECRET;
             return err_set(err, ERR_CONFIG, "'%s' stands there twice", secret ? "***" : name);
         }
     }
@@ -292,8 +299,9 @@ int option_append(struct option_set *set, int index, const char *name, const cha
     return 0;
 }
 
-/* "a,b,c" or "x=1,y=2". */
-static int append_all(struct option_set *set, int index, const char *text, struct err *err)
+/* "a,b,c" or "x=1,y=2", or each on a line of its own. */
+static int append_all(struct option_set *set, int index, const char *text, const char *separators,
+                      struct err *err)
 {
     bool map = set->table[index].type == OUTBOX_OPT_MAP;
     if (text[0] == (map ? '{' : '[')) {
@@ -303,7 +311,7 @@ static int append_all(struct option_set *set, int index, const char *text, struc
     char *copy = strdup(text);
     char *rest = copy;
     int result = copy ? 0 : err_set(err, ERR_INTERNAL, "out of memory");
-    for (char *item = NULL; result == 0 && (item = strsep(&rest, ",")) != NULL;) {
+    for (char *item = NULL; result == 0 && (item = strsep(&rest, separators)) != NULL;) {
         char *equals = map ? strchr(item, '=') : NULL;
         if (item[0] == '\0') {
             continue;
@@ -338,12 +346,18 @@ int option_assign(struct option_set *set, int index, const char *text, enum opti
         return -1;
     }
     if (!scalar) {
-        return append_all(set, index, text, err);
+        return append_all(set, index, text, ",", err);
     }
     struct option_value *value = &set->values[index];
     value->number = number;
     value->text = strdup(text);
     return value->text ? 0 : err_set(err, ERR_INTERNAL, "out of memory");
+}
+
+int option_assign_lines(struct option_set *set, int index, const char *text, enum option_origin origin,
+                        const char *place, struct err *err)
+{
+    return option_begin(set, index, origin, place, err) == 0 ? append_all(set, index, text, "\r\n", err) : -1;
 }
 
 const struct option_value *option_get(const struct option_set *set, const char *name)
@@ -382,6 +396,17 @@ void option_show_item(struct text *out, const struct outbox_option *row, const c
     }
 }
 
+void option_show_name(struct text *out, const struct outbox_option *row, const struct option_value *value,
+                      size_t at)
+{
+    bool divided = value->origin != OPTION_FILE || value->apart; /* by us, at marks that a value may hold */
+    if (row->flags & OUTBOX_OPT_SECRET && divided) {
+        text_addf(out, "***%zu", at + 1);
+    } else {
+        text_add(out, value->names[at]);
+    }
+}
+
 void option_show(struct text *out, const struct outbox_option *row, const struct option_value *value)
 {
     if (!value->is_set) {
@@ -395,7 +420,8 @@ void option_show(struct text *out, const struct outbox_option *row, const struct
     for (size_t at = 0; at < value->count; at++) {
         text_add(out, at > 0 ? ", " : "");
         if (value->names) {
-            text_addf(out, "%s: ", value->names[at]);
+            option_show_name(out, row, value, at);
+            text_add(out, ": ");
         }
         option_show_item(out, row, value->items[at]);
     }

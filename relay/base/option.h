@@ -58,6 +58,10 @@ size_t option_distance(const char *a, const char *b);
 int option_assign(struct option_set *set, int index, const char *text, enum option_origin origin,
                   const char *place, struct err *err) MUST_CHECK;
 
+/* A LIST or MAP, an entry on each line. */
+int option_assign_lines(struct option_set *set, int index, const char *text, enum option_origin origin,
+                        const char *place, struct err *err) MUST_CHECK;
+
 /* Begins a LIST or MAP anew; option_append then adds its items (name NULL for a LIST). */
 int option_begin(struct option_set *set, int index, enum option_origin origin, const char *place,
                  struct err *err) MUST_CHECK;
@@ -75,6 +79,10 @@ int option_parse_bytes(const char *text, int64_t *out_bytes, struct err *err) MU
 
 /* A value as people may see it: secrets and the credentials of URLs are replaced by ***. */
 void option_show(struct text *out, const struct outbox_option *row, const struct option_value *value);
+
+/* The name of an entry of a MAP, likewise: those of a secret one are told where YAML divided it. */
+void option_show_name(struct text *out, const struct outbox_option *row, const struct option_value *value,
+                      size_t at);
 
 /* One item of a LIST or MAP, likewise. */
 void option_show_item(struct text *out, const struct outbox_option *row, const char *item);

@@ -222,13 +222,15 @@ void secrets_show_url(struct text *out, const char *url)
 
 /* ---- what others say ---- */
 
-/* How much at `at` is a secret; 0 if none begins there. */
+/* How much at `at` is a secret, or the beginning of one at the text's end, which somebody may have cut; 0 if
+ * none begins there. */
 static size_t secret_at(struct bytes text, size_t at)
 {
-    for (size_t one = 0; one < count; one++) {
-        if (secrets[one].len <= text.len - at &&
-            memcmp(text.ptr + at, secrets[one].ptr, secrets[one].len) == 0) {
-            return secrets[one].len;
+    size_t left = text.len - at;
+    for (size_t one = 0; one < count && left >= MIN_BYTES; one++) {
+        size_t len = secrets[one].len < left ? secrets[one].len : left;
+        if (memcmp(text.ptr + at, secrets[one].ptr, len) == 0) {
+            return len;
         }
     }
     return 0;

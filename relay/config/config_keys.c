@@ -194,14 +194,15 @@ static void assign_from_file(struct config *config, struct option_set *set, int 
 {
     struct err err = {0};
     struct file_content content;
-    bool many = set->table[index].type == OUTBOX_OPT_LIST || set->table[index].type == OUTBOX_OPT_MAP;
+    bool list = set->table[index].type == OUTBOX_OPT_LIST;
+    bool map = set->table[index].type == OUTBOX_OPT_MAP;
     if (!read_secret(config, &content, path, key, place) || !content.bytes) {
         return;
     }
-    for (char *at = content.bytes; many && (at = strpbrk(at, "\r\n")) != NULL;) {
+    for (char *at = content.bytes; list && (at = strpbrk(at, "\r\n")) != NULL;) {
         *at = ','; /* an entry on each line */
     }
-    if (option_assign(set, index, content.bytes, origin, place, &err) != 0) {
+    if ((map ? option_assign_lines : option_assign)(set, index, content.bytes, origin, place, &err) != 0) {
         config_fault(config, place, "%s: what that file holds is not valid here", key);
     }
     set->values[index].apart = true;

@@ -1,4 +1,5 @@
 #include <criterion/criterion.h>
+#include <string.h>
 
 #include "base/option.h"
 
@@ -11,6 +12,7 @@ static const struct outbox_option table[] = {
     {"list", OUTBOX_OPT_LIST, OUTBOX_OPT_URL, "a,b", NULL, 0, 0, ""},
     {"map", OUTBOX_OPT_MAP, 0, NULL, NULL, 0, 0, ""},
     {"secret", OUTBOX_OPT_STRING, OUTBOX_OPT_SECRET, NULL, NULL, 0, 0, ""},
+    {"headers", OUTBOX_OPT_MAP, OUTBOX_OPT_SECRET, NULL, NULL, 0, 0, ""},
     {0},
 };
 
@@ -101,6 +103,49 @@ Test(option, secrets_are_shown_as_stars)
     option_show(&out, &table[option_find(&set, "secret")], option_get(&set, "secret"));
     cr_expect_str_eq(text_get(&out), "***");
     text_finish(&out);
+    option_set_finish(&set);
+}
+
+static void expect_headers(const struct option_set *set, const char *shown)
+{
+    struct text out;
+    text_init(&out, 200);
+    option_show(&out, &table[option_find(set, "headers")], option_get(set, "headers"));
+    cr_expect_str_eq(text_get(&out), shown);
+    text_finish(&out);
+}
+
+Test(option, names_in_a_secret_mapping_are_shown_where_yaml_divided_it)
+{
+    struct option_set set;
+    struct err err = {0};
+    cr_assert_eq(option_set_init(&set, "", table, 0, &err), 0);
+    int index = option_find(&set, "headers");
+    cr_assert_eq(option_assign(&set, index, "Cookie=sid=abc,hunter2=x", OPTION_FLAG, "-o", &err), 0);
+    expect_headers(&set, "{***1: ***, ***2: ***}");
+    cr_assert_eq(option_assign_lines(&set, index, "A=1,B=2\r\n\nC=3\n", OPTION_FILE, "f", &err), 0);
+    set.values[index].apart = true;
+    expect_headers(&set, "{***1: ***, ***2: ***}");
+    cr_expect_str_eq(option_get(&set, "headers")->items[0], "1,B=2");
+    cr_expect_str_eq(option_get(&set, "headers")->names[1], "C");
+    cr_assert_eq(option_begin(&set, index, OPTION_FILE, "f:1:2", &err), 0);
+    cr_assert_eq(option_append(&set, index, "X-Key", "hunter2", &err), 0);
+    expect_headers(&set, "{X-Key: ***}");
+    option_set_finish(&set);
+}
+
+Test(option, what_is_no_name_in_a_secret_mapping_is_refused_and_not_told)
+{
+    static const char *const bad[] = {"Authorization: Bearer hunter2=", "=hunter2", "hunter2 =x",
+                                      "hunter2/=x"};
+    struct option_set set;
+    struct err err = {0};
+    cr_assert_eq(option_set_init(&set, "", table, 0, &err), 0);
+    for (size_t at = 0; at < sizeof bad / sizeof *bad; at++) {
+        err_clear(&err);
+        cr_expect_eq(option_assign(&set, option_find(&set, "headers"), bad[at], OPTION_FLAG, "-o", &err), -1);
+        cr_expect(strstr(err.text, "a name is none") && !strstr(err.text, "hunter2"), "%s", err.text);
+    }
     option_set_finish(&set);
 }
 

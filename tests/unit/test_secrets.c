@@ -25,6 +25,17 @@ Test(secrets, what_others_say_is_copied_without_them)
     expect_copy("hunter2", "hunter2");
 }
 
+Test(secrets, the_beginning_of_one_at_the_end_of_a_text_is_one_that_somebody_cut)
+{
+    secrets_add(bytes_of("sk_live_0123456789"));
+    expect_copy("you sent sk_live_0123456789", "you sent ***");
+    expect_copy("you sent sk_live_012345678", "you sent ***");
+    expect_copy("you sent sk_l", "you sent ***");
+    expect_copy("you sent sk_", "you sent sk_");
+    expect_copy("you sent sk_live_01 and more", "you sent sk_live_01 and more");
+    secrets_clear();
+}
+
 Test(secrets, short_ones_are_left_alone)
 {
     secrets_add(bytes_of("abc"));
