@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 static bool has_only_this_member(gid_t id, const char *user)
@@ -43,6 +44,15 @@ static bool is_private_group(gid_t id, uid_t owner)
     return is_private;
 }
 
+/* Has it entries for more than its owner, its group and all others? Then the group's bits of its mode are a
+ * mask, and say nothing of whose right to write it is (acl(5), CORRESPONDENCE BETWEEN ACL ENTRIES AND FILE
+ * PERMISSION BITS). */
+static bool has_access_list(const char *part)
+{
+    ssize_t bytes = lgetxattr(part, "system.posix_acl_access", NULL, 0);
+    return bytes > 0 || (bytes < 0 && errno != ENODATA && errno != ENOTSUP);
+}
+
 static int check_part(const char *part, const struct stat *status, struct err *err)
 {
     const char *what = S_ISDIR(status->st_mode) ? "directory" : "file";
@@ -51,7 +61,8 @@ static int check_part(const char *part, const struct stat *status, struct err *e
         return err_set(err, ERR_CONFIG, "%s %s belongs to user %u: chown it to root or to the relay's user",
                        what, part, (unsigned)status->st_uid);
     }
-    bool by_group = (status->st_mode & S_IWGRP) && !is_private_group(status->st_gid, status->st_uid);
+    bool by_group = (status->st_mode & S_IWGRP) &&
+                    (has_access_list(part) || !is_private_group(status->st_gid, status->st_uid));
     if ((by_group || (status->st_mode & S_IWOTH)) && !sticky) {
         return err_set(err, ERR_CONFIG, "%s %s may be written by others (mode %04o): chmod go-w it", what,
                        part, (unsigned)status->st_mode & 07777U);

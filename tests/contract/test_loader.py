@@ -165,6 +165,21 @@ def test_a_group_with_another_member_may_not(of_rabbitmq, tmp_path):
     assert done.returncode == 78 and refused in done.stderr, done.stderr
 
 
+ACL_WITH_NOBODY = struct.pack("<I", 2) + b"".join(struct.pack("<HHI", tag, rights, identity) for tag, rights, identity in [
+    (0x01, 7, 0xffffffff), (0x02, 6, 65534), (0x04, 5, 0xffffffff), (0x10, 7, 0xffffffff), (0x20, 5, 0xffffffff)])  # user, user nobody, group, mask, other
+
+
+@pytest.mark.parametrize("what", ["sample.so", ""])
+def test_nor_may_somebody_whom_an_access_control_list_names(of_rabbitmq, what):
+    directory, show, as_root = of_rabbitmq
+    path = os.path.join(directory, what) if what else directory
+    assert show().returncode == 0
+    subprocess.run([*as_root, "python3", "-c", "import os, sys; os.setxattr(sys.argv[1], 'system.posix_acl_access', bytes.fromhex(sys.argv[2]))",
+                    path, ACL_WITH_NOBODY.hex()], check=True)
+    done = show()
+    assert done.returncode == 78 and f"{path} may be written by others (mode 0775)" in done.stderr, done.stderr
+
+
 def test_a_file_of_somebody_else_is_refused(own_directory, trace):
     path = traced(own_directory, trace)
     as_root = [] if os.geteuid() == 0 else ["sudo"]
