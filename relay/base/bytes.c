@@ -1,9 +1,14 @@
 #include "base/bytes.h"
 
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+#include "base/clock.h"
 
 struct bytes bytes_of(const char *text)
 {
@@ -15,13 +20,62 @@ bool bytes_equal(struct bytes a, struct bytes b)
     return a.len == b.len && (a.len == 0 || memcmp(a.ptr, b.ptr, a.len) == 0);
 }
 
+static uint64_t hash_key[2]; /* of this process */
+
+static void make_hash_key(void)
+{
+    if (getrandom(hash_key, sizeof hash_key, GRND_NONBLOCK) != (ssize_t)sizeof hash_key) {
+        hash_key[0] = (uint64_t)clock_now_ms() << 20 ^ (uint64_t)getpid(); /* early at boot */
+        hash_key[1] = (uint64_t)(uintptr_t)&hash_key;
+    }
+}
+
+static uint64_t rotate(uint64_t word, unsigned bits)
+{
+    return word << bits | word >> (64 - bits);
+}
+
+static void sip_rounds(uint64_t v[4], unsigned rounds)
+{
+    for (unsigned round = 0; round < rounds; round++) {
+        v[0] += v[1];
+        v[2] += v[3];
+        v[1] = rotate(v[1], 13) ^ v[0];
+        v[3] = rotate(v[3], 16) ^ v[2];
+        v[0] = rotate(v[0], 32) + v[3];
+        v[2] += v[1];
+        v[3] = rotate(v[3], 21) ^ v[0];
+        v[1] = rotate(v[1], 17) ^ v[2];
+        v[2] = rotate(v[2], 32);
+    }
+}
+
+/* SipHash-1-3 (Aumasson and Bernstein, "SipHash: a fast short-input PRF"). */
 uint64_t bytes_hash(struct bytes view)
 {
-    uint64_t hash = 0xcbf29ce484222325u;
-    for (size_t at = 0; at < view.len; at++) {
-        hash = (hash ^ (unsigned char)view.ptr[at]) * 0x100000001b3u;
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    (void)pthread_once(&once, make_hash_key);
+    uint64_t v[4] = {hash_key[0] ^ UINT64_C(0x736f6d6570736575), hash_key[1] ^ UINT64_C(0x646f72616e646f6d),
+                     hash_key[0] ^ UINT64_C(0x6c7967656e657261), hash_key[1] ^ UINT64_C(0x7465646279746573)};
+    size_t at = 0;
+    uint64_t word = 0;
+    for (; at + sizeof word <= view.len; at += sizeof word) {
+        memcpy(&word, view.ptr + at, sizeof word);
+        v[3] ^= word;
+        sip_rounds(v, 1);
+        v[0] ^= word;
     }
-    return hash;
+    word = 0;
+    if (at < view.len) {
+        memcpy(&word, view.ptr + at, view.len - at);
+    }
+    word ^= (uint64_t)view.len << 56;
+    v[3] ^= word;
+    sip_rounds(v, 1);
+    v[0] ^= word;
+    v[2] ^= 0xff;
+    sip_rounds(v, 3);
+    return v[0] ^ v[1] ^ v[2] ^ v[3];
 }
 
 void text_init(struct text *text, size_t max_bytes)

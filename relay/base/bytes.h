@@ -18,7 +18,7 @@ struct bytes {
 struct bytes bytes_of(const char *text);
 bool bytes_equal(struct bytes a, struct bytes b);
 
-/* FNV-1a, for hash tables inside the process only: not stable over versions. */
+/* For hash tables inside the process only: its key is new in each, so that nobody can choose names for it. */
 uint64_t bytes_hash(struct bytes view);
 
 /*
