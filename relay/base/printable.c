@@ -40,14 +40,17 @@ static uint32_t code_point(struct bytes view, size_t at, size_t length)
 }
 
 /* C0, DEL and C1 (ECMA-48), line and paragraph separators, what turns the direction (UAX 9, UTS 55), and what
- * has no shape. The joiners U+200C and U+200D stay: words of many languages need them. */
+ * has no shape: fillers, blanks, selectors of variants. The joiners U+200C and U+200D stay: words of many
+ * languages need them. */
 static bool is_hidden(uint32_t code)
 {
     static const struct {
         uint32_t first;
         uint32_t last;
-    } ranges[] = {{0x7F, 0x9F},     {0xAD, 0xAD},     {0x61C, 0x61C},   {0x200B, 0x200B}, {0x200E, 0x200F},
-                  {0x2028, 0x202E}, {0x2060, 0x206F}, {0xFEFF, 0xFEFF}, {0xFFF9, 0xFFFB}, {0xE0000, 0xE007F}};
+    } ranges[] = {{0x7F, 0x9F},     {0xAD, 0xAD},     {0x34F, 0x34F},     {0x61C, 0x61C},    {0x115F, 0x1160},
+                  {0x17B4, 0x17B5}, {0x180B, 0x180F}, {0x200B, 0x200B},   {0x200E, 0x200F},  {0x2028, 0x202E},
+                  {0x2060, 0x206F}, {0x2800, 0x2800}, {0x3164, 0x3164},   {0xFE00, 0xFE0F},  {0xFEFF, 0xFEFF},
+                  {0xFFA0, 0xFFA0}, {0xFFF9, 0xFFFB}, {0xE0000, 0xE007F}, {0xE0100, 0xE01EF}};
     if (code < 0x7F) {
         return code < 0x20;
     }

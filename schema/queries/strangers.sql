@@ -11,7 +11,7 @@ WITH heads AS (
 ), locks AS (
   SELECT pid, locktype, relation, mode, classid, database, transactionid::text::bigint AS xid, virtualtransaction FROM pg_locks WHERE granted
 ), sessions AS (
-  SELECT pid, format('process %s (%s, user %s)', pid, coalesce(nullif(application_name, ''), 'no application name'), coalesce(usename, 'nobody')) AS name,
+  SELECT pid, format('process %s (%s, user %I)', pid, coalesce(quote_literal(nullif(application_name, '')), 'no application name'), coalesce(usename, 'nobody')) AS name,
     floor(extract(epoch FROM clock_timestamp() - xact_start))::bigint AS age_s, backend_xmin IS NOT NULL AS has_snapshot,
     format('SELECT pg_terminate_backend(%s)', pid) AS remedy
   FROM pg_stat_activity a
@@ -20,7 +20,7 @@ WITH heads AS (
       OR (application_name NOT LIKE 'outbox-relay%'
         AND NOT EXISTS (SELECT FROM pg_locks l WHERE l.pid = a.pid AND l.locktype = 'relation' AND l.relation = 'outbox.paused_now'::regclass)))
 ), prepared AS (
-  SELECT l.virtualtransaction, format('prepared transaction %s (user %s)', gid, owner) AS name,
+  SELECT l.virtualtransaction, format('prepared transaction %I (user %I)', gid, owner) AS name,
     floor(extract(epoch FROM clock_timestamp() - prepared))::bigint AS age_s, format('ROLLBACK PREPARED %L, or COMMIT PREPARED,', gid) AS remedy
   FROM pg_prepared_xacts p JOIN locks l ON l.pid IS NULL AND l.locktype = 'transactionid' AND l.xid = p.transaction::text::bigint
   WHERE p.database = current_database()
@@ -31,7 +31,7 @@ WITH heads AS (
 ), lockers AS (
   SELECT DISTINCT h.what, h.seq, h.channel, o.name, o.age_s, o.remedy FROM heads h JOIN holders o ON o.locktype = 'transactionid' AND o.xid = h.locker
 )
-SELECT 1 AS badness, format('the first %s (seq %s, channel %s) is locked by %s%s: %s ends it', what, seq, channel, name,
+SELECT 1 AS badness, format('the first %s (seq %s, channel %I) is locked by %s%s: %s ends it', what, seq, channel, name,
     coalesce(format(', for %s s', age_s), ''), remedy) AS sentence
 FROM lockers WHERE coalesce(age_s, 5) >= 5
 UNION ALL

@@ -195,7 +195,7 @@ def test_who_has_locked_the_first_retry_is_named(database):
 def test_a_prepared_transaction_that_has_locked_the_first_row_is_named_and_how_it_ends(database):
     database.fill(3)
     open_one(database, LOCK_HEAD, "PREPARE TRANSACTION 'left over'").close()
-    line = told(database, "is locked by prepared transaction left over (user postgres)")
+    line = told(database, "is locked by prepared transaction \"left over\" (user postgres)")
     assert "ROLLBACK PREPARED 'left over', or COMMIT PREPARED, ends it" in line[0], line
     database.run("ROLLBACK PREPARED 'left over'")
 

@@ -180,7 +180,7 @@ def test_who_takes_the_lanes_of_the_order_is_named_whatever_he_calls_himself(emp
     empty.run("SELECT outbox.publish('a', 't', '{}', key => 'k')")
     oid = empty.value("SELECT 'outbox.message'::regclass::oid::int")
     as_mallory(mallory, "SET application_name = 'outbox-relay/shop'", f"SELECT pg_advisory_lock({oid}, lane) FROM generate_series(0, 3) lane")
-    named = f"process {mallory.info.backend_pid} (outbox-relay/shop, user {mallory.info.user})"
+    named = f"process {mallory.info.backend_pid} ('outbox-relay/shop', user {mallory.info.user})"
     remedy = f"SELECT pg_terminate_backend({mallory.info.backend_pid}) ends it"
     running = start("-b", "null", "-d", empty.conninfo, "-o", "order=key")
     running.await_log("somebody stands in the way", 40)

@@ -200,10 +200,10 @@ def test_a_stranger_who_has_locked_the_first_message_is_named(database, start):
         running = start("-d", database.conninfo, "-b", "null")
         wait_until(lambda: database.left() == 1, what="the others")
         running.await_log("somebody stands in the way", 40)
-        assert f"process {pid} (a forgotten psql, user postgres)" in running.log()
+        assert f"process {pid} ('a forgotten psql', user postgres)" in running.log()
         wait_until(lambda: "IN THE WAY: the first message that waits" in said("status", "-d", database.conninfo)[1], what="status")
         _, text = said("status", "-d", database.conninfo)
-        assert f"process {pid} (a forgotten psql, user postgres)" in text and f"pg_terminate_backend({pid})" in text and "OK:" not in text, text
+        assert f"process {pid} ('a forgotten psql', user postgres)" in text and f"pg_terminate_backend({pid})" in text and "OK:" not in text, text
         assert any(str(pid) in one for one in json.loads(relay("status", "--json", "-d", database.conninfo).stdout)["strangers"])
         done = relay("drain", "-q", "-b", "null", "-d", database.conninfo)
         assert done.returncode == 75 and f"process {pid}" in done.stderr, done.stderr

@@ -52,7 +52,11 @@ static const struct {
     {"\xE2\x81\xA6\xE2\x81\xA9", "\\u2066\\u2069"}, /* bidi isolates */
     {"\xEF\xBB\xBF", "\\ufeff"},
     {"\xEF\xBF\xB9", "\\ufff9"},
-    {"\xF3\xA0\x81\x81", "\\udb40\\udc41"}, /* a tag, which nobody sees */
+    {"\xCD\x8F", "\\u034f"},                                           /* what joins, and has no shape */
+    {"\xE3\x85\xA4\xE1\x85\x9F\xEF\xBE\xA0", "\\u3164\\u115f\\uffa0"}, /* Hangul's fillers */
+    {"\xE1\xA0\x8E\xE2\xA0\x80", "\\u180e\\u2800"},
+    {"\xEF\xB8\x8F\xF3\xA0\x84\x80", "\\ufe0f\\udb40\\udd00"}, /* selectors of variants */
+    {"\xF3\xA0\x81\x81", "\\udb40\\udc41"},                    /* a tag, which nobody sees */
     {"\x9b"
      "2J",
      "\xEF\xBF\xBD"
