@@ -21,8 +21,8 @@ void secrets_add_url(const char *url);
  * segment and the query says at all, but for ${...}: services put tokens there. */
 void secrets_show_url(struct text *out, const char *url);
 
-/* printable_copy() of `from`, with "***" in place of each secret, of what follows "Basic " or "Bearer ", and of
- * four bytes or more of a secret with which the text ends. */
+/* printable_copy() of `from`, with "***" in place of each secret, of what follows "Basic " or "Bearer ", and
+ * of four bytes or more of a secret with which the text ends. */
 void secrets_copy(char *out, size_t out_bytes, struct bytes from);
 
 /* Overwrites and forgets them all: at the program's end. */
