@@ -14,7 +14,7 @@
 #include "base/metrics.h"
 #include "base/wake.h"
 #include "machine/breaker.h"
-#include "machine/channels.h"
+#include "channels/channels.h"
 #include "machine/health.h"
 #include "machine/suspect.h"
 #include "machine/verdict.h"

@@ -149,12 +149,16 @@ def test_a_circle_of_calls_between_files_is_found(tree):
 
 
 def test_what_the_drawing_allows_and_nothing_uses_is_found(tree):
+    page = tree / "relay" / "README.md"
+    page.write_text(re.sub(r"(?m)^(\| 5 \| `kit/` .*)\|$", r"\1`message` `postgres` |", page.read_text()))
     build = compiled(tree, {"relay/base/log.c": "int in_log(void) { return 0; }",
                             "relay/kit/kit.c": "int in_log(void); int in_kit(void) { return in_log(); }"})
+    include(tree, "relay/kit/scaffold.h", "message/batch.h")
     code, said = judge(tree, build)
     assert code == 1
-    assert "room kit: the drawing lets it use plugin/, but it calls nothing there" in said
+    assert "room kit: the drawing lets it use postgres/, but it calls nothing there" in said
     assert "room kit: the drawing lets it use base/" not in said
+    assert "room kit: the drawing lets it use message/" not in said, "a header is of use, too"
 
 
 def test_a_build_without_objects_proves_nothing(tree):

@@ -12,7 +12,7 @@
 #include "base/clock.h"
 #include "base/wake.h"
 #include "machine/breaker.h"
-#include "machine/channels.h"
+#include "channels/channels.h"
 #include "machine/health.h"
 #include "machine/suspect.h"
 #include "store/mark.h"

@@ -6,7 +6,7 @@
 
 #include "base/clock.h"
 #include "failing.h"
-#include "machine/channels.h"
+#include "channels/channels.h"
 #include "message/batch.h"
 
 enum { ROWS = 7 };

@@ -3,7 +3,7 @@
 #include <string.h>
 
 #include "base/clock.h"
-#include "machine/channels.h"
+#include "channels/channels.h"
 
 static struct channels *channels;
 static struct text resting;

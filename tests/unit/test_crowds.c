@@ -2,7 +2,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "machine/channels.h"
+#include "channels/channels.h"
 
 static struct channels *channels;
 static struct text resting;

@@ -1,5 +1,6 @@
 /*
- * channels_state - what is known of each channel, and the table of them. For channels*.c only.
+ * channels_state - what is known of each channel, the table of them, and the steps that live in files of
+ * their own. For this room only.
  *
  * Everything here is read and written under the lock.
  */
@@ -9,7 +10,7 @@
 #include <pthread.h>
 
 #include "base/backoff.h"
-#include "machine/channels.h"
+#include "channels/channels.h"
 
 /* MAX_RESTING: fewer than it remembers, so that bad channels, however many, leave room for the evidence of
  * good ones; what has none, and does not rest, is forgotten first. */
@@ -127,9 +128,39 @@ static inline struct bytes channel_name(const struct channel *channel)
     return (struct bytes){channel->name, channel->name_len};
 }
 
+/* ---- channels.c ---- */
+
 struct channel *channels_find(struct channels *channels, struct bytes name);
 
 /* NULL when memory is short, or when more channels rest than we care to know. */
 struct channel *channels_find_or_add(struct channels *channels, struct bytes name, int64_t now_ms);
+
+/* Of a batch's next row, when `last` is that of the row before it: neighbours are often of one channel. NULL
+ * if it is not known, and there is no room for those that have neither worked nor failed: what is remembered
+ * of the others is worth more. */
+struct channel *channels_find_next(struct channels *channels, const struct row *row, struct channel *last,
+                                   int64_t now_ms);
+
+/* ---- channels_lists.c: text[] literals; "{}" also where memory is short: half a literal is none ---- */
+
+enum listed { LIST_RESTING, LIST_ON_HOLD, LIST_ON_HOLD_BUT_TURN, LIST_ON_HOLD_AND_CROWDS };
+
+/* When the first of them may be tried: see channels_on_hold(). */
+int64_t channels_list(struct channels *channels, enum listed what, int64_t now_ms, struct text *out);
+
+/* Those that have worked: and do not rest; and are not on hold, with and without those that crowd. */
+enum named { NAME_AWAKE, NAME_FREE, NAME_FREE_BUT_CROWDS };
+
+/* How many; the same ones in the same order where all find room: the mark of such claims is worth something
+ * then. Else each has its turn. */
+size_t channels_list_named(struct channels *channels, enum named what, int64_t now_ms, struct text *out);
+
+/* Those whose turn it is. */
+bool channels_list_turn(const struct channels *channels, struct text *out);
+
+void channels_list_nobody(struct text *out);
+
+/* When the next turn may begin. While a group rests, there is none: what works is claimed by its name. */
+int64_t channels_next_turn(const struct channels *channels);
 
 #endif
