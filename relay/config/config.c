@@ -39,7 +39,7 @@ static const struct outbox_option core_options[] = {
     {"batch.max_messages", OUTBOX_OPT_INT, 0, "500", NULL, 1, 10000, "messages in one transaction"},
     {"batch.max_bytes", OUTBOX_OPT_BYTES, 0, "8MiB", NULL, 1, 1 << 30,
      "payload in one transaction; one message always fits"},
-    {"batch.max_message_bytes", OUTBOX_OPT_BYTES, 0, "128MiB", NULL, 1, 1 << 30,
+    {"batch.max_message_bytes", OUTBOX_OPT_BYTES, 0, "128MiB", NULL, 1, 256 << 20,
      "a larger message becomes a dead letter, without being loaded"},
     WAIT("poll.min", "5ms", 1, 60000, "first wait when the outbox is empty"),
     WAIT("poll.max", "1s", 1, 60000, "longest wait when the outbox is empty"),

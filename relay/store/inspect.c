@@ -56,8 +56,8 @@ int inspect_promote(struct pg *pg, int64_t max_bytes, int64_t lanes, int64_t *pr
     char mask[NUMBER_BYTES];
     (void)snprintf(bytes, sizeof bytes, "%lld", (long long)max_bytes);
     (void)snprintf(mask, sizeof mask, "%lld", (long long)lanes - 1);
-    const char *const values[] = {"1000", bytes, lanes > 0 ? mask : NULL};
-    if (limits_query(pg, sql_promote, 3, values, &rows, deadline_ms, err) != 0) {
+    const char *const values[] = {"1000", bytes, lanes > 0 ? mask : NULL, ""};
+    if (limits_query(pg, sql_promote, 4, values, &rows, deadline_ms, err) != 0) {
         return -1;
     }
     *promoted = pg_number(rows, 0, 0, 0);

@@ -21,7 +21,7 @@ enum {
 };
 
 static const char *const migrations[] = {sql_0001_outbox, sql_0002_paused_now, sql_0003_pause_patterns,
-                                         sql_0004_subscriber_owner};
+                                         sql_0004_subscriber_owner, sql_0005_bounds};
 enum { NEWEST = sizeof migrations / sizeof migrations[0] };
 
 int schema_newest(void)
@@ -250,6 +250,27 @@ static int in_transaction(struct pg *pg, schema_waits *waits, int (*work)(struct
     return -1;
 }
 
+/* The same, again and again while somebody else holds a lock on one of the tables: to wait for it would make
+ * all others wait. */
+static int when_quiet(struct pg *pg, schema_waits *waits, int (*work)(struct pg *, void *, struct err *),
+                      void *context, struct err *err)
+{
+    int64_t give_up_ms = clock_now_ms() + TRY_FOR_MS;
+    while (in_transaction(pg, waits, work, context, err) != 0) {
+        bool locked = strcmp(err->sqlstate, "55P03") == 0 || strcmp(err->sqlstate, "40P01") == 0;
+        if (!locked || clock_now_ms() >= give_up_ms) {
+            return locked
+                       ? err_prefix(
+                             err, "somebody is always in a transaction on the outbox: try when it is quieter")
+                       : -1;
+        }
+        err_clear(err);
+        static const struct timespec pause = {.tv_nsec = PAUSE_NS};
+        (void)nanosleep(&pause, NULL);
+    }
+    return 0;
+}
+
 static int grant(struct pg *pg, void *context, struct err *err)
 {
     (void)context;
@@ -262,7 +283,7 @@ static int grant(struct pg *pg, void *context, struct err *err)
 int schema_migrate(struct pg *pg, schema_waits *waits, struct schema_report *report, struct err *err)
 {
     *report = (struct schema_report){0};
-    if (in_transaction(pg, waits, apply, report, err) != 0) {
+    if (when_quiet(pg, waits, apply, report, err) != 0) {
         return -1;
     }
     report->after = NEWEST;
@@ -373,18 +394,8 @@ int schema_set_order(struct pg *pg, const struct schema_order *order, schema_wai
     if (schema_check_lanes(order, err) != 0) {
         return -1;
     }
-    int64_t give_up_ms = clock_now_ms() + TRY_FOR_MS;
-    while (in_transaction(pg, waits, change_order, &change, err) != 0) {
-        bool locked = strcmp(err->sqlstate, "55P03") == 0 || strcmp(err->sqlstate, "40P01") == 0;
-        if (!locked || clock_now_ms() >= give_up_ms) {
-            return locked
-                       ? err_prefix(
-                             err, "somebody is always in a transaction on the outbox: try when it is quieter")
-                       : -1;
-        }
-        err_clear(err);
-        static const struct timespec pause = {.tv_nsec = PAUSE_NS};
-        (void)nanosleep(&pause, NULL);
+    if (when_quiet(pg, waits, change_order, &change, err) != 0) {
+        return -1;
     }
     *changed = change.changed;
     return 0;

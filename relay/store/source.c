@@ -29,6 +29,7 @@ int source_open(struct source **out, const struct source_options *options, int s
     text_init(&source->paused, SOURCE_PAUSED_MAX_BYTES);
     text_add(&source->paused, "{}");
     text_init(&source->paused_patterns, SOURCE_PAUSED_MAX_BYTES);
+    text_init(&source->promote_from, CHANNEL_MAX_BYTES);
     text_add(&source->paused_patterns, "{}");
     source_put_number(source->max_message, options->max_message_bytes);
     source_put_number(source->idle_timeout, options->transaction_ms);
@@ -55,6 +56,7 @@ void source_close(struct source *source)
         pg_close(source->pg);
         text_finish(&source->paused);
         text_finish(&source->paused_patterns);
+        text_finish(&source->promote_from);
         free(source);
     }
 }

@@ -18,6 +18,8 @@
 enum { PROMOTE_AGAIN_MS = 1000, PROMOTE_DOUBLINGS = 6 };
 enum { CURSORS_MAX_BYTES = 24 * SCHEMA_MAX_LANES };
 
+static const char PROMOTED_AT_ONCE[] = "1000";
+
 static size_t limit_of(const struct source *source, const struct source_request *request)
 {
     bool bounded = !request->of_few && source->limit < request->max_messages;
@@ -237,9 +239,10 @@ static int send_promote(struct source *source, struct err *err)
 {
     char max_bytes[NUMBER_BYTES];
     source_put_number(max_bytes, source->options.max_bytes);
-    const char *const promote[] = {"1000", max_bytes, source->options.ordered ? source->mask : NULL};
+    const char *const promote[] = {PROMOTED_AT_ONCE, max_bytes, source->options.ordered ? source->mask : NULL,
+                                   text_get(&source->promote_from)};
     if (source_send_begin(source, err) != 0 ||
-        pg_send(source->pg, sql_promote, 3, promote, false, err) != 0) {
+        pg_send(source->pg, sql_promote, 4, promote, false, err) != 0) {
         return -1;
     }
     return pg_send(source->pg, "COMMIT", 0, NULL, false, err);
@@ -333,6 +336,8 @@ static int read_promoted(struct source *source, struct err *err)
     }
     atomic_store(&source->options.promotion->failures, 0);
     source->promoted = (size_t)pg_number(rows, 0, 0, 0);
+    text_clear(&source->promote_from);
+    text_add_bytes(&source->promote_from, pg_value(rows, 0, 1));
     pg_rows_free(rows);
     return source_skip_answers(source, 1, err);
 }

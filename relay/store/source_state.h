@@ -16,7 +16,8 @@ enum {
     ANSWER_WITHIN_MS = 15000,
     STATEMENTS_MS = 60000,
     NUMBER_BYTES = 24,
-    SOURCE_PAUSED_MAX_BYTES = 256 << 10
+    SOURCE_PAUSED_MAX_BYTES = 256 << 10,
+    CHANNEL_MAX_BYTES = 1024 /* of its name; the schema's limit is 255 */
 };
 
 /* The key at which the last walk over a lane ended, by the hashes of the index: the next one begins behind
@@ -48,6 +49,7 @@ struct source {
     struct text paused_patterns; /* and of the patterns */
     bool promotes;               /* the claim on its way tries to */
     size_t promoted;             /* by the last claim */
+    struct text promote_from;    /* channel behind which the next ones have their turn to be promoted */
     uint64_t random;             /* state of the numbers that lanes are chosen by */
     struct walk walks[WALKS]; /* of claims for whatever comes, and for named channels: these go past others */
     struct schema_order order; /* as it was when we connected */

@@ -1,7 +1,7 @@
 -- Who holds the lock under which migrate works, and how to end him; anybody may take it, and need not be a migrate. A row at most.
 SELECT CASE WHEN a.pid IS NOT NULL THEN
     format('process %s (%s, user %I%s): SELECT pg_terminate_backend(%s) ends it', a.pid, coalesce(quote_literal(nullif(a.application_name, '')), 'no application name'),
-           coalesce(a.usename, 'nobody'), coalesce(format(', for %s s', floor(extract(epoch FROM clock_timestamp() - a.xact_start))), ''), a.pid)
+           coalesce(a.usename, 'nobody'), coalesce(', for ' || floor(extract(epoch FROM clock_timestamp() - a.xact_start)) || ' s', ''), a.pid)
   ELSE coalesce((SELECT format('prepared transaction %I (user %I): ROLLBACK PREPARED %L, or COMMIT PREPARED, ends it', gid, owner, gid)
                  FROM pg_prepared_xacts p JOIN pg_locks t ON t.pid IS NULL AND t.locktype = 'transactionid' AND t.transactionid = p.transaction
                  WHERE t.virtualtransaction = l.virtualtransaction LIMIT 1),

@@ -32,7 +32,7 @@ WITH heads AS (
   SELECT DISTINCT h.what, h.seq, h.channel, o.name, o.age_s, o.remedy FROM heads h JOIN holders o ON o.locktype = 'transactionid' AND o.xid = h.locker
 )
 SELECT 1 AS badness, format('the first %s (seq %s, channel %I) is locked by %s%s: %s ends it', what, seq, channel, name,
-    coalesce(format(', for %s s', age_s), ''), remedy) AS sentence
+    coalesce(', for ' || age_s || ' s', ''), remedy) AS sentence
 FROM lockers WHERE coalesce(age_s, 5) >= 5
 UNION ALL
 SELECT DISTINCT 2, format('rows of outbox.%s are locked by %s, for %s s; the first %s may be one of them: %s ends it', h.table_name, o.name, o.age_s, h.what, o.remedy)

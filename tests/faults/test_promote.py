@@ -1,5 +1,7 @@
 """Delayed messages that become due: with a seq that nobody overtakes, in pieces that no limit ends, and never in front of what waits elsewhere."""
 import json
+import os
+import re
 import signal
 import threading
 import time
@@ -133,3 +135,67 @@ def test_a_lane_that_somebody_else_holds_keeps_a_drain_from_saying_that_all_is_g
     stranger.close()
     assert relay("drain", "-q", "-b", "null", "-d", ordered.conninfo, "-o", "order=key").returncode == 0
     assert ordered.left() + ordered.value("SELECT count(*) FROM outbox.scheduled") == 0
+
+
+# ---- a turn for each channel ----
+
+def promote(database, behind="", lanes=None):
+    """What one claim does, and where the next goes on."""
+    with open(os.path.join(os.path.dirname(__file__), "../../schema/queries/promote.sql"), encoding="utf-8") as file:
+        sql = re.sub(r"--.*", "", file.read())
+    values = {"1": 1000, "2": 8 << 20, "3": lanes, "4": behind}
+    sql = re.sub(r"\$(\d+)", lambda match: f"%({match.group(1)})s", sql)
+    with database.connection.cursor() as cursor:
+        cursor.execute(sql, values)
+        return cursor.fetchone()
+
+
+def delay(database, channel, count, size=10, key=None):
+    database.run("SELECT outbox.publish_bytes(%s, 't', convert_to(repeat('x', %s), 'UTF8'), key => %s, delay => '0') FROM generate_series(1, %s)",
+                 channel, size, key, count)
+
+
+def moved(database):
+    return dict(database.run("SELECT channel, count(*) FROM outbox.message GROUP BY channel"))
+
+
+@pytest.mark.parametrize("mode, key", [("none", None), ("key", "k")])
+@pytest.mark.parametrize("count, size", [(30000, 10), (12, LARGE)], ids=["many", "large"])
+def test_one_channel_whose_delayed_messages_are_due_does_not_keep_another_from_its_turn(database, mode, key, count, size):
+    assert relay("migrate", "--order", mode, "-d", database.conninfo).returncode == 0
+    delay(database, "flood", count, size, key)
+    delay(database, "honest", 20, key=key)
+    promote(database, lanes=63 if key else None)
+    first = moved(database)
+    assert first["honest"] >= 2 and 0 < first["flood"] < count, first
+
+
+def test_of_very_many_channels_each_has_its_turn_and_a_giant_waits_for_none(database):
+    """100 channels, each with three messages of which two fill a claim, and one that is small: each claim goes on where the last one ended."""
+    for number in range(100):
+        delay(database, f"flood {number:02}", 3, 6 << 20)
+    delay(database, "honest", 1)
+    behind, seen = "", []
+    for _ in range(120):
+        count, behind = promote(database, behind)
+        seen.append(behind)
+        assert count > 0
+        if "honest" in moved(database):
+            break
+    assert seen[:3] == ["flood 00", "flood 01", "flood 02"] and len(seen) == 100, seen
+    assert max(moved(database).values()) <= 2
+
+
+@pytest.mark.parametrize("mode", ["none", "key"])
+def test_of_one_channel_the_first_that_are_due_go_first(database, mode):
+    """In order, a key's delayed messages get their seqs as they fell due, also where others are looked at first."""
+    assert relay("migrate", "--order", mode, "-d", database.conninfo).returncode == 0
+    delay(database, "a", 3, LARGE, "k")
+    delay(database, "a", 1500, 10, "k")
+    delay(database, "b", 40, 10, "k")
+    for turn in range(20):
+        if not promote(database, "", 63 if mode == "key" else None)[0]:
+            break
+    assert turn >= 2 and database.value("SELECT count(*) FROM outbox.scheduled") == 0
+    assert database.value("SELECT count(*) FROM (SELECT seq, lag(seq) OVER (PARTITION BY channel ORDER BY created_at) AS before FROM outbox.message) s"
+                          " WHERE seq < before") == 0

@@ -11,7 +11,7 @@ import shadows
 from harness import Database, relay, wait_until
 
 SCHEMA = os.path.join(shadows.ROOT, "schema")
-FILES = ("0001_outbox.sql", "0002_paused_now.sql", "0003_pause_patterns.sql", "0004_subscriber_owner.sql", "roles.sql", "grants.sql", "order_key.sql", "order_none.sql")
+FILES = ("0001_outbox.sql", "0002_paused_now.sql", "0003_pause_patterns.sql", "0004_subscriber_owner.sql", "0005_bounds.sql", "roles.sql", "grants.sql", "order_key.sql", "order_none.sql")
 
 
 @pytest.fixture
@@ -202,7 +202,7 @@ def test_who_takes_the_lock_of_migrate_is_named_and_migrate_goes_on_without_him(
     assert f"SELECT pg_terminate_backend({pid}) ends it" in running.log() and empty.value("SELECT to_regclass('outbox.message') IS NULL")
     empty.run(f"SELECT pg_terminate_backend({pid})")
     assert running.wait() == 0
-    assert "schema outbox migrated from version 0 to 4" in running.output()
+    assert "schema outbox migrated from version 0 to 5" in running.output()
 
 
 def test_who_shares_the_lock_of_migrate_or_has_prepared_it_is_named_too(empty, mallory, start):

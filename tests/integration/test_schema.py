@@ -5,11 +5,12 @@ import os
 import re
 import subprocess
 import threading
+import time
 
 import psycopg2
 import pytest
 
-from harness import DATABASE, Database, relay
+from harness import DATABASE, Database, Relay, relay
 
 
 @pytest.fixture
@@ -22,9 +23,9 @@ def empty():
 def test_migrate_installs_once_and_is_idempotent(empty):
     first = relay("migrate", "-d", empty.conninfo)
     second = relay("migrate", "-d", empty.conninfo)
-    assert (first.returncode, first.stdout) == (0, "schema outbox migrated from version 0 to 4\n")
-    assert (second.returncode, second.stdout) == (0, "schema outbox is up to date (version 4)\n")
-    assert empty.run("SELECT version, relay_version IS NOT NULL FROM outbox.schema_version") == [(1, True), (2, True), (3, True), (4, True)]
+    assert (first.returncode, first.stdout) == (0, "schema outbox migrated from version 0 to 5\n")
+    assert (second.returncode, second.stdout) == (0, "schema outbox is up to date (version 5)\n")
+    assert empty.run("SELECT version, relay_version IS NOT NULL FROM outbox.schema_version") == [(1, True), (2, True), (3, True), (4, True), (5, True)]
 
 
 def test_several_migrations_at_once_all_succeed(empty):
@@ -32,7 +33,7 @@ def test_several_migrations_at_once_all_succeed(empty):
         done = list(threads.map(lambda _: relay("migrate", "-d", empty.conninfo), range(6)))
     assert [d.returncode for d in done] == [0] * 6, [d.stderr for d in done]
     assert sum("from version 0" in d.stdout for d in done) == 1
-    assert empty.value("SELECT count(*) FROM outbox.schema_version") == 4
+    assert empty.value("SELECT count(*) FROM outbox.schema_version") == 5
 
 
 def test_dry_run_changes_nothing_and_prints_sql_that_psql_runs(empty):
@@ -43,17 +44,51 @@ def test_dry_run_changes_nothing_and_prints_sql_that_psql_runs(empty):
         ["psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", empty.conninfo], input=dry.stdout, text=True, capture_output=True, check=False
     )
     assert psql.returncode == 0, psql.stderr
-    assert relay("migrate", "-d", empty.conninfo).stdout == "schema outbox is up to date (version 4)\n"
+    assert relay("migrate", "-d", empty.conninfo).stdout == "schema outbox is up to date (version 5)\n"
 
 
 def test_the_sql_files_run_in_psql_as_they_are(empty):
     schema = os.path.join(os.path.dirname(__file__), "../../schema")
-    for name in ("0001_outbox.sql", "0002_paused_now.sql", "0003_pause_patterns.sql", "0004_subscriber_owner.sql", "roles.sql", "grants.sql", "order_key.sql", "order_none.sql"):
+    for name in ("0001_outbox.sql", "0002_paused_now.sql", "0003_pause_patterns.sql", "0004_subscriber_owner.sql", "0005_bounds.sql", "roles.sql", "grants.sql", "order_key.sql", "order_none.sql"):
         psql = subprocess.run(
             ["psql", "-X", "-q", "-1", "-v", "ON_ERROR_STOP=1", "-v", "mask=63", "-f", os.path.join(schema, name), empty.conninfo],
             text=True, capture_output=True, check=False,
         )
         assert psql.returncode == 0, psql.stderr
+
+
+def with_version_4(empty):
+    names = ("0001_outbox.sql", "0002_paused_now.sql", "0003_pause_patterns.sql", "0004_subscriber_owner.sql")
+    schema = os.path.join(os.path.dirname(__file__), "../../schema")
+    subprocess.run(["psql", "-X", "-q", "-1", "-v", "ON_ERROR_STOP=1", *(word for name in names for word in ("-f", os.path.join(schema, name))), empty.conninfo], check=True)
+
+
+def test_an_upgrade_sets_aside_what_is_larger_than_any_message_may_be(empty):
+    with_version_4(empty)
+    empty.run("SELECT outbox.publish_bytes('a', word, convert_to(repeat('x', (256 << 20) + 1), 'UTF8'), delay => CASE word WHEN 'delayed' THEN interval '1 h' END)"
+              " FROM unnest(ARRAY['waits', 'delayed']) word")
+    empty.run("SELECT outbox.publish('a', 'small', '{}')")
+    done = relay("migrate", "-d", empty.conninfo)
+    assert (done.returncode, done.stdout) == (0, "schema outbox migrated from version 4 to 5\n"), done.stderr
+    assert empty.run("SELECT type, bytes, reason, last_error FROM outbox.dead_letter ORDER BY type") == [
+        ("delayed", (256 << 20) + 3, "rejected", "larger than 256 MiB"), ("waits", (256 << 20) + 3, "rejected", "larger than 256 MiB")]
+    assert empty.run("SELECT type FROM outbox.message") == [("small",)] and empty.value("SELECT count(*) FROM outbox.scheduled") == 0
+
+
+def test_an_upgrade_waits_for_a_transaction_on_the_outbox_and_makes_nobody_wait(empty):
+    with_version_4(empty)
+    slow = empty.connect(autocommit=False)
+    slow.cursor().execute("SELECT outbox.publish('a', 'b', '{}')")
+    running = Relay("-d", empty.conninfo, command="migrate")
+    began, longest = time.monotonic(), 0
+    while time.monotonic() < began + 3:
+        at = time.monotonic()
+        empty.run("SELECT outbox.publish('a', 'b', '{}')")
+        longest = max(longest, time.monotonic() - at)
+    assert running.process.poll() is None and longest < 1.5, longest
+    slow.commit()
+    assert running.wait() == 0 and empty.value("SELECT max(version) FROM outbox.schema_version") == 5
+    running.close()
 
 
 def test_a_newer_schema_is_refused_with_a_sentence(database):
@@ -83,7 +118,7 @@ def test_a_plain_owner_without_createrole_migrates_and_is_told_the_rest(empty):
                 empty.run(f"ALTER ROLE outbox_{role} RENAME TO hidden_{role}")
         done = relay("migrate", "-d", empty.conninfo.replace("user=postgres", "user=plain_owner"))
         assert done.returncode == 0, done.stderr
-        assert "migrated from version 0 to 4" in done.stdout and "CREATE ROLE" in done.stdout and "GRANT" in done.stdout
+        assert "migrated from version 0 to 5" in done.stdout and "CREATE ROLE" in done.stdout and "GRANT" in done.stdout
         assert empty.value("SELECT count(*) FROM outbox.message") == 0
     finally:
         for role in ("producer", "relay", "consumer"):
@@ -159,6 +194,19 @@ def test_delayed_messages_wait_in_scheduled_and_ttl_sets_expires_at(database):
 def test_what_amqp_cannot_carry_fails_in_the_producers_transaction(database, call):
     with pytest.raises(psycopg2.errors.CheckViolation):
         database.run("SELECT " + call)
+
+
+@pytest.mark.parametrize("delay", [None, "1 h"])
+def test_more_than_a_statement_could_move_is_not_taken(database, delay):
+    database.run("SELECT outbox.publish_bytes('a', 't', convert_to(repeat('x', (256 << 20) - 2), 'UTF8'), delay => %s)", delay)  # and {} for its headers
+    with pytest.raises(psycopg2.errors.CheckViolation, match="_bytes_ck"):
+        database.run("SELECT outbox.publish_bytes('a', 't', convert_to(repeat('x', (256 << 20) + 1), 'UTF8'), delay => %s)", delay)
+
+
+def test_a_delay_below_zero_is_none(database):
+    """Else it would be due before all that others have delayed."""
+    database.run("SELECT outbox.publish('a', 'b', '{}', delay => '-10 years')")
+    assert database.value("SELECT due_at BETWEEN now() - interval '10 s' AND clock_timestamp() FROM outbox.scheduled")
 
 
 def test_seq_takes_the_xid_first_and_rises(database):
