@@ -15,6 +15,12 @@ static void warn(void *context, const char *hazard)
     output_line(stdout, "%s: warning: %s", part, hazard);
 }
 
+static void tell_members(void *context, const char *sentence)
+{
+    (void)context;
+    output_line(stdout, "roles: %s", sentence);
+}
+
 static int check_database(struct program *program, struct err *err)
 {
     struct pg *pg = NULL;
@@ -27,6 +33,9 @@ static int check_database(struct program *program, struct err *err)
     }
     if (result == 0) {
         result = inspect_foreign_objects(pg, warn, "schema", err);
+    }
+    if (result == 0) {
+        result = inspect_role_members(pg, tell_members, NULL, err);
     }
     if (result == 0 && program_is_ordered(program)) {
         result = inspect_order_hazards(pg, warn, "order", err);

@@ -6,6 +6,7 @@
 #include "base/output.h"
 #include "command/cli.h"
 #include "postgres/pg.h"
+#include "store/inspect.h"
 #include "store/limits.h"
 #include "store/schema.h"
 
@@ -114,6 +115,13 @@ static int set_order(struct pg *pg, const struct schema_order *order, struct err
     return 0;
 }
 
+/* Roles are the server's, and may have been there, with members, before this outbox was. */
+static void tell_members(void *context, const char *sentence)
+{
+    (void)context;
+    output_line(stderr, "outbox-relay: %s", sentence);
+}
+
 static int migrate(const char *conninfo, const struct schema_order *order, struct err *err)
 {
     const struct pg_options options = {conninfo, "outbox-relay migrate", -1};
@@ -125,6 +133,11 @@ static int migrate(const char *conninfo, const struct schema_order *order, struc
     }
     if (result == 0) {
         tell(&report);
+        result = report.before < report.after && report.roles_exist
+                     ? inspect_role_members(pg, tell_members, NULL, err)
+                     : 0;
+    }
+    if (result == 0) {
         result = order ? set_order(pg, order, err) : 0;
     }
     pg_close(pg);

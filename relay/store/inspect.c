@@ -90,8 +90,7 @@ int inspect_privileges(struct pg *pg, struct err *err)
     return result;
 }
 
-int inspect_strangers(struct pg *pg, void (*tell)(void *context, const char *sentence), void *context,
-                      int64_t deadline_ms, struct err *err)
+int inspect_strangers(struct pg *pg, inspect_tell *tell, void *context, int64_t deadline_ms, struct err *err)
 {
     struct pg_rows *rows = NULL;
     if (limits_query(pg, sql_strangers, 0, NULL, &rows, deadline_ms, err) != 0) {
@@ -114,16 +113,16 @@ int inspect_transaction(struct pg *pg, struct err *err)
     return limits_query(pg, "COMMIT", 0, NULL, NULL, deadline_ms, err);
 }
 
-int inspect_foreign_objects(struct pg *pg, void (*tell)(void *context, const char *sentence), void *context,
-                            struct err *err)
+/* Sentences hold names, which are others'. */
+static int tell_each(struct pg *pg, const char *sql, size_t count, const char *const *values,
+                     inspect_tell *tell, void *context, struct err *err)
 {
-    static const char *const values[] = {"f"};
     struct pg_rows *rows = NULL;
-    if (limits_query(pg, sql_foreign_objects, 1, values, &rows, clock_now_ms() + WITHIN_MS, err) != 0) {
+    if (limits_query(pg, sql, count, values, &rows, clock_now_ms() + WITHIN_MS, err) != 0) {
         return -1;
     }
     for (size_t at = 0; at < pg_rows_count(rows); at++) {
-        char clean[600];
+        char clean[1000];
         printable_copy(clean, sizeof clean, pg_value(rows, at, 0));
         tell(context, clean);
     }
@@ -131,18 +130,20 @@ int inspect_foreign_objects(struct pg *pg, void (*tell)(void *context, const cha
     return 0;
 }
 
-int inspect_order_hazards(struct pg *pg, void (*tell)(void *context, const char *hazard), void *context,
-                          struct err *err)
+int inspect_foreign_objects(struct pg *pg, inspect_tell *tell, void *context, struct err *err)
 {
-    struct pg_rows *rows = NULL;
-    if (limits_query(pg, sql_order_hazards, 0, NULL, &rows, clock_now_ms() + WITHIN_MS, err) != 0) {
-        return -1;
-    }
-    for (size_t at = 0; at < pg_rows_count(rows); at++) {
-        tell(context, pg_text(rows, at, 0));
-    }
-    pg_rows_free(rows);
-    return 0;
+    static const char *const values[] = {"f"};
+    return tell_each(pg, sql_foreign_objects, 1, values, tell, context, err);
+}
+
+int inspect_role_members(struct pg *pg, inspect_tell *tell, void *context, struct err *err)
+{
+    return tell_each(pg, sql_role_members, 0, NULL, tell, context, err);
+}
+
+int inspect_order_hazards(struct pg *pg, inspect_tell *tell, void *context, struct err *err)
+{
+    return tell_each(pg, sql_order_hazards, 0, NULL, tell, context, err);
 }
 
 /* ---- one message ---- */

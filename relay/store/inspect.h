@@ -27,6 +27,9 @@ struct inspect_left {
     int64_t awaited;       /* of `waiting`, those that were there at the start */
 };
 
+/* Is told one sentence, which is printable. */
+typedef void inspect_tell(void *context, const char *sentence);
+
 struct inspect_filter {
     const char *include; /* text[] literals of LIKE patterns; NULL = none */
     const char *exclude;
@@ -54,19 +57,21 @@ int inspect_privileges(struct pg *pg, struct err *err) MUST_CHECK;
 
 /* Sessions that are none of a relay's and stand in its way: tells each, one sentence with the fix; the worst
  * first. */
-int inspect_strangers(struct pg *pg, void (*tell)(void *context, const char *sentence), void *context,
-                      int64_t deadline_ms, struct err *err) MUST_CHECK;
+int inspect_strangers(struct pg *pg, inspect_tell *tell, void *context, int64_t deadline_ms,
+                      struct err *err) MUST_CHECK;
 
 /* Begins and ends a transaction as a relay does: a pooler may not let it. */
 int inspect_transaction(struct pg *pg, struct err *err) MUST_CHECK;
 
 /* What in the schema is not its owner's: tells each, one sentence. */
-int inspect_foreign_objects(struct pg *pg, void (*tell)(void *context, const char *sentence), void *context,
-                            struct err *err) MUST_CHECK;
+int inspect_foreign_objects(struct pg *pg, inspect_tell *tell, void *context, struct err *err) MUST_CHECK;
+
+/* Who may act as one of our roles, in this database and in others of its server: tells each role that
+ * somebody may, one sentence; superusers and this user are left out. */
+int inspect_role_members(struct pg *pg, inspect_tell *tell, void *context, struct err *err) MUST_CHECK;
 
 /* What endangers the order by key and is no reason to refuse: tells each, one sentence. */
-int inspect_order_hazards(struct pg *pg, void (*tell)(void *context, const char *hazard), void *context,
-                          struct err *err) MUST_CHECK;
+int inspect_order_hazards(struct pg *pg, inspect_tell *tell, void *context, struct err *err) MUST_CHECK;
 
 /* Where a message stands and what it waits for. */
 struct inspect_place {

@@ -266,6 +266,22 @@ def test_the_relay_role_can_drain_and_cannot_change_a_message(role_database):
     assert (check.returncode, check.stdout) == (0, "configuration: ok\ndatabase: ok\nbroker: ok\n")
 
 
+def test_who_may_act_as_one_of_our_roles_is_named_where_an_outbox_is_made_and_checked(empty):
+    """Roles are the server's: they may have been there before, with members of which nobody knew."""
+    known = f"a0_{empty.name}"
+    empty.run(f"CREATE ROLE {known} LOGIN; CREATE ROLE {known}_group IN ROLE outbox_relay ROLE {known}")
+    empty.run(f"CREATE ROLE {known}_admin LOGIN; GRANT outbox_relay TO {known}_admin WITH ADMIN OPTION")
+    try:
+        done = relay("migrate", "-d", empty.conninfo)
+        wanted = f"who may read and delete all messages, by role outbox_relay: {known}, {known}_admin (and let others in)"
+        assert done.returncode == 0 and f"outbox-relay: {wanted}" in done.stderr, done.stderr
+        assert wanted not in relay("migrate", "-d", empty.conninfo).stderr, "nothing was made"
+        done = relay("check", "--connect", "-b", "null", "-d", empty.conninfo)
+        assert done.returncode == 0 and f"roles: {wanted}" in done.stdout and f"{known}_group" not in done.stdout, done.stdout
+    finally:
+        empty.run(f"DROP ROLE {known}_admin, {known}_group, {known}")
+
+
 def test_accept_is_true_once_per_subscriber_and_never_null(role_database):
     identity = "11111111-1111-1111-1111-111111111111"
     call = f"SELECT outbox.accept('shipping', '{identity}'), outbox.accept('shipping', '{identity}'), outbox.accept('billing', '{identity}')"
