@@ -7,7 +7,8 @@
 
 enum { NO_LIMIT_FROM = 5000 /* rows; twice as many is more than a batch has */ };
 
-int channels_new(struct channels **out, int64_t rest_min_ms, int64_t rest_max_ms, struct err *err)
+int channels_new(struct channels **out, size_t asides, int64_t rest_min_ms, int64_t rest_max_ms,
+                 struct err *err)
 {
     struct channels *channels = calloc(1, sizeof *channels);
     if (!channels) {
@@ -16,6 +17,8 @@ int channels_new(struct channels **out, int64_t rest_min_ms, int64_t rest_max_ms
     (void)pthread_mutex_init(&channels->lock, NULL);
     backoff_init(&channels->backoff, rest_min_ms, rest_max_ms);
     channels->newcomers = NEWCOMERS_FIRST;
+    channels->asides_max = asides;
+    channels->quick_ms = INT64_MIN / 2;
     *out = channels;
     return 0;
 }
@@ -30,7 +33,8 @@ enum drop { DROP_UNPROVEN, DROP_WHAT_DOES_NOT_REST, DROP_ALL };
 
 static bool is_kept(const struct channel *channel, enum drop what, int64_t now_ms)
 {
-    bool held = channel->in_turn || channel->trying || channel_is_on_hold(channel, now_ms);
+    bool held = channel->in_turn || channel->trying || channel->slow_until_ms > now_ms ||
+                channel->retries_rest_until_ms > now_ms || channel_is_on_hold(channel, now_ms);
     return what != DROP_ALL && (held || (what == DROP_UNPROVEN && channel->confirmed_ms >= 0));
 }
 
@@ -113,6 +117,7 @@ bool channels_confirmed(struct channels *channels, struct bytes name, int64_t no
     if (channel) {
         channels->newcomers_answered += channel_is_new(channel);
         channel->confirmed_ms = now_ms;
+        channels->quick_ms = channel->slow_until_ms > now_ms ? channels->quick_ms : now_ms;
         channel->holds = 0;
         channel->refusals = 0;
         channel->isolated = false;

@@ -31,7 +31,9 @@ struct channel_news {
     unsigned again; /* how often a rest was not told since the last time */
 };
 
-int channels_new(struct channels **out, int64_t rest_min_ms, int64_t rest_max_ms, struct err *err) MUST_CHECK;
+/* asides: so many workers at most are busy with turns, and so many with retries. */
+int channels_new(struct channels **out, size_t asides, int64_t rest_min_ms, int64_t rest_max_ms,
+                 struct err *err) MUST_CHECK;
 void channels_free(struct channels *channels); /* accepts NULL */
 
 /* A message of it was confirmed: evidence, and the end of its backoff. True if a rest was told, and this is
@@ -61,6 +63,21 @@ void channels_grow(struct channels *channels, struct bytes channel);
  * destination could take nothing since the last confirm; 0 also where its messages are to tell. */
 size_t channels_allowance(struct channels *channels, struct bytes channel, unsigned *holds);
 
+/* A batch had to wait for its messages: the last answer came after took_ms, LONG_MS or more. `retries`: it
+ * was a batch of those; `beside_quick`: another channel of it worked and took a fourth of that at most. True
+ * if it is slow from now on: claimed in turns only, while others work that are not. */
+enum { CHANNELS_LONG_MS = 1000 };
+bool channels_took_long(struct channels *channels, struct bytes channel, int64_t took_ms, bool retries,
+                        bool its_own, int64_t now_ms);
+
+/* May retries be claimed now? Where they have taken long lately, turns count with them. True:
+ * channels_end_retries() when the batch is settled, or there is none. */
+bool channels_begin_retries(struct channels *channels, int64_t now_ms);
+void channels_end_retries(struct channels *channels);
+
+/* What a claim is for: rows of outbox.message without, with a key; retries. */
+enum channels_rows { ROWS_UNKEYED, ROWS_KEYED, ROWS_RETRIES, ROWS_KINDS };
+
 /*
  * Crowds: channels whose rows fill full claims. Messages are claimed in the order of their seq, so those of
  * others would wait until all that stand in front are gone, however many one producer has committed. After
@@ -78,20 +95,19 @@ bool channels_postpone_newcomers(struct channels *channels, struct batch *batch,
  * tried. */
 void channels_answered(struct channels *channels, struct bytes channel);
 
-/* Rows of an ordinary claim were postponed: newcomers crowd, whoever they are. `keyed`: of rows with a key.
- */
-void channels_see_newcomers(struct channels *channels, bool keyed, int64_t now_ms);
+/* Rows of an ordinary claim were postponed: newcomers crowd, whoever they are. */
+void channels_see_newcomers(struct channels *channels, enum channels_rows rows, int64_t now_ms);
 
 /* A claim came full: who crowds? `for_others`: it left out those that did. */
-void channels_see_full(struct channels *channels, const struct batch *batch, bool keyed, bool for_others,
-                       int64_t now_ms);
+void channels_see_full(struct channels *channels, const struct batch *batch, enum channels_rows rows,
+                       bool for_others, int64_t now_ms);
 
 /* True where this claim is for the others: one at a time, and not at once again after one that brought
  * nothing, or that took long. `left_out` is the list of those on hold and of those that crowd. Where
  * newcomers do, nobody has a list of them: then `only` has the names of those that work, in every other such
  * claim without those that crowd, and `left_out` is "{}"; else it is `only` that is "{}". */
-bool channels_take_others(struct channels *channels, bool keyed, int64_t now_ms, struct text *left_out,
-                          struct text *only);
+bool channels_take_others(struct channels *channels, enum channels_rows rows, int64_t now_ms,
+                          struct text *left_out, struct text *only);
 
 /* It brought so many rows; or it failed, whatever the reason. */
 void channels_others_claimed(struct channels *channels, size_t rows, int64_t now_ms);
@@ -126,10 +142,13 @@ void channels_tried(struct channels *channels, int64_t seq, int64_t now_ms);
  */
 int64_t channels_resting(struct channels *channels, int64_t now_ms, struct text *out);
 
+/* The same of those whose retries are not claimed: they rest, or their retries do. */
+void channels_without_retries(struct channels *channels, int64_t now_ms, struct text *out);
+
 /*
  * The same of those on hold: they rest, or their rest is over and nothing of them was confirmed since, so
- * that they wait for their turn. When the first of them may be tried: now, or later; CLOCK_NEVER_MS if that
- * is not known.
+ * that they wait for their turn; or they are slow, and claimed in turns only. When the first of them may be
+ * tried: now, or later; CLOCK_NEVER_MS if that is not known.
  */
 int64_t channels_on_hold(struct channels *channels, int64_t now_ms, struct text *out);
 
@@ -143,11 +162,11 @@ enum turn_view {
 
 /*
  * A turn of some of those that wait, of 64 at most: `left_out` is the list of those on hold without them;
- * where newcomers crowd, and would fill its claims, `only` has their names instead, as for
- * channels_take_others(). 0, and both as they were, if none waits, if another's turn is on, or if the last
- * was a moment ago: after a turn, four times its length (2 s at most) is for the channels that work, however
- * many others fail. Who took it ends it; after 2 s it is over, ended or not. Channels that have ever worked
- * and those that have not take turns.
+ * where newcomers crowd, and would fill its claims, or some of them are slow, `only` has their names instead,
+ * as for channels_take_others(). 0, and both as they were, if none waits, if another's turn is on, or if the
+ * last was a moment ago: after a turn, four times its length (2 s at most) is for the channels that work,
+ * however many others fail. Who took it ends it; after 2 s it is over, ended or not. Channels that have ever
+ * worked and those that have not take turns.
  */
 unsigned channels_take_turn(struct channels *channels, int64_t now_ms, struct text *left_out,
                             struct text *only);

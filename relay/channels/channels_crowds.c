@@ -53,8 +53,8 @@ static int64_t in_vain_ms(const struct others *others)
 static void expect_others(struct channels *channels, int64_t now_ms)
 {
     bool likely = others_worked(channels, now_ms);
-    for (size_t keyed = 0; keyed < 2; keyed++) {
-        struct others *others = &channels->others[keyed];
+    for (size_t rows = 0; rows < ROWS_KINDS; rows++) {
+        struct others *others = &channels->others[rows];
         others->in_vain = likely ? 0 : OTHERS_DOUBLINGS - 1;
         others->at_ms = likely ? now_ms : now_ms + in_vain_ms(others);
     }
@@ -109,7 +109,7 @@ static bool begins_to_crowd(const struct channels *channels, int64_t now_ms)
     return channels->last_crowd_ends_ms == 0 || now_ms - channels->last_crowd_ends_ms >= WORKED_MS;
 }
 
-void channels_see_newcomers(struct channels *channels, bool keyed, int64_t now_ms)
+void channels_see_newcomers(struct channels *channels, enum channels_rows rows, int64_t now_ms)
 {
     (void)pthread_mutex_lock(&channels->lock);
     bool began = begins_to_crowd(channels, now_ms);
@@ -117,15 +117,15 @@ void channels_see_newcomers(struct channels *channels, bool keyed, int64_t now_m
     if (channels->newcomers_until_ms > channels->last_crowd_ends_ms) {
         channels->last_crowd_ends_ms = channels->newcomers_until_ms;
     }
-    channels->others[keyed].next = true;
+    channels->others[rows].next = true;
     if (began) {
         expect_others(channels, now_ms);
     }
     (void)pthread_mutex_unlock(&channels->lock);
 }
 
-void channels_see_full(struct channels *channels, const struct batch *batch, bool keyed, bool for_others,
-                       int64_t now_ms)
+void channels_see_full(struct channels *channels, const struct batch *batch, enum channels_rows rows,
+                       bool for_others, int64_t now_ms)
 {
     (void)pthread_mutex_lock(&channels->lock);
     bool began = begins_to_crowd(channels, now_ms);
@@ -139,7 +139,7 @@ void channels_see_full(struct channels *channels, const struct batch *batch, boo
             crowd(channels, channel, for_others, now_ms);
         }
     }
-    channels->others[keyed].next = channels->others[keyed].next || !for_others;
+    channels->others[rows].next = channels->others[rows].next || !for_others;
     if (began && channels->last_crowd_ends_ms > now_ms) {
         expect_others(channels, now_ms);
     }
@@ -192,9 +192,10 @@ static int64_t wait_in_vain(const struct channels *channels, const struct others
 void channels_others_claimed(struct channels *channels, size_t rows, int64_t now_ms)
 {
     (void)pthread_mutex_lock(&channels->lock);
-    struct others *others = &channels->others[channels->others_keyed];
+    struct others *others = &channels->others[channels->others_rows];
     channels->others_on = false;
-    channels->others_came_ms = rows > 0 ? now_ms : channels->others_came_ms;
+    bool of_messages = channels->others_rows != ROWS_RETRIES;
+    channels->others_came_ms = rows > 0 && of_messages ? now_ms : channels->others_came_ms;
     channels->others_at_ms = now_ms + rest_of(channels, OTHERS_BOUND_MS, now_ms);
     others->at_ms = rows > 0 ? now_ms : now_ms + wait_in_vain(channels, others, now_ms);
     others->in_vain = rows > 0 ? 0 : others->in_vain + (others->in_vain < OTHERS_DOUBLINGS);
@@ -218,22 +219,25 @@ static bool name_others(struct channels *channels, struct others *others, int64_
            channels_list_named(channels, NAME_FREE, now_ms, only) > 0;
 }
 
-bool channels_take_others(struct channels *channels, bool keyed, int64_t now_ms, struct text *left_out,
-                          struct text *only)
+bool channels_take_others(struct channels *channels, enum channels_rows rows, int64_t now_ms,
+                          struct text *left_out, struct text *only)
 {
     (void)pthread_mutex_lock(&channels->lock);
-    struct others *others = &channels->others[keyed];
+    struct others *others = &channels->others[rows];
     bool theirs = others->next && !channels->others_on && now_ms >= others->at_ms &&
                   now_ms >= channels->others_at_ms && channels->last_crowd_ends_ms > now_ms;
     if (theirs) {
         others->next = false;
         channels->others_on = true;
-        channels->others_keyed = keyed;
+        channels->others_rows = rows;
         channels->others_began_ms = now_ms;
         channels_list_nobody(left_out);
         channels_list_nobody(only);
-        if (channels->newcomers_until_ms <= now_ms || !name_others(channels, others, now_ms, only)) {
-            (void)channels_list(channels, LIST_ON_HOLD_AND_CROWDS, now_ms, left_out);
+        bool by_name = rows != ROWS_RETRIES && channels->newcomers_until_ms > now_ms;
+        if (!by_name || !name_others(channels, others, now_ms, only)) {
+            (void)channels_list(channels,
+                                rows == ROWS_RETRIES ? LIST_RETRIES_REST_AND_CROWDS : LIST_ON_HOLD_AND_CROWDS,
+                                now_ms, left_out);
         }
     }
     (void)pthread_mutex_unlock(&channels->lock);

@@ -4,8 +4,8 @@
 #include "base/clock.h"
 #include "channels/channels_state.h"
 
-/* TURN_BOUND_MS: who takes longer has had it. */
-enum { TURN_BOUND_MS = 2000, NAMED_MAX = 4000 };
+/* TURN_BOUND_MS: who takes longer has had it. ASIDES_AGAIN_MS: an end of one of them may be seen so late. */
+enum { TURN_BOUND_MS = 2000, ASIDES_AGAIN_MS = 100, NAMED_MAX = 4000 };
 
 static void begin_list(struct text *out)
 {
@@ -37,13 +37,19 @@ static void list_name(struct text *out, const struct channel *channel)
     text_add_quoted(out, channel_name(channel));
 }
 
-static bool is_listed(const struct channel *channel, enum listed what, int64_t now_ms)
+static bool is_listed(const struct channels *channels, const struct channel *channel, enum listed what,
+                      int64_t now_ms)
 {
     bool rests = channel->rests_until_ms > now_ms;
-    bool waits = !rests && channel_is_on_hold(channel, now_ms);
+    bool waits = !rests && channel_is_apart(channels, channel, now_ms);
+    bool retries_rest = rests || channel->retries_rest_until_ms > now_ms;
     switch (what) {
     case LIST_RESTING:
         return rests;
+    case LIST_RETRIES_REST:
+        return retries_rest;
+    case LIST_RETRIES_REST_AND_CROWDS:
+        return retries_rest || channel->crowds_until_ms > now_ms;
     case LIST_ON_HOLD:
         return rests || waits;
     case LIST_ON_HOLD_BUT_TURN:
@@ -59,11 +65,13 @@ static int64_t earlier(int64_t one_ms, int64_t other_ms)
     return one_ms < other_ms ? one_ms : other_ms;
 }
 
-int64_t channels_next_turn(const struct channels *channels)
+int64_t channels_next_turn(const struct channels *channels, int64_t now_ms)
 {
     int64_t group_ms = channels->group_rests_until_ms;
     int64_t next_ms = channels->turn ? channels->turn_began_ms + TURN_BOUND_MS : channels->next_turn_ms;
-    return group_ms > next_ms ? group_ms : next_ms;
+    next_ms = group_ms > next_ms ? group_ms : next_ms;
+    int64_t again_ms = channels_asides_are_full(channels, now_ms) ? now_ms + ASIDES_AGAIN_MS : now_ms;
+    return again_ms > next_ms ? again_ms : next_ms;
 }
 
 /* When it may be tried again: at the end of its rest, or with the next turn. */
@@ -72,20 +80,22 @@ static int64_t next_try(const struct channels *channels, const struct channel *c
     if (channel->rests_until_ms > now_ms) {
         return channel->rests_until_ms;
     }
-    int64_t turn_ms = channel->trying ? CLOCK_NEVER_MS : channels_next_turn(channels);
+    int64_t turn_ms = channel->trying ? CLOCK_NEVER_MS : channels_next_turn(channels, now_ms);
     return turn_ms > now_ms ? turn_ms : now_ms;
 }
 
 int64_t channels_list(struct channels *channels, enum listed what, int64_t now_ms, struct text *out)
 {
     int64_t earliest_ms = CLOCK_NEVER_MS;
-    bool crowds = what == LIST_ON_HOLD_AND_CROWDS;
-    bool any = what == LIST_RESTING ? channels->last_rest_ends_ms > now_ms : channels->any_on_hold || crowds;
+    bool hold = what == LIST_ON_HOLD || what == LIST_ON_HOLD_BUT_TURN;
+    bool rest = what == LIST_RESTING || what == LIST_RETRIES_REST;
+    bool slow = what == LIST_RETRIES_REST && channels->slow_retries_until_ms > now_ms;
+    bool any = hold ? channels->any_on_hold : rest ? channels->last_rest_ends_ms > now_ms || slow : true;
     size_t count = 0;
     begin_list(out);
     for (size_t bucket = 0; bucket < BUCKETS && any; bucket++) {
         for (struct channel *channel = channels->buckets[bucket]; channel; channel = channel->next) {
-            if (is_listed(channel, what, now_ms)) {
+            if (is_listed(channels, channel, what, now_ms)) {
                 count++;
                 list_name(out, channel);
                 earliest_ms = earlier(earliest_ms, next_try(channels, channel, now_ms));
@@ -106,6 +116,13 @@ int64_t channels_resting(struct channels *channels, int64_t now_ms, struct text 
     return earliest_ms;
 }
 
+void channels_without_retries(struct channels *channels, int64_t now_ms, struct text *out)
+{
+    (void)pthread_mutex_lock(&channels->lock);
+    (void)channels_list(channels, LIST_RETRIES_REST, now_ms, out);
+    (void)pthread_mutex_unlock(&channels->lock);
+}
+
 int64_t channels_on_hold(struct channels *channels, int64_t now_ms, struct text *out)
 {
     (void)pthread_mutex_lock(&channels->lock);
@@ -114,9 +131,11 @@ int64_t channels_on_hold(struct channels *channels, int64_t now_ms, struct text 
     return earliest_ms;
 }
 
-static bool is_named(const struct channel *channel, enum named what, int64_t now_ms)
+static bool is_named(const struct channels *channels, const struct channel *channel, enum named what,
+                     int64_t now_ms)
 {
-    bool out = what == NAME_AWAKE ? channel->rests_until_ms > now_ms : channel_is_on_hold(channel, now_ms);
+    bool out =
+        what == NAME_AWAKE ? channel->rests_until_ms > now_ms : channel_is_apart(channels, channel, now_ms);
     bool crowds = what == NAME_FREE_BUT_CROWDS && channel->crowds_until_ms > now_ms;
     return channel->confirmed_ms >= 0 && !out && !crowds;
 }
@@ -130,7 +149,7 @@ size_t channels_list_named(struct channels *channels, enum named what, int64_t n
         channels->working_from = (first + at + 1) % BUCKETS;
         struct channel *channel = channels->buckets[(first + at) % BUCKETS];
         for (; channel && count < NAMED_MAX; channel = channel->next) {
-            if (is_named(channel, what, now_ms)) {
+            if (is_named(channels, channel, what, now_ms)) {
                 list_name(out, channel);
                 count++;
             }

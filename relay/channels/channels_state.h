@@ -32,25 +32,28 @@ struct channel {
     struct channel *next; /* in its bucket */
     int64_t confirmed_ms; /* last confirm; -1 = none */
     int64_t rests_until_ms;
-    unsigned holds;          /* in a row */
-    unsigned refusals;       /* since the last confirm */
-    size_t allowance;        /* rows in flight in one batch; 0 = no limit */
-    char *reason;            /* of its last rest */
-    int64_t told_ms;         /* when a rest was last told; -1 = never */
-    unsigned untold;         /* rests since then */
-    bool told;               /* the rest that it is in, or comes from, was */
-    bool isolated;           /* a message of it cost a session, and none was confirmed since */
-    bool other;              /* ... and since then it rested for another reason */
-    bool in_turn;            /* its turn is on, and the claim has not answered */
-    unsigned trying;         /* the turn that has rows of it in hand; 0 = none */
-    bool owed;               /* its turn came, and the batch was full before it: the next is its own */
-    bool waived;             /* its last rest was for what may be one message's own fault */
-    bool passed;             /* its turns brought nothing: claimed like any other until it is held again */
-    unsigned in_vain;        /* turns that brought nothing, since its last rest */
-    int64_t crowds_until_ms; /* left out of claims for the others until then, or of every other one */
-    unsigned crowded;        /* how often in a row it was found to crowd */
-    unsigned seen;           /* the full claim in which `rows` and `bytes` were counted */
-    unsigned tried_in;       /* the batch in which it was tried as a newcomer */
+    unsigned holds;        /* in a row */
+    unsigned refusals;     /* since the last confirm */
+    size_t allowance;      /* rows in flight in one batch; 0 = no limit */
+    char *reason;          /* of its last rest */
+    int64_t told_ms;       /* when a rest was last told; -1 = never */
+    unsigned untold;       /* rests since then */
+    bool told;             /* the rest that it is in, or comes from, was */
+    bool isolated;         /* a message of it cost a session, and none was confirmed since */
+    bool other;            /* ... and since then it rested for another reason */
+    bool in_turn;          /* its turn is on, and the claim has not answered */
+    unsigned trying;       /* the turn that has rows of it in hand; 0 = none */
+    bool owed;             /* its turn came, and the batch was full before it: the next is its own */
+    bool waived;           /* its last rest was for what may be one message's own fault */
+    bool passed;           /* its turns brought nothing: claimed like any other until it is held again */
+    unsigned in_vain;      /* turns that brought nothing, since its last rest */
+    int64_t took_long_ms;  /* when a batch last had to wait for it, and not for others; 0 = never */
+    int64_t slow_until_ms; /* claimed in turns only */
+    int64_t retries_rest_until_ms; /* its retries are left out */
+    int64_t crowds_until_ms;       /* left out of claims for the others until then, or of every other one */
+    unsigned crowded;              /* how often in a row it was found to crowd */
+    unsigned seen;                 /* the full claim in which `rows` and `bytes` were counted */
+    unsigned tried_in;             /* the batch in which it was tried as a newcomer */
     size_t rows;
     uint64_t bytes;
     size_t name_len;
@@ -78,13 +81,19 @@ struct channels {
     size_t resting;            /* of `count`, when last counted */
     int64_t count_again_ms;
     int64_t group_rests_until_ms;
-    unsigned group_holds; /* in a row */
-    bool limited;         /* a channel has had an allowance */
-    bool isolates;        /* one was isolated, ever */
-    bool any_on_hold;     /* when they were last listed, or since */
-    unsigned turn;        /* which is on; 0 = none */
+    unsigned group_holds;          /* in a row */
+    bool limited;                  /* a channel has had an allowance */
+    bool isolates;                 /* one was isolated, ever */
+    bool any_on_hold;              /* when they were last listed, or since */
+    int64_t quick_ms;              /* when one that is not slow was last confirmed */
+    int64_t slow_retries_until_ms; /* retries have taken long, lately */
+    size_t retries_on;             /* claims of retries under way, and turns */
+    size_t turns_on;
+    size_t asides_max; /* so many of both, that the others have workers, too */
+    unsigned turn;     /* which is on; 0 = none */
     unsigned last_turn;
     int64_t turn_began_ms;
+    bool turn_is_slow; /* some of it are */
     int64_t next_turn_ms;
     bool turn_of_proven; /* the next: they alternate with those of which nothing was ever confirmed */
     size_t turn_from[2]; /* buckets, of the unproven and of the proven */
@@ -100,9 +109,9 @@ struct channels {
     size_t newcomers_answered;
     unsigned newcomer_batches;
     int64_t newcomers_until_ms; /* they crowd until then */
-    struct others others[2];    /* without, with a key */
-    bool others_on;             /* a claim for the others is under way */
-    bool others_keyed;          /* for which of them */
+    struct others others[ROWS_KINDS];
+    bool others_on;                 /* a claim for the others is under way */
+    enum channels_rows others_rows; /* of which rows */
     int64_t others_began_ms;
     int64_t others_at_ms;   /* no claim is theirs before it */
     int64_t others_came_ms; /* when one last brought something; 0 = never */
@@ -121,6 +130,27 @@ static inline bool channel_is_new(const struct channel *channel)
 static inline bool channel_is_on_hold(const struct channel *channel, int64_t now_ms)
 {
     return channel->rests_until_ms > now_ms || (channel->holds > 0 && !channel->passed);
+}
+
+/* Slow beside others that are not: where all are, none is. */
+static inline bool channel_is_slow(const struct channels *channels, const struct channel *channel,
+                                   int64_t now_ms)
+{
+    return channel->slow_until_ms > now_ms && now_ms - channels->quick_ms < WORKED_MS;
+}
+
+/* No other turn may begin, so that there are workers for all else. */
+static inline bool channels_asides_are_full(const struct channels *channels, int64_t now_ms)
+{
+    bool slow = channels->slow_retries_until_ms > now_ms;
+    return channels->turns_on + (slow ? channels->retries_on : 0) >= channels->asides_max;
+}
+
+/* Ordinary claims leave it out. */
+static inline bool channel_is_apart(const struct channels *channels, const struct channel *channel,
+                                    int64_t now_ms)
+{
+    return channel_is_on_hold(channel, now_ms) || channel_is_slow(channels, channel, now_ms);
 }
 
 static inline struct bytes channel_name(const struct channel *channel)
@@ -143,7 +173,14 @@ struct channel *channels_find_next(struct channels *channels, const struct row *
 
 /* ---- channels_lists.c: text[] literals; "{}" also where memory is short: half a literal is none ---- */
 
-enum listed { LIST_RESTING, LIST_ON_HOLD, LIST_ON_HOLD_BUT_TURN, LIST_ON_HOLD_AND_CROWDS };
+enum listed {
+    LIST_RESTING,
+    LIST_RETRIES_REST,
+    LIST_ON_HOLD,
+    LIST_ON_HOLD_BUT_TURN,
+    LIST_ON_HOLD_AND_CROWDS,
+    LIST_RETRIES_REST_AND_CROWDS
+};
 
 /* When the first of them may be tried: see channels_on_hold(). */
 int64_t channels_list(struct channels *channels, enum listed what, int64_t now_ms, struct text *out);
@@ -161,6 +198,6 @@ bool channels_list_turn(const struct channels *channels, struct text *out);
 void channels_list_nobody(struct text *out);
 
 /* When the next turn may begin. While a group rests, there is none: what works is claimed by its name. */
-int64_t channels_next_turn(const struct channels *channels);
+int64_t channels_next_turn(const struct channels *channels, int64_t now_ms);
 
 #endif

@@ -9,13 +9,15 @@
 
 #include "channels/channels_state.h"
 
-/* TURN_REST: after a turn, so many times its own length is for the others. IN_VAIN_MAX: a claim in order
- * looks at some of the lanes only. */
-enum { TURN_REST = 4, TURN_REST_MAX_MS = 2000, IN_VAIN_MAX = 16 };
+/* TURN_REST: after a turn, so many times its own length is for the others; of those that are slow and work,
+ * TURN_REST_SLOW times, and SLOW_AGAIN_MS at least: the lanes of their rows may be in another's hands.
+ * IN_VAIN_MAX: a claim in order looks at some of the lanes only. */
+enum { TURN_REST = 4, TURN_REST_SLOW = 1, TURN_REST_MAX_MS = 2000, SLOW_AGAIN_MS = 100, IN_VAIN_MAX = 16 };
 
-static bool waits(const struct channel *channel, int64_t now_ms)
+static bool waits(const struct channels *channels, const struct channel *channel, int64_t now_ms)
 {
-    return channel->rests_until_ms <= now_ms && channel_is_on_hold(channel, now_ms) && !channel->trying;
+    return channel->rests_until_ms <= now_ms && channel_is_apart(channels, channel, now_ms) &&
+           !channel->trying;
 }
 
 enum chosen { CHOOSE_UNPROVEN, CHOOSE_PROVEN };
@@ -25,9 +27,11 @@ static void choose_in(struct channels *channels, size_t bucket, enum chosen whic
     struct channel *channel = channels->buckets[bucket];
     for (; channel && channels->in_turn_count < TURN_MAX; channel = channel->next) {
         bool proven = channel->confirmed_ms >= 0;
-        if (waits(channel, now_ms) && proven == (which == CHOOSE_PROVEN) && (!owed || channel->owed)) {
+        if (waits(channels, channel, now_ms) && proven == (which == CHOOSE_PROVEN) &&
+            (!owed || channel->owed)) {
             channel->in_turn = true;
             channels->in_turn[channels->in_turn_count++] = channel;
+            channels->turn_is_slow = channels->turn_is_slow || channel_is_slow(channels, channel, now_ms);
         }
     }
 }
@@ -58,6 +62,8 @@ static void answer_turn(struct channels *channels, enum turn_view view)
             channel->owed = view == TURN_CUT;
             channel->in_vain += view != TURN_CUT;
             channel->passed = view == TURN_WHOLE || channel->in_vain >= IN_VAIN_MAX;
+            channel->slow_until_ms =
+                view == TURN_WHOLE ? 0 : channel->slow_until_ms; /* nothing to leave out */
         }
         channel->in_turn = false;
     }
@@ -69,8 +75,9 @@ unsigned channels_take_turn(struct channels *channels, int64_t now_ms, struct te
 {
     unsigned turn = 0;
     (void)pthread_mutex_lock(&channels->lock);
-    if (channels->any_on_hold && now_ms >= channels_next_turn(channels)) {
+    if (channels->any_on_hold && now_ms >= channels_next_turn(channels, now_ms)) {
         answer_turn(channels, TURN_UNSEEN); /* of one that took too long */
+        channels->turn_is_slow = false;
         enum chosen which = channels->turn_of_proven ? CHOOSE_PROVEN : CHOOSE_UNPROVEN;
         enum chosen other = channels->turn_of_proven ? CHOOSE_UNPROVEN : CHOOSE_PROVEN;
         if (choose(channels, which, now_ms) || choose(channels, other, now_ms)) {
@@ -78,9 +85,11 @@ unsigned channels_take_turn(struct channels *channels, int64_t now_ms, struct te
             channels->last_turn += channels->last_turn == UINT_MAX ? 2 : 1;
             turn = channels->turn = channels->last_turn;
             channels->turn_began_ms = now_ms;
+            channels->turns_on++;
             channels_list_nobody(left_out);
             channels_list_nobody(only);
-            if (channels->newcomers_until_ms <= now_ms || !channels_list_turn(channels, only)) {
+            bool alone = channels->turn_is_slow || channels->newcomers_until_ms > now_ms;
+            if (!alone || !channels_list_turn(channels, only)) {
                 (void)channels_list(channels, LIST_ON_HOLD_BUT_TURN, now_ms, left_out);
             }
         }
@@ -99,6 +108,7 @@ void channels_turn_claimed(struct channels *channels, unsigned turn, const struc
             channels_find(channels, (struct bytes){row->message.channel.ptr, row->message.channel.len});
         if (channel && channel->in_turn) {
             channel->in_turn = channel->owed = false;
+            channel->in_vain = 0;
             channel->trying = turn;
         }
     }
@@ -109,11 +119,13 @@ void channels_turn_claimed(struct channels *channels, unsigned turn, const struc
 }
 
 /* What it tried is settled, or nobody knows. */
-static void let_go(struct channels *channels, unsigned turn)
+static void let_go(struct channels *channels, unsigned turn, bool quick)
 {
     for (size_t bucket = 0; bucket < BUCKETS; bucket++) {
         for (struct channel *channel = channels->buckets[bucket]; channel; channel = channel->next) {
-            channel->trying = channel->trying == turn ? 0 : channel->trying;
+            bool tried = channel->trying == turn;
+            channel->trying = tried ? 0 : channel->trying;
+            channel->slow_until_ms = tried && quick ? 0 : channel->slow_until_ms;
         }
     }
 }
@@ -121,10 +133,14 @@ static void let_go(struct channels *channels, unsigned turn)
 void channels_end_turn(struct channels *channels, unsigned turn, int64_t now_ms)
 {
     (void)pthread_mutex_lock(&channels->lock);
-    let_go(channels, turn);
+    bool quick = turn == channels->turn && now_ms - channels->turn_began_ms < CHANNELS_LONG_MS / 2;
+    let_go(channels, turn, quick);
+    channels->turns_on--;
     if (turn == channels->turn) {
         answer_turn(channels, TURN_UNSEEN);
-        int64_t rest_ms = TURN_REST * (now_ms - channels->turn_began_ms);
+        int64_t share = channels->turn_is_slow ? TURN_REST_SLOW : TURN_REST;
+        int64_t rest_ms = share * (now_ms - channels->turn_began_ms);
+        rest_ms = channels->turn_is_slow && rest_ms < SLOW_AGAIN_MS ? SLOW_AGAIN_MS : rest_ms;
         channels->next_turn_ms = now_ms + (rest_ms < TURN_REST_MAX_MS ? rest_ms : TURN_REST_MAX_MS);
         channels->turn = 0;
     }
@@ -138,7 +154,8 @@ bool channels_owe_a_try(struct channels *channels, int64_t since_ms, int64_t now
     bool turns = channels->any_on_hold && channels->group_rests_until_ms <= now_ms;
     for (size_t bucket = 0; bucket < BUCKETS && turns && !any; bucket++) {
         for (struct channel *channel = channels->buckets[bucket]; channel && !any; channel = channel->next) {
-            any = waits(channel, now_ms) && channel->rests_until_ms <= since_ms;
+            any =
+                waits(channels, channel, now_ms) && channel->holds > 0 && channel->rests_until_ms <= since_ms;
         }
     }
     (void)pthread_mutex_unlock(&channels->lock);

@@ -30,7 +30,9 @@ static int init_shared(struct shared *shared, const struct pool_options *options
     shared->options.source.mark = &shared->mark;
     shared->options.source.promotion = &shared->promotion;
     shared->options.source.caution = &shared->caution;
-    return channels_new(&shared->channels, options->breaker_open_min_ms, options->breaker_open_max_ms, err);
+    size_t half = options->workers > 1 ? options->workers / 2 : 1; /* the other half is for who works */
+    return channels_new(&shared->channels, options->worker.rules.hasty ? options->workers : half,
+                        options->breaker_open_min_ms, options->breaker_open_max_ms, err);
 }
 
 static void finish_shared(struct shared *shared)

@@ -86,7 +86,9 @@ static void count_confirms(struct verdict *verdict, const struct batch *batch,
         struct verdict_channel *channel = find(verdict, row);
         channel->confirmed += row->verdict == OUTBOX_CONFIRMED;
         channel->settled += row->lent && row->verdict != OUTBOX_UNSETTLED;
+        channel->rows++;
         channel->lent += row->lent;
+        channel->settled_ms = row->settled_ms > channel->settled_ms ? row->settled_ms : channel->settled_ms;
     }
     for (size_t at = 0; at < batch->count; at++) {
         struct verdict_channel *channel = find(verdict, &batch->rows[at]);

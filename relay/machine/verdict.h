@@ -38,12 +38,14 @@ enum verdict_burial { VERDICT_REJECTED, VERDICT_EXPIRED, VERDICT_ATTEMPTS, VERDI
 /* What is to be told of one channel of the batch; rows are borrowed from it. */
 struct verdict_channel {
     struct bytes name;
+    size_t rows;
     size_t settled;   /* its rows with a verdict of the backend */
     size_t held;      /* of them, those whose destination cannot take them now */
     size_t walled;    /* of those, by the verdict HOLD: it is not one message's own fault */
     size_t confirmed; /* its destination works */
     size_t few;       /* held ones that wait on their own: the channel goes on, at half of its rows */
     size_t lent;
+    int64_t settled_ms;     /* the last of those with a verdict */
     const struct row *wall; /* the first held one of a channel that is to rest; NULL = it is not */
     bool tentative;         /* unless it is the first refusal since its last confirm */
     bool costly;            /* a refusal of its message cost the session, and nothing of it was confirmed */

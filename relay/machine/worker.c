@@ -178,6 +178,7 @@ static enum outbox_session_state publish(struct worker *worker)
     channels_recall(shared->channels, &worker->batch, began_ms);
     verdict_decide(&worker->verdict, &worker->batch, &context);
     worker_report(worker);
+    worker_report_paces(worker, began_ms);
     after_publish(worker, state, retry_after_ms, &err);
     return state;
 }

@@ -4,7 +4,7 @@
 #include "machine/worker_state.h"
 
 /* How long rows without a key may wait unasked for while rows with one keep coming. */
-enum { UNKEYED_AGAIN_MS = 100 };
+enum { UNKEYED_AGAIN_MS = 100, RETRIES_AGAIN_MS = 50 };
 
 static bool scheduled_is_due(struct shared *shared)
 {
@@ -12,6 +12,17 @@ static bool scheduled_is_due(struct shared *shared)
     int64_t due_ms = atomic_load(&shared->next_scheduled_ms);
     return now_ms >= due_ms &&
            atomic_compare_exchange_strong(&shared->next_scheduled_ms, &due_ms, now_ms + 1000);
+}
+
+/* Where too many workers are busy with retries that take long, they stay due. */
+static bool begin_retries(struct worker *worker)
+{
+    struct shared *shared = worker->shared;
+    worker->retries = channels_begin_retries(shared->channels, clock_now_ms());
+    if (!worker->retries) {
+        atomic_store(&shared->next_scheduled_ms, clock_after(clock_now_ms(), RETRIES_AGAIN_MS));
+    }
+    return worker->retries;
 }
 
 /* Retries are never claimed twice in a row; with order by key, rows without a key take turns with the others.
@@ -22,7 +33,7 @@ static enum claim_kind next_kind(struct worker *worker)
     if (worker->single) {
         return CLAIM_SUSPECT;
     }
-    if (!worker->retries_were_last && scheduled_is_due(worker->shared)) {
+    if (!worker->retries_were_last && scheduled_is_due(worker->shared) && begin_retries(worker)) {
         worker->retries_were_last = true;
         return CLAIM_SCHEDULED;
     }
@@ -47,16 +58,33 @@ static const char *only_working(struct worker *worker)
     return group || worker->working.len > 2 ? text_get(&worker->working) : NULL;
 }
 
+static enum channels_rows rows_of(const struct source_request *request)
+{
+    return request->kind == CLAIM_SCHEDULED ? ROWS_RETRIES
+           : request->kind == CLAIM_KEYED   ? ROWS_KEYED
+                                            : ROWS_UNKEYED;
+}
+
+/* Whose are these retries: of those that a crowd would keep waiting, or of whoever comes next? */
+static void take_retries(struct worker *worker, int64_t now_ms)
+{
+    struct channels *channels = worker->shared->channels;
+    worker->others = channels_take_others(channels, ROWS_RETRIES, now_ms, &worker->resting, &worker->working);
+    worker->asks_for_others = worker->others;
+    if (!worker->others) {
+        channels_without_retries(channels, now_ms, &worker->resting);
+    }
+}
+
 /* Whose is this claim: of channels whose rest is over, of those that a crowd would keep waiting, or of
  * whoever comes next? */
 static void take_turn(struct worker *worker, int64_t now_ms)
 {
     struct source_request *request = &worker->request;
     struct channels *channels = worker->shared->channels;
-    bool keyed = request->kind == CLAIM_KEYED;
     worker->turn = channels_take_turn(channels, now_ms, &worker->resting, &worker->working);
-    worker->others =
-        !worker->turn && channels_take_others(channels, keyed, now_ms, &worker->resting, &worker->working);
+    worker->others = !worker->turn && channels_take_others(channels, rows_of(request), now_ms,
+                                                           &worker->resting, &worker->working);
     worker->asks_for_others = worker->others;
     request->place = worker->turn ? MARK_NOWHERE : worker->others ? MARK_OTHERS : MARK_ORDINARY;
     if (!worker->turn && !worker->others) {
@@ -67,15 +95,17 @@ static void take_turn(struct worker *worker, int64_t now_ms)
 }
 
 /* The channels that are not claimed now. A suspect is tried whatever rests; what is asked for by its name
- * does not rest; retries are few, and a probe may need whatever there is. */
+ * does not rest; and a probe may need whatever there is. */
 static const char *left_out(struct worker *worker)
 {
     const struct source_request *request = &worker->request;
     if (worker->single || request->only) {
         return "{}";
     }
-    if (request->kind == CLAIM_SCHEDULED || worker->probing) {
+    if (worker->probing) {
         (void)channels_resting(worker->shared->channels, clock_now_ms(), &worker->resting);
+    } else if (request->kind == CLAIM_SCHEDULED) {
+        take_retries(worker, clock_now_ms());
     } else {
         take_turn(worker, clock_now_ms());
     }
@@ -156,8 +186,8 @@ static bool claimed_nothing(struct worker *worker)
     if (kind == CLAIM_MESSAGES && shared->options.source.ordered && !of_some) {
         worker->unkeyed_at_ms = clock_after(clock_now_ms(), UNKEYED_AGAIN_MS);
     }
-    if (kind == CLAIM_SCHEDULED && source_promoted(worker->source) > 0) {
-        atomic_store(&shared->next_scheduled_ms, 0); /* there may be more of it */
+    if (kind == CLAIM_SCHEDULED && (of_some || source_promoted(worker->source) > 0)) {
+        atomic_store(&shared->next_scheduled_ms, 0); /* there may be more of it, or of those that crowd */
     }
     if (kind == CLAIM_SCHEDULED || kind == CLAIM_SUSPECT ||
         (kind == CLAIM_MESSAGES && shared->options.source.ordered)) {
@@ -176,9 +206,10 @@ static void see_crowds(struct worker *worker)
 {
     struct channels *channels = worker->shared->channels;
     int64_t now_ms = clock_now_ms();
-    bool keyed = worker->request.kind == CLAIM_KEYED;
+    enum channels_rows rows = rows_of(&worker->request);
+    bool whosever = worker->ordinary || (rows == ROWS_RETRIES && !worker->probing && !worker->request.only);
     if (channels_postpone_newcomers(channels, &worker->batch, now_ms) && worker->ordinary) {
-        channels_see_newcomers(channels, keyed, now_ms);
+        channels_see_newcomers(channels, rows, now_ms);
     }
     if (worker->asks_for_others) {
         worker->asks_for_others = false;
@@ -187,8 +218,8 @@ static void see_crowds(struct worker *worker)
     if (worker->ordinary && worker->request.kind == CLAIM_MESSAGES) {
         worker->unkeyed_is_full = source_was_cut(worker->source);
     }
-    if ((worker->ordinary || worker->others) && source_was_cut(worker->source)) {
-        channels_see_full(channels, &worker->batch, keyed, worker->others, now_ms);
+    if ((whosever || worker->others) && source_was_cut(worker->source)) {
+        channels_see_full(channels, &worker->batch, rows, worker->others, now_ms);
     }
 }
 

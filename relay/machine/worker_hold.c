@@ -40,6 +40,10 @@ void worker_end_turn(struct worker *worker)
         channels_end_turn(worker->shared->channels, worker->turn, clock_now_ms());
         worker->turn = 0;
     }
+    if (worker->retries) {
+        channels_end_retries(worker->shared->channels);
+        worker->retries = false;
+    }
 }
 
 void worker_let_go(struct worker *worker)

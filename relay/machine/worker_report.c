@@ -119,6 +119,61 @@ void worker_report(struct worker *worker)
     }
 }
 
+static int64_t time_of(const struct verdict_channel *channel, int64_t began_ms, int64_t now_ms)
+{
+    bool waits = channel->settled < channel->lent; /* for answers that did not come */
+    return channel->lent == 0 ? 0 : (waits ? now_ms : channel->settled_ms) - began_ms;
+}
+
+/* Where all wait for one another, nobody is quick: who has the most of them is why. Did it work, and take a
+ * fourth of what others took? */
+static bool is_quick(const struct verdict_channel *channel, int64_t took_ms, int64_t longest_ms)
+{
+    return channel->confirmed > 0 && 4 * took_ms < longest_ms;
+}
+
+static void report_long(struct worker *worker, const struct verdict_channel *channel, int64_t took_ms,
+                        bool its_own, int64_t now_ms)
+{
+    struct shared *shared = worker->shared;
+    bool retries = worker->request.kind == CLAIM_SCHEDULED;
+    if (channels_took_long(shared->channels, channel->name, took_ms, retries, its_own, now_ms) &&
+        may_tell(worker, LOG_INFO, TOLD_REST)) {
+        char name[NAME_BYTES];
+        put_name(name, channel);
+        LOG(shared->log, LOG_INFO,
+            "channel is slow: it has turns of its own, and half of the workers at most, while others are not",
+            log_text("channel", name), log_number("took_ms", took_ms));
+    }
+}
+
+void worker_report_paces(struct worker *worker, int64_t began_ms)
+{
+    const struct verdict *verdict = &worker->verdict;
+    int64_t now_ms = clock_now_ms();
+    int64_t longest_ms = 0;
+    bool quick = false;
+    if (worker->single || worker->probing || worker->shared->options.rules.hasty ||
+        now_ms - began_ms < CHANNELS_LONG_MS) {
+        return; /* a drain is over the sooner, the more workers are at it */
+    }
+    for (size_t at = 0; at < verdict->count; at++) {
+        int64_t took_ms = time_of(&verdict->channels[at], began_ms, now_ms);
+        longest_ms = took_ms > longest_ms ? took_ms : longest_ms;
+    }
+    for (size_t at = 0; at < verdict->count; at++) {
+        const struct verdict_channel *channel = &verdict->channels[at];
+        quick = quick || is_quick(channel, time_of(channel, began_ms, now_ms), longest_ms);
+    }
+    for (size_t at = 0; at < verdict->count; at++) {
+        const struct verdict_channel *channel = &verdict->channels[at];
+        int64_t took_ms = time_of(channel, began_ms, now_ms);
+        if (took_ms >= CHANNELS_LONG_MS) {
+            report_long(worker, channel, took_ms, quick || 4 * channel->rows > worker->batch.count, now_ms);
+        }
+    }
+}
+
 void worker_report_burials(struct worker *worker, size_t stuck)
 {
     size_t buried = worker->verdict.tally.buried - stuck;

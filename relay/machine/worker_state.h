@@ -46,6 +46,7 @@ struct worker {
     unsigned turn;         /* its claim is the turn of channels whose rest is over; 0 = it is not */
     bool others;           /* its claim is for those that a crowd would keep waiting */
     bool asks_for_others;  /* ... and has not been answered */
+    bool retries;          /* its claim is for retries, and it has told so */
     bool ordinary;         /* it took what came next, whosever it is */
     bool unkeyed_is_full;  /* rows without a key fill their claims: those with one have every other claim */
     int64_t planned_ms;    /* when it was planned */
@@ -68,7 +69,8 @@ void worker_return_budget(struct shared *shared, size_t unused);
 /* Rows are, or may be, locked for this worker. */
 void worker_set_working(struct worker *worker, bool working);
 
-/* The batch of a turn is settled, or there is none; nor will a claim for the others be answered any more. */
+/* The batch of a turn, or of retries, is settled, or there is none; nor will a claim for the others be
+ * answered any more. */
 void worker_end_turn(struct worker *worker);
 
 /* Rows stay that must not be claimed again at full speed. */
@@ -82,6 +84,9 @@ void worker_withhold(struct worker *worker);
 
 /* worker_report.c: what the batch's verdicts say of its channels is remembered and told. */
 void worker_report(struct worker *worker);
+
+/* Which of its channels took long: publishing began then, and is over. */
+void worker_report_paces(struct worker *worker, int64_t began_ms);
 
 /* Tells of the dead letters, once they are moved; where some are stuck, only how many were. */
 void worker_report_burials(struct worker *worker, size_t stuck);

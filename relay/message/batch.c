@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/failpoint.h"
 #include "base/secrets.h"
 
@@ -36,6 +37,7 @@ static void settle(struct outbox_batch *lent, size_t index, enum outbox_verdict 
         row->verdict = OUTBOX_UNSETTLED;
         return;
     }
+    row->settled_ms = clock_now_ms();
     row->verdict = verdict;
     row->not_sent = verdict == OUTBOX_UNSETTLED;
     row->retry_after_ms = batch_clamp_ms(retry_after_ms);

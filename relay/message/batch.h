@@ -45,7 +45,8 @@ struct row {
     bool spoiled;  /* settled twice: whatever else is said of it, nothing is known */
     bool not_sent; /* UNSETTLED in the backend's own words: it cannot have arrived */
     int64_t retry_after_ms;
-    const char *error; /* sentence; never NULL */
+    int64_t settled_ms; /* when the backend did so, CLOCK_MONOTONIC; 0 = it has not */
+    const char *error;  /* sentence; never NULL */
 
     enum row_fate fate;
     const char *burial; /* word for dead_letter.reason */

@@ -1,11 +1,13 @@
 """One producer who does what he may, and too much of it, takes the service from no other: how long the messages of three honest ones are on their way."""
+import collections
 import os
 import statistics
 import time
 
 import pytest
 
-from harness import Repeater, amqp, relay, wait_until
+from harness import Repeater, amqp, http, relay, wait_until
+from receiver import Answer, Receiver
 
 SECONDS = float(os.environ.get("TEST_HOSTILE_SECONDS", "3"))
 HONEST = ("billing", "shipping", "mail")
@@ -90,3 +92,63 @@ def test_honest_producers_wait_hardly_longer_beside_a_hostile_one(database, brok
     slack = 250 if mode == "none" else 500  # by key, lanes are in other claims' hands
     assert beside[0] <= 2 * without[0] + slack and beside[1] <= 2 * without[1] + 4 * slack
     assert lines <= 400, "whatever he does, the log has room for others"
+
+
+class Tenants:
+    """One receiver for each channel, by path: those of the honest ones take all; looks like an oracle."""
+
+    def __init__(self, request, answers):
+        self.prefix, self.arrived, self.tries, self.answers = "", [], collections.Counter(), answers
+        self.receiver = Receiver(self.answer)
+        request.addfinalizer(self.receiver.close)
+
+    def answer(self, request):
+        channel = request.path.rsplit("/", 1)[1]
+        self.arrived.append({"id": request.id, "at": time.time()})
+        self.tries[request.id] += 1
+        return self.answers[channel](request, self.tries[request.id]) if channel in self.answers else Answer()
+
+    def deliveries(self):
+        return list(self.arrived)
+
+    def await_ids(self, wanted, timeout):
+        wait_until(lambda: wanted <= {one["id"] for one in self.arrived}, timeout, "the honest ones' messages")
+
+
+def takes_half_and_hangs_on_retries(request, tries):
+    if tries > 1:
+        return Answer(raw=lambda connection: time.sleep(20))
+    return Answer(200 if int(request.id[-1], 16) % 2 else 500)
+
+
+def takes_its_time(request, tries):
+    time.sleep(2)
+    return Answer()
+
+
+def refuses_at_first(request, tries):
+    return Answer(500 if tries < 3 and int(request.id[-1], 16) % 8 else 200)
+
+
+SLOW = {  # of the channel of whoever attacks: what his receiver does, what he commits, how often
+    "retries that hang": (takes_half_and_hangs_on_retries, "SELECT count(outbox.publish('flood', 't', '{}', key => i::text)) FROM generate_series(1, 200) i", 0.3),
+    "messages that take two seconds": (takes_its_time, "SELECT count(outbox.publish('flood', 't', '{}', key => i::text)) FROM generate_series(1, 10) i", 0.1),
+    "very many retries": (refuses_at_first, "SELECT count(outbox.publish('flood', 't', '{}', key => i::text)) FROM generate_series(1, 400) i", 0.3),
+}
+
+
+@pytest.mark.parametrize("attack, mode", [*((attack, "none") for attack in SLOW), ("messages that take two seconds", "key")])
+def test_honest_producers_wait_hardly_longer_for_one_whose_receiver_is_slow(request, database, start, attack, mode):
+    """But for the first two batches, from which it is learnt."""
+    does, sql, pause_s = SLOW[attack]
+    assert relay("migrate", "--order", mode, "-d", database.conninfo).returncode == 0
+    tenants = Tenants(request, {"flood": does})
+    start("-d", database.conninfo, *http(tenants.receiver.url, "order=" + mode, "publish_timeout=3s", "retry.backoff_min=200ms", "workers=2"))
+    latencies(database, tenants, 1)
+    without = quantiles(latencies(database, tenants, SECONDS))
+    hostile = Repeater(database, lambda cursor: cursor.execute(sql), pause_s)
+    latencies(database, tenants, 5)  # what two batches teach that take long
+    beside = quantiles(latencies(database, tenants, max(SECONDS, 5)))
+    hostile.stop()
+    print(f"{attack}, order {mode}: p50 {without[0]:.1f} ms, p95 {without[1]:.1f} ms; beside it p50 {beside[0]:.1f} ms, p95 {beside[1]:.1f} ms; {hostile.times} commits")
+    assert beside[0] <= 2 * without[0] + 250 and beside[1] <= 2 * without[1] + 2500  # the second: a batch of his, should one be learnt anew

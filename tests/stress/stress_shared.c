@@ -11,8 +11,8 @@
 
 #include "base/clock.h"
 #include "base/wake.h"
-#include "machine/breaker.h"
 #include "channels/channels.h"
+#include "machine/breaker.h"
 #include "machine/health.h"
 #include "machine/suspect.h"
 #include "store/mark.h"
@@ -139,7 +139,7 @@ int main(void)
     health_init(&health);
     mark_init(&mark);
     suspect_init(&suspect);
-    if (channels_new(&channels, 1, 10, &err) != 0 || wake_init(&waker, &err) != 0) {
+    if (channels_new(&channels, 4, 1, 10, &err) != 0 || wake_init(&waker, &err) != 0) {
         (void)fprintf(stderr, "%s\n", err.text);
         return EXIT_FAILURE;
     }

@@ -5,8 +5,8 @@
 #include <string.h>
 
 #include "base/clock.h"
-#include "failing.h"
 #include "channels/channels.h"
+#include "failing.h"
 #include "message/batch.h"
 
 enum { ROWS = 7 };
@@ -125,7 +125,7 @@ static void use_channels(void)
         (void)failing_stop(); /* worker_new() refuses then, too */
         return;
     }
-    if (channels_new(&channels, 1000, 60000, &err) != 0) {
+    if (channels_new(&channels, 4, 1000, 60000, &err) != 0) {
         PROMISE(failing_stop() && err.text[0], "who refuses says why");
         text_finish(&resting);
         return;

@@ -11,7 +11,7 @@ static struct text only;
 static void setup(void)
 {
     struct err err = {0};
-    cr_assert_eq(channels_new(&channels, 1000, 60000, &err), 0);
+    cr_assert_eq(channels_new(&channels, 4, 1000, 60000, &err), 0);
     text_init(&resting, 1 << 20);
     text_init(&only, 1 << 20);
 }
