@@ -123,6 +123,8 @@ static void judge_left(struct drain *drain)
     int64_t rest_ms = LOOK_REST * (clock_now_ms() - began_ms);
     drain->look_again_ms = clock_after(clock_now_ms(), rest_ms > DRAIN_TICK_MS ? rest_ms : DRAIN_TICK_MS);
     drain->blind_since_ms = failed ? drain->blind_since_ms : 0;
+    /* somebody's turn may have come, and gone, meanwhile */
+    working = working || atomic_load(&shared->working) > 0 || atomic_load(&shared->last_claim_ms) >= began_ms;
     if (failed) {
         judge_failed_look(drain, &err, working);
     } else if (drain->left.messages == 0 && drain->left.due == 0) {
