@@ -137,7 +137,8 @@ static void report_long(struct worker *worker, const struct verdict_channel *cha
 {
     struct shared *shared = worker->shared;
     bool retries = worker->request.kind == CLAIM_SCHEDULED;
-    if (channels_took_long(shared->channels, channel->name, took_ms, retries, its_own, now_ms) &&
+    bool news = channels_took_long(shared->channels, channel->name, took_ms, retries, its_own, now_ms);
+    if (news && channel->confirmed > 0 && /* else it rests, which is told */
         may_tell(worker, LOG_INFO, TOLD_REST)) {
         char name[NAME_BYTES];
         put_name(name, channel);
