@@ -57,7 +57,7 @@ def test_help_lists_every_command_and_option():
 
 def test_version_tells_program_abi_schema_and_libraries():
     version = json.loads(relay("version", "--json").stdout)
-    assert version["backend_abi"] == [1, 4] and version["schema"] == 4
+    assert version["backend_abi"] == [1, 4] and version["schema"] == 5
     assert set(version["backends"]) == {"amqp", "http", "stdout", "null", "fail"} and version["libpq"] >= 140000
     assert set(version["libraries"]) == {"libpq", "libyaml", "jansson", "amqp", "http"}
     shown = relay("version").stdout
