@@ -46,8 +46,14 @@ def freeze_with_a_batch(database, relays, chance, tries):
     return None
 
 
+def refusals(running):
+    """As far as its log tells: channels that were put on hold, and retries in the last report of its counters."""
+    log = running.log()
+    return log.count("channel is on hold") + sum(int(count) for count in re.findall(r"retried=(\d+)", log)[-1:])
+
+
 def kill_one(database, start, relays, exchange, chance):
-    """True if that was between claim and COMMIT; one kill in four falls wherever it falls."""
+    """What the killed one had seen refused, and True if that was between claim and COMMIT; one kill in four falls wherever it falls."""
     at = freeze_with_a_batch(database, relays, chance, 50) if chance.random() < 0.75 else None
     between = at is not None
     if not between:
@@ -55,8 +61,9 @@ def kill_one(database, start, relays, exchange, chance):
         relays[at].signal(signal.SIGSTOP)
         between = holds_a_batch(database, relays[at])
     relays[at].kill()
+    refused = refusals(relays[at])
     relays[at] = start(*arguments(database, exchange))
-    return between
+    return refused, between
 
 
 def run(database, broker, start, seed, faults):
@@ -70,15 +77,15 @@ def run(database, broker, start, seed, faults):
     relays = [start(*arguments(database, exchange)) for _ in range(PROCESSES)]
     producers = order.start_all(database, 4, seed)
     flaky = order.Flaky(connect, queue, exchange, seed) if faults else None
-    kills = between = 0
+    kills = between = refused = 0
     began = time.monotonic()
     try:
         wait_until(oracle.ids, what="the first delivery")
         while time.monotonic() - began < SECONDS:
             time.sleep(chance.random() * 2 if faults else 0.5)
             if faults:
-                between += kill_one(database, start, relays, exchange, chance)
-                kills += 1
+                seen, within = kill_one(database, start, relays, exchange, chance)
+                refused, between, kills = refused + seen, between + within, kills + 1
     finally:
         committed, rolled_back = order.stop_all(producers)
         if flaky:
@@ -87,12 +94,11 @@ def run(database, broker, start, seed, faults):
     wait_until(lambda: database.value("SELECT (SELECT count(*) FROM outbox.message) + (SELECT count(*) FROM outbox.scheduled)") == 0,
                what="an empty outbox")
     dead = [row[0] for row in database.run("SELECT id::text FROM outbox.dead_letter")]
-    refused = 0
     for running in relays:
         running.await_log("running")
         running.signal(signal.SIGUSR1)
         running.await_log("retried=")
-        refused += int(re.findall(r"retried=(\d+)", running.log())[-1])
+        refused += refusals(running)
     accounting = Accounting.of_oracle(committed, oracle, dead=dead, bound=kills * BATCH * WORKERS)
     print(f"{kills} kills, {between} between claim and COMMIT, {rolled_back} rolled back, {refused} or more refused")
     accounting.check(ordered=True)
