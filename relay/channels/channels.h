@@ -64,8 +64,8 @@ void channels_grow(struct channels *channels, struct bytes channel);
 size_t channels_allowance(struct channels *channels, struct bytes channel, unsigned *holds);
 
 /* A batch had to wait for its messages: the last answer came after took_ms, LONG_MS or more. `retries`: it
- * was a batch of those; `its_own`: others of the batch were quick, or few. True if it is slow from now on:
- * claimed in turns only, while others work that are not. */
+ * was a batch of those; `its_own`: most of the batch was quick, or it is much of it. True if it is slow from
+ * now on: claimed in turns only, while others work that are not. */
 enum { CHANNELS_LONG_MS = 1000 };
 bool channels_took_long(struct channels *channels, struct bytes channel, int64_t took_ms, bool retries,
                         bool its_own, int64_t now_ms);

@@ -153,7 +153,7 @@ void worker_report_paces(struct worker *worker, int64_t began_ms)
     const struct verdict *verdict = &worker->verdict;
     int64_t now_ms = clock_now_ms();
     int64_t longest_ms = 0;
-    bool quick = false;
+    size_t quick_rows = 0;
     if (worker->single || worker->probing || worker->shared->options.rules.hasty ||
         now_ms - began_ms < CHANNELS_LONG_MS) {
         return; /* a drain is over the sooner, the more workers are at it */
@@ -164,8 +164,9 @@ void worker_report_paces(struct worker *worker, int64_t began_ms)
     }
     for (size_t at = 0; at < verdict->count; at++) {
         const struct verdict_channel *channel = &verdict->channels[at];
-        quick = quick || is_quick(channel, time_of(channel, began_ms, now_ms), longest_ms);
+        quick_rows += is_quick(channel, time_of(channel, began_ms, now_ms), longest_ms) ? channel->rows : 0;
     }
+    bool quick = 2 * quick_rows > worker->batch.count; /* else it may be who stands in front */
     for (size_t at = 0; at < verdict->count; at++) {
         const struct verdict_channel *channel = &verdict->channels[at];
         int64_t took_ms = time_of(channel, began_ms, now_ms);
