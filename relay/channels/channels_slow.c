@@ -35,7 +35,9 @@ bool channels_took_long(struct channels *channels, struct bytes name, int64_t to
     struct channel *channel = channels_find_or_add(channels, name, now_ms);
     if (channel && retries) {
         put_off_retries(channels, channel, took_ms, now_ms);
-    } else if (channel && (its_own || channel_is_slow(channels, channel, now_ms))) {
+    } else if (channel && channel->crowds_until_ms <= now_ms &&
+               (its_own || channel_is_slow(channels, channel, now_ms))) {
+        /* who crowds is gone past as it is; to leave out all of his would have each claim walk over it */
         bool again = channel->took_long_ms > 0 && now_ms - channel->took_long_ms < AGAIN_MS;
         began = again && channel->slow_until_ms <= now_ms;
         channel->took_long_ms = now_ms;
