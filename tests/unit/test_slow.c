@@ -188,23 +188,41 @@ Test(slow, no_turn_begins_while_so_many_are_under_way)
     }
 }
 
-/* ---- retries that crowd ---- */
+/* ---- who crowds ---- */
 
-Test(slow, retries_that_fill_their_claims_keep_no_others_retries_waiting)
+/* A claim that "flood" fills. */
+static void full_claim(enum channels_rows rows, int64_t now_ms)
 {
     static const char payload[1];
     struct batch batch;
     struct err err = {0};
-    confirmed("flood", 1);
-    confirmed("shop", 1);
     cr_assert_eq(batch_init(&batch, 500, &err), 0);
     for (size_t row = 0; row < 500; row++) {
         struct outbox_message *message = &batch_add(&batch)->message;
         message->channel = (struct outbox_bytes){"flood", 5};
         message->payload = (struct outbox_bytes){payload, 1};
     }
-    channels_see_full(channels, &batch, ROWS_RETRIES, false, 100);
+    channels_see_full(channels, &batch, rows, false, now_ms);
     batch_finish(&batch);
+}
+
+Test(slow, who_crowds_is_gone_past_and_not_taken_for_slow)
+{
+    confirmed("quick", 0);
+    full_claim(ROWS_UNKEYED, 100); /* for a second */
+    cr_expect(!took_long("flood", false, true, 2000));
+    cr_expect(!took_long("flood", false, true, 31000));
+    cr_expect_str_eq(left_out(31001), "{}");
+    confirmed("quick", 33000);
+    cr_expect(!took_long("flood", false, true, 32000), "the first that counts");
+    cr_expect(took_long("flood", false, true, 33000));
+}
+
+Test(slow, retries_that_fill_their_claims_keep_no_others_retries_waiting)
+{
+    confirmed("flood", 1);
+    confirmed("shop", 1);
+    full_claim(ROWS_RETRIES, 100);
     cr_expect(!channels_take_others(channels, ROWS_UNKEYED, 101, &list, &only), "messages do not crowd");
     cr_assert(channels_take_others(channels, ROWS_RETRIES, 101, &list, &only));
     cr_expect_str_eq(text_get(&list), "{\"flood\"}");
