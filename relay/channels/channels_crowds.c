@@ -8,7 +8,9 @@
  * CROWD_MS, twice as long when an ordinary claim finds it again, and again: who does not any more is one of
  * the others soon. OTHERS_MS: likewise in vain, but where others
  * have worked in the last WORKED_MS not longer than OTHERS_LOOK times what the look took, or
- * OTHERS_SOON_MS; OTHERS_REST: so many times its own length is for ordinary claims. */
+ * OTHERS_SOON_MS; OTHERS_REST: so many times its own length is for ordinary claims if it brought nothing. One
+ * that did rests as long as it took: what it has to pass grows with the time since the last one, and with a
+ * longer rest ever more of it, where rows come quickly. */
 enum {
     CROWD_SHARE = 16,
     CROWD_ROWS = 8,
@@ -173,10 +175,10 @@ void channels_took(struct channels *channels, size_t rows, size_t most, int64_t 
 }
 
 /* Where it has to pass very many rows of those that crowd, it must not be all that a worker does. */
-static int64_t rest_of(const struct channels *channels, int64_t bound_ms, int64_t now_ms)
+static int64_t rest_of(const struct channels *channels, int64_t times, int64_t bound_ms, int64_t now_ms)
 {
     int64_t took_ms = now_ms - channels->others_began_ms;
-    int64_t rest_ms = took_ms > OTHERS_QUICK_MS ? OTHERS_REST * took_ms : 0;
+    int64_t rest_ms = took_ms > OTHERS_QUICK_MS ? times * took_ms : 0;
     return rest_ms < bound_ms ? rest_ms : bound_ms;
 }
 
@@ -196,7 +198,7 @@ void channels_others_claimed(struct channels *channels, size_t rows, int64_t now
     channels->others_on = false;
     bool of_messages = channels->others_rows != ROWS_RETRIES;
     channels->others_came_ms = rows > 0 && of_messages ? now_ms : channels->others_came_ms;
-    channels->others_at_ms = now_ms + rest_of(channels, OTHERS_BOUND_MS, now_ms);
+    channels->others_at_ms = now_ms + rest_of(channels, rows > 0 ? 1 : OTHERS_REST, OTHERS_BOUND_MS, now_ms);
     others->at_ms = rows > 0 ? now_ms : now_ms + wait_in_vain(channels, others, now_ms);
     others->in_vain = rows > 0 ? 0 : others->in_vain + (others->in_vain < OTHERS_DOUBLINGS);
     (void)pthread_mutex_unlock(&channels->lock);
@@ -206,7 +208,7 @@ void channels_others_failed(struct channels *channels, int64_t now_ms)
 {
     (void)pthread_mutex_lock(&channels->lock);
     channels->others_on = false;
-    channels->others_at_ms = now_ms + rest_of(channels, OTHERS_FAILED_MS, now_ms);
+    channels->others_at_ms = now_ms + rest_of(channels, OTHERS_REST, OTHERS_FAILED_MS, now_ms);
     (void)pthread_mutex_unlock(&channels->lock);
 }
 

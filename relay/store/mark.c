@@ -25,6 +25,7 @@ static void forget(struct mark *mark)
     for (size_t at = 0; at < MARK_FILTERS; at++) {
         mark->filtered[at] = (struct mark_filtered){.first = MARK_LEAST};
     }
+    mark->settled = 0;
     mark->pending = false;
 }
 
@@ -61,9 +62,9 @@ int64_t mark_start(struct mark *mark, uint64_t filter, bool filtered, int64_t no
 }
 
 /* Idle, with everything that was handed out known to be gone, there is nothing to learn. */
-static bool is_due(const struct mark *mark, bool idle, int64_t now_ms)
+static bool is_due(const struct mark *mark, enum mark_place place, bool idle, int64_t now_ms)
 {
-    if (now_ms < mark->next_refresh_ms) {
+    if (now_ms < mark->next_refresh_ms[place]) {
         return false;
     }
     bool behind = !mark->pending || mark->pending_highest >= mark->all;
@@ -74,41 +75,65 @@ bool mark_ask(struct mark *mark, enum mark_place place, uint64_t filter, bool id
               struct mark_question *question)
 {
     (void)pthread_mutex_lock(&mark->lock);
-    bool due = is_due(mark, idle, now_ms);
+    bool due = is_due(mark, place, idle, now_ms);
     if (due) {
-        mark->next_refresh_ms = now_ms + REFRESH_EVERY_MS;
+        mark->next_refresh_ms[place] = now_ms + REFRESH_EVERY_MS;
         mark->next_idle_refresh_ms = now_ms + IDLE_REFRESH_EVERY_MS;
         *question = (struct mark_question){.generation = mark->generation,
                                            .place = place,
                                            .filter = filter,
                                            .all = mark->all,
                                            .filtered = start_of(mark, filter),
-                                           .highest = mark->pending ? mark->pending_highest : 0};
+                                           .settled = mark->settled,
+                                           .highest = mark->pending ? mark->pending_highest : mark->settled};
     }
     (void)pthread_mutex_unlock(&mark->lock);
     return due;
+}
+
+/* The C that the answer's snapshot is good for; 0 = none. */
+static int64_t settle(struct mark *mark, const struct mark_question *question,
+                      const struct mark_answer *answer)
+{
+    bool same = mark->pending && mark->pending_highest == question->highest;
+    if (!same || answer->xmin < mark->pending_xid) {
+        return question->settled;
+    }
+    mark->pending = false;
+    return mark->settled = question->highest;
+}
+
+static int64_t first_of(int64_t first, int64_t settled)
+{
+    return first <= settled ? first : settled + 1;
+}
+
+static void raise_marks(struct mark *mark, const struct mark_question *question,
+                        const struct mark_answer *answer)
+{
+    int64_t settled = settle(mark, question, answer);
+    if (settled > 0) {
+        int64_t all = first_of(answer->first, settled);
+        mark->all = all > mark->all ? all : mark->all;
+        mark->filtered[question->place] =
+            (struct mark_filtered){first_of(answer->first_filtered, settled), question->filter};
+    }
+    if (!mark->pending && answer->highest > 0 && answer->xid > 0) {
+        mark->pending = true;
+        mark->pending_highest = answer->highest;
+        mark->pending_xid = answer->xid;
+    }
 }
 
 void mark_learn(struct mark *mark, const struct mark_question *question, const struct mark_answer *answer)
 {
     (void)pthread_mutex_lock(&mark->lock);
     if (question->generation == mark->generation) {
-        if (answer->highest > 0 && answer->highest + 1 < question->all) {
+        if (answer->highest > 0 &&
+            (answer->highest + 1 < question->all || answer->highest < question->settled)) {
             forget(mark); /* the sequence began anew: what it hands out now may lie below the mark */
-        }
-        bool same = mark->pending && mark->pending_highest == question->highest;
-        if (same && answer->xmin >= mark->pending_xid) {
-            int64_t all = answer->first != MARK_NONE ? answer->first : question->highest + 1;
-            mark->all = all > mark->all ? all : mark->all;
-            int64_t first =
-                answer->first_filtered != MARK_NONE ? answer->first_filtered : question->highest + 1;
-            mark->filtered[question->place] = (struct mark_filtered){first, question->filter};
-            mark->pending = false;
-        }
-        if (!mark->pending && answer->highest > 0 && answer->xid > 0) {
-            mark->pending = true;
-            mark->pending_highest = answer->highest;
-            mark->pending_xid = answer->xid;
+        } else {
+            raise_marks(mark, question, answer);
         }
     }
     (void)pthread_mutex_unlock(&mark->lock);

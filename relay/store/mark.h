@@ -9,11 +9,13 @@
  * xid before its seq, so every seq <= C belongs to a xid < X. (A snapshot's xmax would not do: it is the last
  * *completed* xid + 1, and the transaction that holds seq C may well be that one, or a later one.)
  *   2. in a later snapshot with xmin >= X, all of those transactions have ended: every row with seq <= C that
- * will ever live is visible now, so mark = the first seq <= C, or C + 1
+ * will ever live is visible now, so mark = the first seq <= C, or C + 1. The same C is good in every snapshot
+ * behind that one, since xmin never falls: it is settled, until a later one is
  *
  * Further marks do the same for the rows outside the channels that rest, and outside those and the channels
- * that crowd, so that those cost nothing either; each is valid for the filter it was read with. One object
- * per process, shared by the workers.
+ * that crowd, so that those cost nothing either; each is valid for the filter it was read with. Whoever asks
+ * for one of them need not be the one who finds that a C is settled. One object per process, shared by the
+ * workers.
  */
 #ifndef RELAY_MARK_H
 #define RELAY_MARK_H
@@ -42,10 +44,11 @@ struct mark {
     unsigned generation; /* raised by a reset; answers asked for before it are forgotten */
     int64_t all;
     struct mark_filtered filtered[MARK_FILTERS];
+    int64_t settled; /* C; 0 = none yet */
     bool pending;
     int64_t pending_highest;
     int64_t pending_xid;
-    int64_t next_refresh_ms;
+    int64_t next_refresh_ms[MARK_FILTERS];
     int64_t next_idle_refresh_ms;
     int64_t next_full_ms;
 };
@@ -57,7 +60,8 @@ struct mark_question {
     uint64_t filter;
     int64_t all;
     int64_t filtered;
-    int64_t highest; /* the pending C; 0 = none yet */
+    int64_t settled;
+    int64_t highest; /* the pending C, or the settled one; 0 = none yet */
 };
 
 struct mark_answer {

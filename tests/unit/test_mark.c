@@ -112,6 +112,36 @@ Test(mark, that_of_claims_for_the_others_stays_however_often_the_ordinary_filter
     cr_expect_eq(start(24), MARK_LEAST);
 }
 
+Test(mark, a_seq_that_is_settled_is_so_for_whoever_asks_next)
+{
+    const struct mark_answer begins = {
+        .highest = 100, .xmin = 50, .xid = 60, .first = MARK_NONE, .first_filtered = MARK_NONE};
+    refresh(7, begins);
+    refresh(7,
+            (struct mark_answer){.highest = 200, .xmin = 60, .xid = 70, .first = 10, .first_filtered = 90});
+    refresh_at(MARK_OTHERS, 8,
+               (struct mark_answer){
+                   .highest = 300, .xmin = 69, .xid = 80, .first = 10, .first_filtered = MARK_NONE});
+    cr_expect_eq(start(8), 101, "200 is not, while 69 may hold some: %ld", (long)start(8));
+    refresh_at(
+        MARK_OTHERS, 8,
+        (struct mark_answer){.highest = 300, .xmin = 69, .xid = 81, .first = 20, .first_filtered = 150});
+    cr_expect_eq(start(8), 101);
+    cr_expect_eq(start(7), 90);
+    cr_expect_eq(start(9), 20);
+    refresh_at(
+        MARK_OTHERS, 8,
+        (struct mark_answer){.highest = 300, .xmin = 70, .xid = 82, .first = 20, .first_filtered = 150});
+    cr_expect_eq(start(8), 150);
+}
+
+Test(mark, ordinary_claims_do_not_take_the_turns_of_those_for_the_others)
+{
+    cr_expect(mark_ask(&mark, MARK_ORDINARY, 7, false, now_ms, &question));
+    cr_expect(mark_ask(&mark, MARK_OTHERS, 8, false, now_ms, &question));
+    cr_expect(!mark_ask(&mark, MARK_OTHERS, 8, false, now_ms, &question));
+}
+
 Test(mark, a_reset_forgets_it_and_every_answer_on_its_way)
 {
     refresh(7, (struct mark_answer){
@@ -188,6 +218,18 @@ Test(mark, a_sequence_that_begins_anew_is_noticed)
     cr_assert(mark_ask(&mark, MARK_ORDINARY, 7, false, 3000, &question));
     mark_learn(&mark, &question, &answer);
     cr_expect_eq(mark_start(&mark, 7, true, 3000, &full), MARK_LEAST);
+}
+
+Test(mark, a_sequence_that_begins_anew_is_noticed_also_where_an_old_row_is_left)
+{
+    struct mark_answer answer = {
+        .highest = 100, .xid = 10, .xmin = 10, .first = 2, .first_filtered = MARK_NONE};
+    refresh(7, answer);
+    refresh(7, answer);
+    cr_assert_eq(start(7), 101);
+    refresh(7, (struct mark_answer){
+                   .highest = 3, .xid = 12, .xmin = 12, .first = 2, .first_filtered = MARK_NONE});
+    cr_expect_eq(start(7), MARK_LEAST);
 }
 
 Test(mark, knows_a_row_of_seq_zero_or_less_from_none)
