@@ -50,13 +50,10 @@ static void sip_rounds(uint64_t v[4], unsigned rounds)
     }
 }
 
-/* SipHash-1-3 (Aumasson and Bernstein, "SipHash: a fast short-input PRF"). */
-uint64_t bytes_hash(struct bytes view)
+uint64_t bytes_hash_by(const uint64_t key[2], struct bytes view)
 {
-    static pthread_once_t once = PTHREAD_ONCE_INIT;
-    (void)pthread_once(&once, make_hash_key);
-    uint64_t v[4] = {hash_key[0] ^ UINT64_C(0x736f6d6570736575), hash_key[1] ^ UINT64_C(0x646f72616e646f6d),
-                     hash_key[0] ^ UINT64_C(0x6c7967656e657261), hash_key[1] ^ UINT64_C(0x7465646279746573)};
+    uint64_t v[4] = {key[0] ^ UINT64_C(0x736f6d6570736575), key[1] ^ UINT64_C(0x646f72616e646f6d),
+                     key[0] ^ UINT64_C(0x6c7967656e657261), key[1] ^ UINT64_C(0x7465646279746573)};
     size_t at = 0;
     uint64_t word = 0;
     for (; at + sizeof word <= view.len; at += sizeof word) {
@@ -76,6 +73,13 @@ uint64_t bytes_hash(struct bytes view)
     v[2] ^= 0xff;
     sip_rounds(v, 3);
     return v[0] ^ v[1] ^ v[2] ^ v[3];
+}
+
+uint64_t bytes_hash(struct bytes view)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    (void)pthread_once(&once, make_hash_key);
+    return bytes_hash_by(hash_key, view);
 }
 
 void text_init(struct text *text, size_t max_bytes)

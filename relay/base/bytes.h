@@ -21,6 +21,10 @@ bool bytes_equal(struct bytes a, struct bytes b);
 /* For hash tables inside the process only: its key is new in each, so that nobody can choose names for it. */
 uint64_t bytes_hash(struct bytes view);
 
+/* The same with a key of one's own: SipHash-1-3 (Aumasson and Bernstein, "SipHash: a fast short-input PRF").
+ */
+uint64_t bytes_hash_by(const uint64_t key[2], struct bytes view);
+
 /*
  * A NUL-terminated text that grows up to a maximum given at birth. Appending past the maximum sets `overflow`
  * and changes nothing; one check at the end is enough.

@@ -27,13 +27,6 @@ static void put_off_retries(struct channels *channels, struct channel *channel, 
     channels->slow_retries_until_ms = now_ms + SLOW_RETRIES_MS;
 }
 
-/* Who crowds is gone past as it is, also where his batch took longer than he is said to; to leave out all of
- * his would have each ordinary claim walk over it. */
-static bool crowded_lately(const struct channel *channel, int64_t now_ms)
-{
-    return channel->crowds_until_ms > 0 && now_ms - channel->crowds_until_ms < AGAIN_MS;
-}
-
 bool channels_took_long(struct channels *channels, struct bytes name, int64_t took_ms, bool retries,
                         bool its_own, int64_t now_ms)
 {
@@ -42,8 +35,7 @@ bool channels_took_long(struct channels *channels, struct bytes name, int64_t to
     struct channel *channel = channels_find_or_add(channels, name, now_ms);
     if (channel && retries) {
         put_off_retries(channels, channel, took_ms, now_ms);
-    } else if (channel && !crowded_lately(channel, now_ms) &&
-               (its_own || channel_is_slow(channels, channel, now_ms))) {
+    } else if (channel && (its_own || channel_is_slow(channels, channel, now_ms))) {
         bool again = channel->took_long_ms > 0 && now_ms - channel->took_long_ms < AGAIN_MS;
         began = again && channel->slow_until_ms <= now_ms;
         channel->took_long_ms = now_ms;

@@ -143,11 +143,12 @@ def refuses_at_first(request, tries):
 SLOW = {  # of the channel of whoever attacks: what his receiver does, what he commits, how often
     "retries that hang": (takes_half_and_hangs_on_retries, "SELECT count(outbox.publish('flood', 't', '{}', key => i::text)) FROM generate_series(1, 200) i", 0.3),
     "messages that take two seconds": (takes_its_time, "SELECT count(outbox.publish('flood', 't', '{}', key => i::text)) FROM generate_series(1, 10) i", 0.1),
+    "a flood, of which each message takes two seconds": (takes_its_time, "SELECT count(outbox.publish('flood', 't', '{}', key => i::text)) FROM generate_series(1, 2000) i", 0.3),
     "very many retries": (refuses_at_first, "SELECT count(outbox.publish('flood', 't', '{}', key => i::text)) FROM generate_series(1, 400) i", 0.3),
 }
 
 
-@pytest.mark.parametrize("attack, mode", [*((attack, "none") for attack in SLOW), ("messages that take two seconds", "key")])
+@pytest.mark.parametrize("attack, mode", [*((attack, "none") for attack in SLOW), ("messages that take two seconds", "key"), ("a flood, of which each message takes two seconds", "key")])
 def test_honest_producers_wait_hardly_longer_for_one_whose_receiver_is_slow(request, database, start, attack, mode):
     """But for the first two batches, from which it is learnt."""
     does, sql, pause_s = SLOW[attack]

@@ -234,20 +234,25 @@ def test_a_smaller_seq_that_commits_late_is_delivered_and_loses_nobody(ordered, 
 # ---- what must stay fast ----------------------------------------------------------------------------------------------------
 
 
+def query(name, *values):
+    sql = open(os.path.join(QUERIES, name), encoding="utf-8").read()
+    sql = re.sub(r"--.*", "", sql)
+    return re.sub(r"\$(\d+)", lambda match: values[int(match.group(1)) - 1], sql)
+
+
+def lanes_of(names, first=0, sharers=1):
+    return query("lanes.sql", "15", "0", str(sharers), str(first), "'{}'", "NULL", "NULL", names)
+
+
 def claim_plan(database, first=0, names="NULL"):
     """EXPLAIN ANALYZE of a keyed claim of 100 rows in all lanes, or in those of channels of such names."""
-    def text(name, *values):
-        sql = open(os.path.join(QUERIES, name), encoding="utf-8").read()
-        sql = re.sub(r"--.*", "", sql)
-        return re.sub(r"\$(\d+)", lambda match: values[int(match.group(1)) - 1], sql)
-
     nowhere = "'{" + ",".join(["0"] * 16) + "}'"
     connection = database.connect(autocommit=False)
     with connection.cursor() as cursor:
-        cursor.execute(text("guards.sql", "'5000'", "'5000'", "'5000'", "'9000'"))
-        cursor.execute(text("lanes.sql", "15", "0", "1", str(first), "'{}'", "NULL", "NULL", names))
+        cursor.execute(query("guards.sql", "'5000'", "'5000'", "'5000'", "'9000'"))
+        cursor.execute(lanes_of(names, first))
         cursor.execute("EXPLAIN (FORMAT JSON, ANALYZE, BUFFERS) "
-                       + text("claim_keyed.sql", f"'{first}'", "100", "8388608", "'{}'", "NULL", "NULL", "15", nowhere, nowhere, "134217728", names))
+                       + query("claim_keyed.sql", f"'{first}'", "100", "8388608", "'{}'", "NULL", "NULL", "15", nowhere, nowhere, "134217728", names))
         plan = cursor.fetchone()[0][0]["Plan"]
     connection.rollback()
     connection.close()
@@ -292,6 +297,16 @@ def test_a_claim_for_named_channels_goes_from_one_to_the_next_past_thousands_of_
                 " FROM generate_series(1, 50) i, (VALUES ('orders'), (E'o_d%r\\\\s')) c (channel)")
     plan = claim_plan(ordered, names="ARRAY['orders', 'o_d%r\\s', 'none']")
     assert plan["Actual Rows"] == 100 and blocks(plan) < 6000, blocks(plan)
+
+
+def test_of_the_lanes_those_alone_are_taken_in_which_the_named_channels_have_rows(ordered):
+    """A lane with more than twenty channels of others would be taken unseen, had it to be walked."""
+    ordered.run("INSERT INTO outbox.message (channel, type, key, payload) SELECT 'foreign' || i, 't', 'k', '{}' FROM generate_series(1, 2000) i")
+    ordered.run("INSERT INTO outbox.message (channel, type, key, payload) VALUES ('orders', 't', 'k', '{}')")
+    lane = ordered.value("SELECT (hashtextextended('orders', 0) # hashtextextended('k', 0)) & 15")
+    assert ordered.value(lanes_of("ARRAY['none', 'orders', 'nor this']")) == f"{{{lane}}}"
+    assert ordered.value(lanes_of("ARRAY['none']")) == "{}"
+    assert ordered.value(lanes_of("NULL")) == "{" + ",".join(map(str, range(16))) + "}", "all, unseen"
 
 
 def test_no_key_waits_for_ever_behind_others_that_are_refilled(ordered, start, broker):
