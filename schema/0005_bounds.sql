@@ -5,34 +5,50 @@ SET search_path = pg_catalog, pg_temp;
 -- All or nothing, and shorter than deadlock_timeout: whoever is in the middle of a transaction must neither wait long for us nor die for us.
 SET LOCAL lock_timeout = '500ms';
 LOCK TABLE outbox.message, outbox.scheduled IN ACCESS EXCLUSIVE MODE;
+LOCK TABLE outbox.dead_letter IN ROW EXCLUSIVE MODE;
 SET LOCAL lock_timeout = 0;
 
--- Those that are there already are dead letters from now on: no relay could send, nor move them.
-WITH moved AS (
-  DELETE FROM outbox.message WHERE bytes > 268435456 RETURNING *
-)
-INSERT INTO outbox.dead_letter (seq, id, kind, channel, type, key, correlation_id, causation_id, reply_to, content_type, headers,
-  payload, payload_bytes, created_at, expires_at, bytes, backend, attempts, reason, last_error)
-SELECT seq, id, kind, channel, type, key, correlation_id, causation_id, reply_to, content_type, headers,
-  payload, payload_bytes, created_at, expires_at, bytes, 'migrate', 0, 'rejected', 'larger than 256 MiB'
-FROM moved;
-WITH moved AS (
-  DELETE FROM outbox.scheduled WHERE bytes > 268435456 RETURNING *
-)
-INSERT INTO outbox.dead_letter (seq, id, kind, channel, type, key, correlation_id, causation_id, reply_to, content_type, headers,
-  payload, payload_bytes, created_at, expires_at, bytes, backend, attempts, reason, last_error)
-SELECT seq, id, kind, channel, type, key, correlation_id, causation_id, reply_to, content_type, headers,
-  payload, payload_bytes, created_at, expires_at, bytes, 'migrate', attempts, 'rejected', 'larger than 256 MiB'
-FROM moved;
+-- Those that are there already are dead letters from now on: no relay could send, nor move them. What was delayed has a seq from now on: it can be
+-- tried again. What does not arrive does not leave, either.
+DO $set_aside$
+DECLARE
+  v_left    bigint;
+  v_arrived bigint;
+BEGIN
+  WITH of_message AS (
+    DELETE FROM outbox.message WHERE bytes > 268435456 RETURNING *
+  ), of_scheduled AS (
+    DELETE FROM outbox.scheduled WHERE bytes > 268435456 RETURNING *
+  ), moved AS (
+    SELECT seq, id, kind, channel, type, key, correlation_id, causation_id, reply_to, content_type, headers, payload, payload_bytes, created_at, expires_at,
+      bytes, 0 AS attempts FROM of_message
+    UNION ALL
+    SELECT coalesce(seq, nextval('outbox.message_seq')), id, kind, channel, type, key, correlation_id, causation_id, reply_to, content_type, headers, payload,
+      payload_bytes, created_at, expires_at, bytes, attempts FROM of_scheduled
+  ), arrived AS (
+    INSERT INTO outbox.dead_letter (seq, id, kind, channel, type, key, correlation_id, causation_id, reply_to, content_type, headers,
+      payload, payload_bytes, created_at, expires_at, bytes, backend, attempts, reason, last_error)
+    SELECT seq, id, kind, channel, type, key, correlation_id, causation_id, reply_to, content_type, headers,
+      payload, payload_bytes, created_at, expires_at, bytes, 'migrate', attempts, 'rejected', 'larger than 256 MiB'
+    FROM moved ORDER BY seq
+    RETURNING 1
+  )
+  SELECT (SELECT count(*) FROM of_message) + (SELECT count(*) FROM of_scheduled), (SELECT count(*) FROM arrived) INTO v_left, v_arrived;
+  IF v_arrived <> v_left THEN
+    RAISE EXCEPTION 'a trigger, a rule or a policy keeps rows out of outbox.dead_letter: of % messages that are larger than 256 MiB % arrived', v_left, v_arrived;
+  END IF;
+END $set_aside$;
 
 -- NOT VALID: nothing is there that breaks it, and nobody has to wait for a proof. A row that was moved must never be refused.
 ALTER TABLE outbox.message ADD CONSTRAINT message_bytes_ck CHECK (bytes <= 268435456) NOT VALID;
 ALTER TABLE outbox.scheduled ADD CONSTRAINT scheduled_bytes_ck CHECK (seq IS NOT NULL OR bytes <= 268435456) NOT VALID;
 
--- entry: thousands may be due at the same moment. The second: each channel has its turn to enter outbox.message, however many of another are due.
+-- Retries, and delayed messages: neither are looked for among the others, however many there are. entry: thousands may be due at the same moment. The
+-- third: each channel has its turn to enter outbox.message, however many of another are due.
 DROP INDEX outbox.scheduled_due_at_idx;
-CREATE INDEX scheduled_due_at_idx ON outbox.scheduled (due_at, entry);
-CREATE INDEX scheduled_delayed_idx ON outbox.scheduled (channel, due_at, entry) WHERE seq IS NULL;
+CREATE INDEX scheduled_due_at_idx ON outbox.scheduled (due_at, entry) WHERE seq IS NOT NULL;
+CREATE INDEX scheduled_delayed_idx ON outbox.scheduled (due_at, entry) WHERE seq IS NULL;
+CREATE INDEX scheduled_turn_idx ON outbox.scheduled (channel, due_at, entry) WHERE seq IS NULL;
 
 -- As before, but for the first check, and a delay below zero is none: it would be due before all that others have delayed.
 CREATE OR REPLACE FUNCTION outbox._put(p_kind text, p_channel text, p_type text, p_payload json, p_bytes bytea, p_key text, p_headers jsonb,

@@ -6,7 +6,7 @@ WITH barred AS MATERIALIZED (
   SELECT ARRAY(SELECT pattern FROM outbox.paused_now WHERE pattern IS NOT NULL) AS paused
 ), locked AS MATERIALIZED (
   SELECT entry, bytes, solo, due_at, ctid AS version FROM outbox.scheduled m
-  WHERE due_at <= clock_timestamp() AND seq IS NOT NULL
+  WHERE due_at <= (SELECT clock_timestamp()) AND seq IS NOT NULL
     AND channel NOT IN (SELECT channel FROM barred) AND NOT channel LIKE ANY ((SELECT paused FROM patterns)::text[])
     AND NOT EXISTS (SELECT FROM outbox.paused_now WHERE scope = '*')
     AND ($4::text[] IS NULL OR channel LIKE ANY ($4::text[])) AND ($5::text[] IS NULL OR NOT channel LIKE ANY ($5::text[]))

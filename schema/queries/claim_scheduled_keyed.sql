@@ -18,7 +18,7 @@ WITH heads AS MATERIALIZED (
 ), run AS MATERIALIZED (
   SELECT h.entry AS head, r.* FROM heads h CROSS JOIN LATERAL (
     SELECT k.entry, k.bytes, k.solo, k.due_at, k.version, row_number() OVER w AS place,
-      bool_and(k.due_at <= clock_timestamp() AND k.seq < h.message_seq) OVER w AS may_go
+      bool_and(k.due_at <= (SELECT clock_timestamp()) AND k.seq < h.message_seq) OVER w AS may_go
     FROM (SELECT s.entry, s.seq, s.bytes, s.solo, s.due_at, s.ctid AS version FROM outbox.scheduled s
           WHERE s.key IS NOT NULL AND s.seq IS NOT NULL AND h.keyed
             AND hashtextextended(s.channel, 0) = h.channel_hash AND hashtextextended(s.key, 0) = h.key_hash

@@ -12,7 +12,7 @@ WITH RECURSIVE barred AS MATERIALIZED (
   SELECT ARRAY(SELECT pattern FROM outbox.paused_now WHERE pattern IS NOT NULL) AS paused
 ), due AS MATERIALIZED (
   SELECT entry, seq, channel, key FROM outbox.scheduled
-  WHERE due_at <= clock_timestamp() AND seq IS NOT NULL
+  WHERE due_at <= (SELECT clock_timestamp()) AND seq IS NOT NULL
     AND channel NOT IN (SELECT channel FROM barred) AND NOT channel LIKE ANY ((SELECT paused FROM patterns)::text[])
     AND NOT EXISTS (SELECT FROM outbox.paused_now WHERE scope = '*')
     AND ($6::text[] IS NULL OR channel LIKE ANY ($6::text[])) AND ($7::text[] IS NULL OR NOT channel LIKE ANY ($7::text[]))
@@ -59,7 +59,7 @@ WITH RECURSIVE barred AS MATERIALIZED (
   LIMIT $4::int
 ), free AS MATERIALIZED (
   SELECT entry FROM outbox.scheduled
-  WHERE due_at <= clock_timestamp() AND seq IS NOT NULL AND key IS NULL
+  WHERE due_at <= (SELECT clock_timestamp()) AND seq IS NOT NULL AND key IS NULL
     AND (SELECT count(*) FROM due) = 2000 AND (SELECT count(*) FROM first) < $4::int
     AND channel NOT IN (SELECT channel FROM barred) AND NOT channel LIKE ANY ((SELECT paused FROM patterns)::text[])
     AND ($6::text[] IS NULL OR channel LIKE ANY ($6::text[])) AND ($7::text[] IS NULL OR NOT channel LIKE ANY ($7::text[]))

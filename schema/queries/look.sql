@@ -10,8 +10,11 @@ SELECT (SELECT seq FROM outbox.message
     AND NOT EXISTS (SELECT FROM outbox.paused_now WHERE scope = '*')
           AND ($3::text[] IS NULL OR channel LIKE ANY ($3::text[])) AND ($4::text[] IS NULL OR NOT channel LIKE ANY ($4::text[]))
         ORDER BY seq LIMIT 1),
-       EXISTS (SELECT FROM outbox.scheduled
-        WHERE due_at <= clock_timestamp()
-          AND (seq IS NULL OR (channel NOT IN (SELECT channel FROM barred) AND NOT channel LIKE ANY ((SELECT paused FROM patterns)::text[])
-    AND NOT EXISTS (SELECT FROM outbox.paused_now WHERE scope = '*')))
-          AND ($3::text[] IS NULL OR channel LIKE ANY ($3::text[])) AND ($4::text[] IS NULL OR NOT channel LIKE ANY ($4::text[])))
+       coalesce((SELECT true FROM outbox.scheduled WHERE due_at <= (SELECT clock_timestamp()) AND seq IS NULL
+          AND ($3::text[] IS NULL OR channel LIKE ANY ($3::text[])) AND ($4::text[] IS NULL OR NOT channel LIKE ANY ($4::text[]))
+        ORDER BY due_at, entry LIMIT 1),
+        (SELECT true FROM outbox.scheduled WHERE due_at <= (SELECT clock_timestamp()) AND seq IS NOT NULL
+          AND channel NOT IN (SELECT channel FROM barred) AND NOT channel LIKE ANY ((SELECT paused FROM patterns)::text[])
+    AND NOT EXISTS (SELECT FROM outbox.paused_now WHERE scope = '*')
+          AND ($3::text[] IS NULL OR channel LIKE ANY ($3::text[])) AND ($4::text[] IS NULL OR NOT channel LIKE ANY ($4::text[]))
+        ORDER BY due_at, entry LIMIT 1), false)

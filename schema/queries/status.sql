@@ -4,7 +4,7 @@ SELECT jsonb_build_object(
   'backlog', (SELECT count(*) FROM outbox.message),
   'oldest_message_age_s', (SELECT coalesce(round(extract(epoch FROM clock_timestamp() - min(created_at) FILTER (WHERE isfinite(created_at))), 3), 0) FROM outbox.message),
   'scheduled', (SELECT count(*) FROM outbox.scheduled),
-  'scheduled_due', (SELECT count(*) FROM outbox.scheduled WHERE due_at <= clock_timestamp()),
+  'scheduled_due', (SELECT count(*) FROM outbox.scheduled WHERE due_at <= (SELECT clock_timestamp())),
   'dead_letters', (SELECT count(*) FROM outbox.dead_letter),
   'channels', (SELECT coalesce(jsonb_agg(jsonb_build_object('channel', channel, 'messages', messages,
                  'oldest_age_s', coalesce(round(extract(epoch FROM clock_timestamp() - oldest), 3), 0)) ORDER BY oldest), '[]')

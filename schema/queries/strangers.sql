@@ -7,7 +7,7 @@ WITH heads AS (
   (SELECT 'message that waits' AS what, 'message' AS table_name, seq, channel, xmax::text::bigint AS locker FROM outbox.message ORDER BY message.seq LIMIT 1)
   UNION ALL
   (SELECT 'retry that is due', 'scheduled', seq, channel, xmax::text::bigint FROM outbox.scheduled
-   WHERE due_at <= clock_timestamp() AND scheduled.seq IS NOT NULL ORDER BY due_at LIMIT 1)
+   WHERE due_at <= (SELECT clock_timestamp()) AND scheduled.seq IS NOT NULL ORDER BY due_at LIMIT 1)
 ), locks AS (
   SELECT pid, locktype, relation, mode, classid, database, transactionid::text::bigint AS xid, virtualtransaction FROM pg_locks WHERE granted
 ), sessions AS (

@@ -186,6 +186,72 @@ def test_of_very_many_channels_each_has_its_turn_and_a_giant_waits_for_none(data
     assert max(moved(database).values()) <= 2
 
 
+def plan_of(database, name, values):
+    with open(os.path.join(os.path.dirname(__file__), "../../schema/queries", name), encoding="utf-8") as file:
+        sql = re.sub(r"\$(\d+)", lambda match: values[int(match.group(1)) - 1], re.sub(r"--.*", "", file.read()))
+    with database.connection.cursor() as cursor:
+        cursor.execute("BEGIN")
+        cursor.execute("EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) " + sql)
+        plan = cursor.fetchone()[0][0]["Plan"]
+        cursor.execute("ROLLBACK")
+    return plan
+
+
+def pages(plan):
+    return plan["Shared Hit Blocks"] + plan["Shared Read Blocks"]
+
+
+def passed(plan):
+    """Rows that were read in vain."""
+    return plan.get("Rows Removed by Filter", 0) * plan["Actual Loops"] + sum(passed(part) for part in plan.get("Plans", []))
+
+
+@pytest.mark.parametrize("analyzed", [False, True])
+@pytest.mark.parametrize("due", [True, False], ids=["due", "never due"])
+def test_retries_and_delayed_messages_are_not_looked_for_among_the_delayed_messages_of_others(database, due, analyzed):
+    """In pages that were read, with statistics and without."""
+    database.run("ALTER TABLE outbox.scheduled SET (autovacuum_enabled = off)")
+    database.run("INSERT INTO outbox.scheduled (id, kind, channel, type, headers, payload, created_at, bytes, due_at)"
+                 " SELECT gen_random_uuid(), 'event', 'flood', 't', '{}', '{}', now(), 4, now() + %s::interval FROM generate_series(1, 60000)", "-1 s" if due else "10 y")
+    delay(database, "honest", 3)
+    database.run("INSERT INTO outbox.scheduled (seq, id, kind, channel, type, headers, created_at, bytes, due_at)"
+                 " SELECT i, gen_random_uuid(), 'event', 'honest', 't', '{}', now(), 2, now() FROM generate_series(1, 3) i")
+    if analyzed:
+        database.run("ANALYZE outbox.scheduled")
+    claim = pages(plan_of(database, "claim_scheduled.sql", ["500", "8388608", "'{}'", "NULL", "NULL", "134217728", "NULL"]))
+    look = pages(plan_of(database, "look.sql", ["0", "'{}'", "NULL", "NULL"]))
+    promoted = pages(plan_of(database, "promote.sql", ["100", "8388608", "NULL", "''"]))
+    assert claim < 60 and look < 60 and promoted < (3000 if due else 200), (claim, look, promoted)
+
+
+def test_of_channels_of_which_nothing_is_due_a_thousand_are_passed_at_once(database):
+    database.run("INSERT INTO outbox.scheduled (id, kind, channel, type, headers, payload, created_at, bytes, due_at)"
+                 " SELECT gen_random_uuid(), 'event', 'never ' || i, 't', '{}', '{}', now(), 4, 'infinity' FROM generate_series(1, 2500) i")
+    delay(database, "flood", 1500)
+    delay(database, "zzz", 1)
+    behinds = []
+    for _ in range(4):
+        count, behind = promote(database, behinds[-1] if behinds else "")
+        behinds.append(behind)
+    assert behinds[0].startswith("never ") and behinds[2] == "" and moved(database) == {"flood": 1500, "zzz": 1}, behinds
+
+
+def test_a_lane_that_somebody_else_holds_costs_a_claim_no_more_however_many_of_its_rows_are_due(ordered):
+    """Of 60,000 of one key 50,000 are passed; and what is behind some of them goes."""
+    lane = ordered.value("SELECT (hashtextextended('held', 0) # hashtextextended('k', 0)) & 7")
+    delay(ordered, "held", 4000, key="k")
+    free = next(key for key in "abcdefgh" if ordered.value("SELECT (hashtextextended('held', 0) # hashtextextended(%s, 0)) & 7", key) != lane)
+    delay(ordered, "held", 5, key=free)
+    delay(ordered, "held", 56000, key="k")
+    stranger = ordered.connect(autocommit=False)
+    stranger.cursor().execute("SELECT pg_advisory_xact_lock('outbox.message'::regclass::oid::int, %s)", (lane,))
+    assert promote(ordered, lanes=7)[0] == 5 and moved(ordered) == {"held": 5}
+    plan = plan_of(ordered, "promote.sql", ["1000", "8388608", "7", "''"])
+    assert 50000 <= passed(plan) <= 56000, passed(plan)
+    stranger.close()
+    assert promote(ordered, lanes=7)[0] == 1000
+
+
 @pytest.mark.parametrize("mode", ["none", "key"])
 def test_of_one_channel_the_first_that_are_due_go_first(database, mode):
     """In order, a key's delayed messages get their seqs as they fell due, also where others are looked at first."""

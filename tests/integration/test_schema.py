@@ -73,12 +73,28 @@ def test_an_upgrade_sets_aside_what_is_larger_than_any_message_may_be(empty):
     assert empty.run("SELECT type, bytes, reason, last_error FROM outbox.dead_letter ORDER BY type") == [
         ("delayed", (256 << 20) + 3, "rejected", "larger than 256 MiB"), ("waits", (256 << 20) + 3, "rejected", "larger than 256 MiB")]
     assert empty.run("SELECT type FROM outbox.message") == [("small",)] and empty.value("SELECT count(*) FROM outbox.scheduled") == 0
+    retried = relay("dead", "retry", "--all", "-d", empty.conninfo)
+    assert (retried.returncode, empty.value("SELECT count(*) FROM outbox.scheduled")) == (0, 2), retried.stderr
+    again = relay("drain", "-b", "null", "-d", empty.conninfo)
+    assert again.returncode == 1 and "drained 1 in" in again.stderr and "2 dead-lettered, 0 left" in again.stderr, again.stderr
+    assert empty.run("SELECT reason FROM outbox.dead_letter") == [("rejected",), ("rejected",)]
 
 
-def test_an_upgrade_waits_for_a_transaction_on_the_outbox_and_makes_nobody_wait(empty):
+def test_an_upgrade_that_cannot_set_something_aside_changes_nothing(empty):
+    with_version_4(empty)
+    empty.run("SELECT outbox.publish_bytes('a', 'large', convert_to(repeat('x', (256 << 20) + 1), 'UTF8'))")
+    empty.run("CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'")
+    empty.run("CREATE TRIGGER keep BEFORE INSERT ON outbox.dead_letter FOR EACH ROW EXECUTE FUNCTION keep()")
+    done = relay("migrate", "-d", empty.conninfo)
+    assert done.returncode == 70 and "a trigger, a rule or a policy keeps rows out of outbox.dead_letter" in done.stderr, done.stderr
+    assert empty.run("SELECT type FROM outbox.message") == [("large",)] and empty.value("SELECT max(version) FROM outbox.schema_version") == 4
+
+
+@pytest.mark.parametrize("statement", ["SELECT outbox.publish('a', 'b', '{}')", "LOCK TABLE outbox.dead_letter IN SHARE MODE"])
+def test_an_upgrade_waits_for_a_transaction_on_the_outbox_and_makes_nobody_wait(empty, statement):
     with_version_4(empty)
     slow = empty.connect(autocommit=False)
-    slow.cursor().execute("SELECT outbox.publish('a', 'b', '{}')")
+    slow.cursor().execute(statement)
     running = Relay("-d", empty.conninfo, command="migrate")
     began, longest = time.monotonic(), 0
     while time.monotonic() < began + 3:
