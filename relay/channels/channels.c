@@ -18,7 +18,7 @@ int channels_new(struct channels **out, size_t asides, int64_t rest_min_ms, int6
     backoff_init(&channels->backoff, rest_min_ms, rest_max_ms);
     channels->newcomers = NEWCOMERS_FIRST;
     channels->asides_max = asides;
-    channels->quick_ms = INT64_MIN / 2;
+    channels->quick[0].at_ms = channels->quick[1].at_ms = INT64_MIN / 2;
     *out = channels;
     return 0;
 }
@@ -109,6 +109,15 @@ struct channel *channels_find_next(struct channels *channels, const struct row *
                                         : channels_find(channels, name);
 }
 
+/* The latest first, each once. */
+static void note_quick(struct channels *channels, uint64_t who, int64_t now_ms)
+{
+    if (channels->quick[0].who != who) {
+        channels->quick[1] = channels->quick[0];
+    }
+    channels->quick[0] = (struct quick){who, now_ms};
+}
+
 bool channels_confirmed(struct channels *channels, struct bytes name, int64_t now_ms)
 {
     (void)pthread_mutex_lock(&channels->lock);
@@ -117,11 +126,12 @@ bool channels_confirmed(struct channels *channels, struct bytes name, int64_t no
     if (channel) {
         channels->newcomers_answered += channel_is_new(channel);
         channel->confirmed_ms = now_ms;
-        channels->quick_ms = channel->slow_until_ms > now_ms ? channels->quick_ms : now_ms;
+        if (channel->slow_until_ms <= now_ms) {
+            note_quick(channels, bytes_hash(name), now_ms);
+        }
         channel->holds = 0;
         channel->refusals = 0;
         channel->isolated = false;
-        channel->trying = 0;
         channel->told = channel->told && !news;
     }
     (void)pthread_mutex_unlock(&channels->lock);

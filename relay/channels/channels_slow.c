@@ -36,9 +36,11 @@ bool channels_took_long(struct channels *channels, struct bytes name, int64_t to
     if (channel && retries) {
         put_off_retries(channels, channel, took_ms, now_ms);
     } else if (channel && (its_own || channel_is_slow(channels, channel, now_ms))) {
-        bool again = channel->took_long_ms > 0 && now_ms - channel->took_long_ms < AGAIN_MS;
+        bool known = channel->took_long_ms > 0 && now_ms - channel->took_long_ms < AGAIN_MS;
+        /* Else it may be what another worker saw, of one stumble. */
+        bool again = known && (now_ms - took_ms >= channel->took_long_ms || channel->slow_until_ms > now_ms);
         began = again && channel->slow_until_ms <= now_ms;
-        channel->took_long_ms = now_ms;
+        channel->took_long_ms = known && !again ? channel->took_long_ms : now_ms;
         channel->slow_until_ms = again ? now_ms + SLOW_FOR_MS : channel->slow_until_ms;
         channels->any_on_hold = channels->any_on_hold || again;
     }

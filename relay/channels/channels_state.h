@@ -65,6 +65,12 @@ struct attempt {
     int64_t at_ms;
 };
 
+/* Its hash outlives it. */
+struct quick {
+    uint64_t who;
+    int64_t at_ms;
+};
+
 struct others {
     bool next;        /* the next claim of this kind is theirs */
     bool all;         /* where it is by name, it names those that crowd, too: every other one does */
@@ -85,7 +91,7 @@ struct channels {
     bool limited;                  /* a channel has had an allowance */
     bool isolates;                 /* one was isolated, ever */
     bool any_on_hold;              /* when they were last listed, or since */
-    int64_t quick_ms;              /* when one that is not slow was last confirmed */
+    struct quick quick[2];         /* the last two that are not slow and were confirmed */
     int64_t slow_retries_until_ms; /* retries have taken long, lately */
     size_t retries_on;             /* claims of retries under way, and turns */
     size_t turns_on;
@@ -132,11 +138,21 @@ static inline bool channel_is_on_hold(const struct channel *channel, int64_t now
     return channel->rests_until_ms > now_ms || (channel->holds > 0 && !channel->passed);
 }
 
-/* Slow beside others that are not: where all are, none is. */
+static inline struct bytes channel_name(const struct channel *channel)
+{
+    return (struct bytes){channel->name, channel->name_len};
+}
+
+/* Slow beside others that are not: where all are, or it is alone, none is. */
 static inline bool channel_is_slow(const struct channels *channels, const struct channel *channel,
                                    int64_t now_ms)
 {
-    return channel->slow_until_ms > now_ms && now_ms - channels->quick_ms < WORKED_MS;
+    if (channel->slow_until_ms <= now_ms) {
+        return false;
+    }
+    uint64_t self = bytes_hash(channel_name(channel));
+    const struct quick *other = &channels->quick[channels->quick[0].who == self];
+    return now_ms - other->at_ms < WORKED_MS;
 }
 
 /* No other turn may begin, so that there are workers for all else. */
@@ -151,11 +167,6 @@ static inline bool channel_is_apart(const struct channels *channels, const struc
                                     int64_t now_ms)
 {
     return channel_is_on_hold(channel, now_ms) || channel_is_slow(channels, channel, now_ms);
-}
-
-static inline struct bytes channel_name(const struct channel *channel)
-{
-    return (struct bytes){channel->name, channel->name_len};
 }
 
 /* ---- channels.c ---- */

@@ -125,7 +125,8 @@ static void let_go(struct channels *channels, unsigned turn, bool quick)
         for (struct channel *channel = channels->buckets[bucket]; channel; channel = channel->next) {
             bool tried = channel->trying == turn;
             channel->trying = tried ? 0 : channel->trying;
-            channel->slow_until_ms = tried && quick ? 0 : channel->slow_until_ms;
+            bool works = tried && quick && channel->confirmed_ms >= channels->turn_began_ms;
+            channel->slow_until_ms = works ? 0 : channel->slow_until_ms;
         }
     }
 }

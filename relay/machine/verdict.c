@@ -41,7 +41,7 @@ static struct verdict_channel *find(struct verdict *verdict, const struct row *r
     }
     struct verdict_channel *channel = &verdict->channels[verdict->count++];
     verdict->slots[place] = verdict->count;
-    *channel = (struct verdict_channel){.name = name};
+    *channel = (struct verdict_channel){.name = name, .out_since_ms = INT64_MAX};
     return channel;
 }
 
@@ -78,6 +78,15 @@ static bool is_blamed(const struct row *row, const struct verdict_context *conte
 
 /* ---- what the channel's rows say together ---- */
 
+static void count_time(struct verdict_channel *channel, const struct row *row)
+{
+    bool answered = row->settled_ms > 0;
+    int64_t took_ms = answered ? row->settled_ms - row->lent_ms : 0;
+    int64_t since_ms = row->lent && !answered ? row->lent_ms : INT64_MAX;
+    channel->took_ms = took_ms > channel->took_ms ? took_ms : channel->took_ms;
+    channel->out_since_ms = since_ms < channel->out_since_ms ? since_ms : channel->out_since_ms;
+}
+
 static void count_confirms(struct verdict *verdict, const struct batch *batch,
                            const struct verdict_context *context)
 {
@@ -88,7 +97,7 @@ static void count_confirms(struct verdict *verdict, const struct batch *batch,
         channel->settled += row->lent && row->verdict != OUTBOX_UNSETTLED;
         channel->rows++;
         channel->lent += row->lent;
-        channel->settled_ms = row->settled_ms > channel->settled_ms ? row->settled_ms : channel->settled_ms;
+        count_time(channel, row);
     }
     for (size_t at = 0; at < batch->count; at++) {
         struct verdict_channel *channel = find(verdict, &batch->rows[at]);

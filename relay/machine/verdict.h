@@ -45,7 +45,8 @@ struct verdict_channel {
     size_t confirmed; /* its destination works */
     size_t few;       /* held ones that wait on their own: the channel goes on, at half of its rows */
     size_t lent;
-    int64_t settled_ms;     /* the last of those with a verdict */
+    int64_t took_ms;        /* the longest that one with a verdict was out for */
+    int64_t out_since_ms;   /* when the first of those without was lent; INT64_MAX = there is none */
     const struct row *wall; /* the first held one of a channel that is to rest; NULL = it is not */
     bool tentative;         /* unless it is the first refusal since its last confirm */
     bool costly;            /* a refusal of its message cost the session, and nothing of it was confirmed */

@@ -119,10 +119,11 @@ void worker_report(struct worker *worker)
     }
 }
 
-static int64_t time_of(const struct verdict_channel *channel, int64_t began_ms, int64_t now_ms)
+/* From when its rows were lent: those of a later wave have waited for the earlier ones. */
+static int64_t time_of(const struct verdict_channel *channel, int64_t now_ms)
 {
-    bool waits = channel->settled < channel->lent; /* for answers that did not come */
-    return channel->lent == 0 ? 0 : (waits ? now_ms : channel->settled_ms) - began_ms;
+    int64_t waited_ms = now_ms - channel->out_since_ms; /* for answers that did not come */
+    return waited_ms > channel->took_ms ? waited_ms : channel->took_ms;
 }
 
 /* Where all wait for one another, nobody is quick: who has the most of them is why. Did it work, and take a
@@ -159,17 +160,17 @@ void worker_report_paces(struct worker *worker, int64_t began_ms)
         return; /* a drain is over the sooner, the more workers are at it */
     }
     for (size_t at = 0; at < verdict->count; at++) {
-        int64_t took_ms = time_of(&verdict->channels[at], began_ms, now_ms);
+        int64_t took_ms = time_of(&verdict->channels[at], now_ms);
         longest_ms = took_ms > longest_ms ? took_ms : longest_ms;
     }
     for (size_t at = 0; at < verdict->count; at++) {
         const struct verdict_channel *channel = &verdict->channels[at];
-        quick_rows += is_quick(channel, time_of(channel, began_ms, now_ms), longest_ms) ? channel->rows : 0;
+        quick_rows += is_quick(channel, time_of(channel, now_ms), longest_ms) ? channel->rows : 0;
     }
     bool quick = 2 * quick_rows > worker->batch.count; /* else it may be who stands in front */
     for (size_t at = 0; at < verdict->count; at++) {
         const struct verdict_channel *channel = &verdict->channels[at];
-        int64_t took_ms = time_of(channel, began_ms, now_ms);
+        int64_t took_ms = time_of(channel, now_ms);
         if (took_ms >= CHANNELS_LONG_MS) {
             report_long(worker, channel, took_ms, quick || 4 * channel->rows > worker->batch.count, now_ms);
         }

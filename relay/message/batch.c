@@ -210,6 +210,7 @@ struct outbox_batch *batch_lend(struct batch *batch, int64_t now_ms)
             batch->messages[lent] = &row->message;
             batch->row_of[lent++] = at;
             row->lent = true;
+            row->lent_ms = now_ms;
         }
     }
     batch->lent.count = lent;

@@ -37,10 +37,11 @@ struct row {
     bool solo;            /* a session died on it before: sent alone */
 
     enum outbox_verdict verdict;
-    bool withheld;  /* it may not be sent now: it stays */
-    bool postponed; /* nor with this batch */
-    bool isolated;  /* withheld until nothing else is in flight */
-    bool lent;      /* a backend was asked to send it */
+    bool withheld;   /* it may not be sent now: it stays */
+    bool postponed;  /* nor with this batch */
+    bool isolated;   /* withheld until nothing else is in flight */
+    bool lent;       /* a backend was asked to send it */
+    int64_t lent_ms; /* when, last, CLOCK_MONOTONIC */
     bool in_last_wave;
     bool spoiled;  /* settled twice: whatever else is said of it, nothing is known */
     bool not_sent; /* UNSETTLED in the backend's own words: it cannot have arrived */

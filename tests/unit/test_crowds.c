@@ -8,6 +8,9 @@ static struct channels *channels;
 static struct text resting;
 static struct text only;
 
+static const char *const flood_alone[] = {"flood", NULL};
+static const size_t all_rows[] = {500};
+
 static void setup(void)
 {
     struct err err = {0};
@@ -89,47 +92,41 @@ Test(crowds, after_a_full_claim_of_one_channels_rows_the_next_is_for_the_others)
 
 Test(crowds, one_claim_is_for_the_others_at_a_time_and_a_long_one_rests_as_long_as_it_took)
 {
-    static const char *const names[] = {"flood", NULL};
-    static const size_t rows[] = {500};
-    know(names);
-    claimed(true, false, names, rows, 100, 100);
+    know(flood_alone);
+    claimed(true, false, flood_alone, all_rows, 100, 100);
     cr_assert(others(101, "{\"flood\"}"));
-    claimed(true, false, names, rows, 100, 102);
+    claimed(true, false, flood_alone, all_rows, 100, 102);
     cr_expect(!others(150, ""), "the first has not been answered");
     channels_others_claimed(channels, 1, 251);
     cr_expect(!others(400, ""));
     cr_expect(others(401, "{\"flood\"}"));
-    claimed(true, false, names, rows, 100, 402);
+    claimed(true, false, flood_alone, all_rows, 100, 402);
     channels_others_claimed(channels, 0, 551);
-    claimed(true, false, names, rows, 100, 1110);
+    claimed(true, false, flood_alone, all_rows, 100, 1110);
     cr_expect(!others(1150, ""), "four times where it brought nothing");
     cr_expect(others(1151, "{\"flood\"}"));
-    claimed(true, false, names, rows, 100, 1152);
+    claimed(true, false, flood_alone, all_rows, 100, 1152);
     channels_others_failed(channels, 1261); /* after 110 ms */
-    claimed(true, false, names, rows, 100, 1401);
+    claimed(true, false, flood_alone, all_rows, 100, 1401);
     cr_expect(!others(1700, ""));
-    claimed(true, false, names, rows, 100, 1701);
+    claimed(true, false, flood_alone, all_rows, 100, 1701);
     cr_expect(others(1702, "{\"flood\"}"));
 }
 
 Test(crowds, rows_with_a_key_and_rows_without_have_claims_for_the_others_of_their_own)
 {
-    static const char *const names[] = {"flood", NULL};
-    static const size_t rows[] = {500};
-    know(names);
-    claimed(true, false, names, rows, 100, 100);
+    know(flood_alone);
+    claimed(true, false, flood_alone, all_rows, 100, 100);
     cr_expect(!channels_take_others(channels, true, 101, &resting, &only));
     cr_expect(channels_take_others(channels, false, 101, &resting, &only));
 }
 
 Test(crowds, who_rests_is_left_out_beside_those_that_crowd)
 {
-    static const char *const names[] = {"flood", NULL};
-    static const size_t rows[] = {500};
-    know(names);
+    know(flood_alone);
     struct channel_news news;
     cr_expect(channels_hold(channels, bytes_of("held"), "404", 5000, 100, &news));
-    claimed(true, false, names, rows, 100, 100);
+    claimed(true, false, flood_alone, all_rows, 100, 100);
     cr_assert(channels_take_others(channels, false, 101, &resting, &only));
     cr_expect(strstr(text_get(&resting), "\"held\"") && strstr(text_get(&resting), "\"flood\""));
     (void)channels_on_hold(channels, 102, &resting);
@@ -157,11 +154,9 @@ Test(crowds, a_claim_for_the_others_that_is_full_tells_who_crowds_and_is_not_fol
  * each takes so long. */
 static int count_in_vain(int64_t from_ms, int64_t to_ms, int64_t took_ms)
 {
-    static const char *const names[] = {"flood", NULL};
-    static const size_t rows[] = {500};
     int times = 0;
     for (int64_t now_ms = from_ms; now_ms < to_ms; now_ms++) {
-        claimed(true, false, names, rows, 100, now_ms);
+        claimed(true, false, flood_alone, all_rows, 100, now_ms);
         if (channels_take_others(channels, false, now_ms, &resting, &only)) {
             now_ms += took_ms;
             channels_others_claimed(channels, 0, now_ms);
@@ -173,17 +168,15 @@ static int count_in_vain(int64_t from_ms, int64_t to_ms, int64_t took_ms)
 
 Test(crowds, claims_for_others_that_bring_nothing_come_ever_more_seldom)
 {
-    static const char *const names[] = {"flood", NULL};
-    static const size_t rows[] = {500};
-    know(names);
+    know(flood_alone);
     int first = count_in_vain(100, 1100, 0);
     int later = count_in_vain(20000, 30000, 0);
     cr_expect(first >= 20 && first <= 25, "%d", first);
     cr_expect(later >= 6 && later <= 16, "%d", later);
-    claimed(true, false, names, rows, 100, 32000);
+    claimed(true, false, flood_alone, all_rows, 100, 32000);
     cr_assert(channels_take_others(channels, false, 32000, &resting, &only));
     channels_others_claimed(channels, 1, 32000);
-    claimed(true, false, names, rows, 100, 32001);
+    claimed(true, false, flood_alone, all_rows, 100, 32001);
     cr_expect(channels_take_others(channels, false, 32001, &resting, &only),
               "and often when they bring something");
 }
@@ -197,11 +190,9 @@ Test(crowds, looks_for_others_in_vain_take_a_twentieth_of_the_time_at_most)
 
 Test(crowds, what_has_no_key_and_what_has_one_are_looked_for_in_vain_each_by_themselves)
 {
-    static const char *const names[] = {"flood", NULL};
-    static const size_t rows[] = {500};
-    know(names);
+    know(flood_alone);
     (void)count_in_vain(100, 1100, 0);
-    claimed(true, false, names, rows, 100, 1101);
+    claimed(true, false, flood_alone, all_rows, 100, 1101);
     bool unkeyed = channels_take_others(channels, false, 1101, &resting, &only);
     channels_see_newcomers(channels, true, 1101);
     cr_expect(!unkeyed && channels_take_others(channels, true, 1101, &resting, &only));
@@ -246,11 +237,9 @@ Test(crowds, who_crowds_no_more_is_one_of_the_others_soon_and_who_does_again_is_
 
 Test(crowds, while_others_keep_coming_a_claim_takes_a_quarter)
 {
-    static const char *const names[] = {"flood", NULL};
-    static const size_t rows[] = {500};
-    know(names);
+    know(flood_alone);
     cr_expect_eq(channels_share(channels, 500, 100), 500);
-    claimed(true, false, names, rows, 100, 100);
+    claimed(true, false, flood_alone, all_rows, 100, 100);
     cr_expect_eq(channels_share(channels, 500, 101), 500, "nobody else is there");
     cr_assert(others(101, "{\"flood\"}"));
     channels_others_claimed(channels, 1, 102);
@@ -261,10 +250,8 @@ Test(crowds, while_others_keep_coming_a_claim_takes_a_quarter)
 
 Test(crowds, where_a_quarter_takes_about_as_long_as_a_whole_batch_it_is_not_worth_it)
 {
-    static const char *const names[] = {"flood", NULL};
-    static const size_t rows[] = {500};
-    know(names);
-    claimed(true, false, names, rows, 100, 100);
+    know(flood_alone);
+    claimed(true, false, flood_alone, all_rows, 100, 100);
     cr_assert(others(101, "{\"flood\"}"));
     channels_others_claimed(channels, 1, 102);
     channels_took(channels, 500, 500, 210, 102);

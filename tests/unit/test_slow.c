@@ -24,9 +24,10 @@ static void teardown(void)
 
 TestSuite(slow, .init = setup, .fini = teardown);
 
+/* How long is the caller's judgement: so short that two stand side by side within a test's second. */
 static bool took_long(const char *name, bool retries, bool its_own, int64_t now_ms)
 {
-    return channels_took_long(channels, bytes_of(name), 2000, retries, its_own, now_ms);
+    return channels_took_long(channels, bytes_of(name), retries ? 2000 : 300, retries, its_own, now_ms);
 }
 
 static void confirmed(const char *name, int64_t now_ms)
@@ -127,7 +128,46 @@ Test(slow, after_its_turn_the_others_have_as_long_and_a_turn_that_was_quick_is_i
     cr_assert(turn);
     claim_in_turn(turn, "slow", TURN_PART);
     channels_end_turn(channels, turn, 2700);
-    cr_expect_str_eq(left_out(2701), "{}");
+    cr_expect_str_eq(left_out(2701), "{\"slow\"}", "it was short, and sent nothing");
+    turn = channels_take_turn(channels, 2801, &list, &only);
+    cr_assert(turn);
+    claim_in_turn(turn, "slow", TURN_PART);
+    confirmed("slow", 2900);
+    channels_end_turn(channels, turn, 2901);
+    cr_expect_str_eq(left_out(2902), "{}");
+}
+
+Test(slow, one_that_is_alone_is_not_slow_beside_itself)
+{
+    confirmed("big", 100);
+    (void)took_long("big", false, true, 100);
+    confirmed("big", 500);
+    (void)took_long("big", false, true, 500);
+    cr_expect_str_eq(left_out(501), "{}");
+    confirmed("shop", 600);
+    confirmed("big", 900);
+    (void)took_long("big", false, true, 900);
+    cr_expect_str_eq(left_out(901), "{\"big\"}", "there is another now");
+}
+
+Test(slow, of_two_that_are_alone_and_both_slow_neither_is_for_long)
+{
+    for (int64_t now_ms = 100; now_ms < 16000; now_ms += 400) {
+        confirmed("one", now_ms);
+        confirmed("two", now_ms);
+        (void)took_long("one", false, true, now_ms);
+        (void)took_long("two", false, true, now_ms);
+    }
+    cr_expect_str_eq(left_out(15900), "{}");
+}
+
+Test(slow, what_two_workers_see_of_one_stumble_is_once)
+{
+    confirmed("quick", 1000);
+    cr_expect(!took_long("slow", false, true, 1000));
+    cr_expect(!took_long("slow", false, true, 1100), "its batch began before");
+    cr_expect_str_eq(left_out(1101), "{}");
+    cr_expect(took_long("slow", false, true, 1300), "that of the third did not");
 }
 
 Test(slow, of_a_turn_that_brings_nothing_another_follows_soon_where_others_may_hold_its_lanes)
@@ -211,9 +251,9 @@ Test(slow, who_crowds_and_takes_long_has_turns_in_place_of_his_part_of_the_ordin
     confirmed("quick", 0);
     full_claim(ROWS_UNKEYED, 100); /* for a second */
     cr_expect(!took_long("flood", false, true, 200));
-    cr_expect(took_long("flood", false, true, 300));
-    cr_expect_str_eq(left_out(301), "{\"flood\"}");
-    cr_expect(channels_take_turn(channels, 401, &list, &only));
+    cr_expect(took_long("flood", false, true, 500));
+    cr_expect_str_eq(left_out(501), "{\"flood\"}");
+    cr_expect(channels_take_turn(channels, 601, &list, &only));
     cr_expect_str_eq(text_get(&only), "{\"flood\"}");
 }
 
