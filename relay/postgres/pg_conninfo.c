@@ -29,17 +29,21 @@ static const char *authority_of(const char *conninfo)
 }
 
 /* In front of the query, one '@' ends user and password, and stands in front of each '/': what is between two
- * of them, or between them, may be the rest of a password. */
+ * of them, or between them, may be the rest of a password. libpq takes a '?' in front of the '@' for a part
+ * of that, and reads an '@' behind it as one that ends it: so may whoever wrote it have meant. */
 static bool is_ambiguous(const char *conninfo)
 {
     const char *authority = authority_of(conninfo);
-    if (!authority) {
+    if (!authority || !strchr(authority, '@')) {
         return false;
     }
-    size_t end = strcspn(authority, "?");
     size_t first = strcspn(authority, "@");
-    bool another = first < end && strcspn(authority + first + 1, "@?") < end - first - 1;
-    return another || (first < end && strcspn(authority, "/") < first);
+    size_t slash = strcspn(authority, "/");
+    size_t query = strcspn(authority, "?");
+    const char *host = authority + first + 1;
+    bool in_query = slash < query && query < first; /* postgres://host/name?user=me@there */
+    bool another = host[strcspn(host, "@?")] == '@';
+    return !in_query && (another || slash < first || query < first);
 }
 
 int pg_conninfo_parse(PQconninfoOption **options, const char *conninfo, struct err *err)

@@ -118,7 +118,7 @@ static void raise_marks(struct mark *mark, const struct mark_question *question,
         mark->filtered[question->place] =
             (struct mark_filtered){first_of(answer->first_filtered, settled), question->filter};
     }
-    if (!mark->pending && answer->highest > 0 && answer->xid > 0) {
+    if (!mark->pending && answer->highest > 0 && answer->highest >= mark->settled && answer->xid > 0) {
         mark->pending = true;
         mark->pending_highest = answer->highest;
         mark->pending_xid = answer->xid;
@@ -129,8 +129,8 @@ void mark_learn(struct mark *mark, const struct mark_question *question, const s
 {
     (void)pthread_mutex_lock(&mark->lock);
     if (question->generation == mark->generation) {
-        if (answer->highest > 0 &&
-            (answer->highest + 1 < question->all || answer->highest < question->settled)) {
+        if (answer->highest >= 0 &&
+            (answer->highest + 1 < question->all || answer->highest < question->highest)) {
             forget(mark); /* the sequence began anew: what it hands out now may lie below the mark */
         } else {
             raise_marks(mark, question, answer);

@@ -61,11 +61,11 @@ struct mark_question {
     int64_t all;
     int64_t filtered;
     int64_t settled;
-    int64_t highest; /* the pending C, or the settled one; 0 = none yet */
+    int64_t highest; /* the pending C, or the settled one, which is not above it; 0 = none yet */
 };
 
 struct mark_answer {
-    int64_t highest; /* C, read before `xid` was taken; 0 = unusable */
+    int64_t highest; /* C, read before `xid` was taken, 0 = none was handed out; -1 = unusable */
     int64_t xid;     /* our own transaction's id; 0 = it was taken before C was read */
     int64_t xmin;
     int64_t first;          /* first seq in [all, highest asked for]; MARK_NONE */

@@ -50,7 +50,7 @@ int source_send_mark_rows(struct source *source, const struct source_request *re
 int source_read_mark_sequence(struct source *source, int64_t *highest, struct err *err)
 {
     struct pg_rows *rows = NULL;
-    *highest = 0;
+    *highest = -1;
     if (!source->asking) {
         return 0;
     }
@@ -58,7 +58,7 @@ int source_read_mark_sequence(struct source *source, int64_t *highest, struct er
         return -1;
     }
     bool usable = pg_number(rows, 0, 1, 0) == 1 && pg_number(rows, 0, 2, 0) == 1;
-    *highest = usable ? pg_number(rows, 0, 0, 0) : 0;
+    *highest = usable ? pg_number(rows, 0, 0, 0) : -1;
     pg_rows_free(rows);
     return 0;
 }

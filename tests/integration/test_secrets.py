@@ -57,6 +57,8 @@ DATABASES = {
     "a query that is none": f"postgresql://127.0.0.1:1/x?{SECRET}",
     "of an unknown option": f"postgresql://127.0.0.1:1/x?pasword={SECRET}",
     "an '@' in the password": f"postgres://app:p@{SECRET}@127.0.0.1:1/x",
+    "a '?' and an '@' in the password": f"postgres://app:p?s@{SECRET}@127.0.0.1:1/x",
+    "a query without a path": f"postgres://127.0.0.1?password=p@{SECRET}",
     "a '/' in the password": f"postgres://app:p/{SECRET}@127.0.0.1:1/x",
     "a '/' behind a number": f"postgres://app:5432/{SECRET}@127.0.0.1/x",
     "one for each host": f"postgres://app:s@127.0.0.1:1,app:{SECRET}@127.0.0.1:2/x",

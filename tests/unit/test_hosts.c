@@ -148,7 +148,10 @@ Test(hosts, a_url_of_which_a_piece_may_belong_to_its_password_is_refused_and_not
                                             "postgresql://app:5432/SECRETWORD@h/x",
                                             "postgres://app:S@h1:1,app:SECRETWORD@h2:1/x",
                                             "postgres://app:p@SECRETWORD@h/x?connect_timeout=3",
-                                            "postgres://u@h/d@SECRETWORD"};
+                                            "postgres://u@h/d@SECRETWORD",
+                                            "postgres://app:p?s@SECRETWORD@127.0.0.1:1/x",
+                                            "postgres://app:p?SECRETWORD@127.0.0.1:1/x",
+                                            "postgres://127.0.0.1?password=p@SECRETWORD"};
     for (size_t at = 0; at < sizeof ambiguous / sizeof *ambiguous; at++) {
         err_clear(&err);
         cr_assert_eq(pg_hosts_read(&hosts, ambiguous[at], &err), -1, "%s", ambiguous[at]);

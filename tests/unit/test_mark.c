@@ -72,9 +72,9 @@ Test(mark, passes_everything_that_was_handed_out_when_none_of_it_lives)
 Test(mark, never_uses_a_cached_sequence)
 {
     refresh(7, (struct mark_answer){
-                   .highest = 0, .xmin = 50, .xid = 60, .first = MARK_NONE, .first_filtered = MARK_NONE});
+                   .highest = -1, .xmin = 50, .xid = 60, .first = MARK_NONE, .first_filtered = MARK_NONE});
     refresh(7, (struct mark_answer){
-                   .highest = 0, .xmin = 70, .xid = 70, .first = MARK_NONE, .first_filtered = MARK_NONE});
+                   .highest = -1, .xmin = 70, .xid = 70, .first = MARK_NONE, .first_filtered = MARK_NONE});
     cr_expect_eq(start(7), MARK_LEAST);
 }
 
@@ -218,6 +218,21 @@ Test(mark, a_sequence_that_begins_anew_is_noticed)
     cr_assert(mark_ask(&mark, MARK_ORDINARY, 7, false, 3000, &question));
     mark_learn(&mark, &question, &answer);
     cr_expect_eq(mark_start(&mark, 7, true, 3000, &full), MARK_LEAST);
+}
+
+Test(mark, a_sequence_that_begins_anew_is_noticed_before_anything_is_settled)
+{
+    for (int64_t highest = 0; highest <= 3; highest += 3) {
+        mark_reset(&mark);
+        refresh(7,
+                (struct mark_answer){
+                    .highest = 100, .xmin = 50, .xid = 60, .first = MARK_NONE, .first_filtered = MARK_NONE});
+        refresh(
+            7,
+            (struct mark_answer){
+                .highest = highest, .xmin = 60, .xid = 70, .first = MARK_NONE, .first_filtered = MARK_NONE});
+        cr_expect_eq(start(7), MARK_LEAST, "%ld", (long)highest);
+    }
 }
 
 Test(mark, a_sequence_that_begins_anew_is_noticed_also_where_an_old_row_is_left)
