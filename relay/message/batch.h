@@ -41,7 +41,7 @@ struct row {
     bool postponed;  /* nor with this batch */
     bool isolated;   /* withheld until nothing else is in flight */
     bool lent;       /* a backend was asked to send it */
-    int64_t lent_ms; /* when, last, CLOCK_MONOTONIC */
+    int64_t lent_ms; /* when, CLOCK_MONOTONIC */
     bool in_last_wave;
     bool spoiled;  /* settled twice: whatever else is said of it, nothing is known */
     bool not_sent; /* UNSETTLED in the backend's own words: it cannot have arrived */

@@ -1,9 +1,9 @@
 -- Delayed messages that are due enter outbox.message with a new seq. $1 rows at most of those that have been due for longest, and the first 16 of each of
--- 32 channels behind $4, by name, of 1,000 that are looked at: however many are due of one channel, each has its turn, in bytes too. $2 bytes at most (one row always), $3 lanes - 1
--- where order is by key (NULL = no order). Who gives out a seq holds the lane of its key until COMMIT: nobody claims a later row of the key before this
+-- 32 channels behind $4, by name, of 1,000 that are looked at: however many are due of one channel, each has its turn, in bytes too. $2 bytes at most
+-- (one row always), $3 lanes - 1 where order is by key (NULL = no order). Who gives out a seq holds the lane of its key until COMMIT: nobody claims a later row of the key before this
 -- one is there to be seen. A lane that somebody else holds leaves its rows for the next time; of the due ones, 5,000 are looked at for lanes to take, and no
--- more than 5,000 of a channel and 50,000 in all are passed for those that are free. Of each channel the first rows go first. Says how many, and the channel behind which the next turn begins; what did not arrive did not leave, either: the
--- cast fails then, and with it all of it.
+-- more than 5,000 of a channel and 50,000 in all are passed for those that are free. Of each channel the first rows go first. Says how many, and the
+-- channel behind which the next turn begins; what did not arrive did not leave, either: the cast fails then, and with it all of it.
 WITH RECURSIVE looked (channel, is_due, place, step) AS (
   SELECT $4::text, false, 0, 0
   UNION ALL
